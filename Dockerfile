@@ -1,0 +1,41 @@
+# syntax=docker/dockerfile:1
+# Two stages: the first installs into a virtual environment, the second takes only that.
+# BASE must bring Python 3.11 or newer with venv; the same image serves both stages, so the environment fits.
+ARG BASE=python:3.13-slim
+
+FROM ${BASE} AS build
+WORKDIR /src
+RUN python3 -m venv /opt/bridge
+COPY requirements.lock ./
+RUN /opt/bridge/bin/pip install --no-cache-dir --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+# The package is plain Python: a folder on the path is an installation. So the build needs no build backend.
+COPY bridge ./bridge
+RUN site=$(/opt/bridge/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+ && cp -r bridge "$site/" \
+ && printf '#!/opt/bridge/bin/python\nfrom bridge.cli import main\n\nmain()\n' > /opt/bridge/bin/bridge \
+ && chmod 755 /opt/bridge/bin/bridge \
+ && /opt/bridge/bin/python -m compileall -q "$site/bridge" \
+ && /opt/bridge/bin/pip uninstall --quiet --yes pip
+
+FROM ${BASE}
+# A fixed number, so that a volume's owner can be set from outside.
+RUN mkdir -p /data /etc/bridge && chown 10001:10001 /data
+COPY --from=build /opt/bridge /opt/bridge
+COPY config/bridge.toml /etc/bridge/bridge.toml
+ENV PATH=/opt/bridge/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    BRIDGE_CONFIG=/etc/bridge/bridge.toml \
+    BRIDGE_SERVER__HOST=0.0.0.0 \
+    BRIDGE_STORE__URL=sqlite:////data/bridge.db
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 8080
+# Ready = this process can accept; trouble with MOOST is no reason to restart it.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+  CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('BRIDGE_SERVER__PORT', '8080') + '/health/live', timeout=2)"]
+# Exec form: the process is number 1 and gets SIGTERM itself; it drains and ends with 0.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["bridge"]
+CMD ["serve"]

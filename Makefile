@@ -1,0 +1,57 @@
+# make demo    see it run            make test    the whole suite        make setup   only install
+# make check   ruff and mypy         make format  let ruff rewrite       make bench   how fast it is
+# make cover   branches not tested   make lock    renew the lock files   make image   build the container
+
+PYTHON ?= $(firstword $(foreach each,python3 python3.11 python3.12 python3.13 python3.14,\
+	$(shell $(each) -c 'import sys; sys.version_info >= (3, 11) and print("$(each)")' 2>/dev/null)))
+BIN := .venv/bin
+STAMP := .venv/installed
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header --no-emit-index-url --no-emit-find-links
+BUILDER ?= docker build
+IMAGE ?= moost-bridge
+
+.PHONY: setup demo test check format cover bench lock image clean
+
+setup: $(STAMP)
+
+# Hashes for everything that comes from outside, the build backend included; the project itself is only linked.
+$(STAMP): tests/requirements.lock pyproject.toml
+	$(if $(PYTHON),,$(error Python 3.11 or newer is needed; name it by PYTHON=…))
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+demo: setup
+	@$(BIN)/bridge demo
+
+test: setup
+	$(BIN)/pytest -q
+
+check: setup
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --quiet --check
+	$(BIN)/mypy --no-error-summary
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+cover: setup
+	$(BIN)/pytest -q --cov --cov-report=term
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+# uv is needed only here, so nobody else installs it.
+lock: setup
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(LOCK) --upgrade pyproject.toml -o requirements.lock
+	$(LOCK) --upgrade --extra dev -c requirements.lock pyproject.toml -o tests/requirements.lock
+
+image:
+	$(BUILDER) -t $(IMAGE) .
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""A durable bridge from an energy device cloud to MOOST."""

@@ -1,0 +1,146 @@
+"""What the commands share: the app, its options, loading, printing, running."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+from bridge.errors import BridgeError, UsageError
+
+if TYPE_CHECKING:
+    from bridge.config import Settings
+    from bridge.store.port import Desk
+
+T = TypeVar("T")
+
+CRASHED: Final = 1
+USAGE: Final = 2
+FOUND: Final = 3
+
+DEFAULT_CONFIG: Final = Path("bridge.toml")
+
+app = typer.Typer(
+    help="Streams an energy device cloud into MOOST.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # an error is a sentence, not a picture; and rich need not be imported
+    pretty_exceptions_enable=False,  # they print local variables, which hold secrets
+)
+
+Config = Annotated[
+    Path,
+    typer.Option("--config", metavar="FILE", envvar="BRIDGE_CONFIG", help="Configuration file."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON array and nothing else.")]
+
+
+def instant(text: str) -> datetime:
+    """Return a time given on the command line; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter('write a time such as "2026-01-31" or "2026-01-31T12:00:00+01:00"') from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+Since = Annotated[datetime | None, typer.Option(parser=instant, metavar="TIME", help="Not before; UTC without a zone.")]
+Until = Annotated[datetime | None, typer.Option(parser=instant, metavar="TIME", help="Not after; UTC without a zone.")]
+
+
+def at_desk(config: Path, work: Callable[["Desk"], Awaitable[T]]) -> T:
+    """Open the store beside a running daemon, or without one, and do some work there."""
+    from bridge import run
+    from bridge.config import load
+    from bridge.store.port import StoreUnavailable
+
+    loaded = load(config, serving=False)
+
+    async def opened() -> T:
+        async with run.open_store(loaded) as store:
+            return await work(store)
+
+    try:
+        return asyncio.run(opened())
+    except StoreUnavailable as error:
+        raise BridgeError(f"the store cannot be used: {error}") from None
+
+
+def speak(settings: "Settings") -> None:
+    """Set up the log as configured; a terminal gets lines for people."""
+    from bridge import logs
+    from bridge.config import LogFormat
+
+    wanted = settings.logs.format
+    as_json = wanted is LogFormat.JSON or (wanted is LogFormat.AUTO and not sys.stderr.isatty())
+    logs.configure(settings.logs.level, as_json, settings.secret_values())
+
+
+def say(text: str) -> None:
+    """Write a line for people, where it does not disturb a program that reads our output."""
+    sys.stderr.write(f"{text}\n")
+
+
+@contextmanager
+def progress(what: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+    """Show how far long work is, on a terminal only; call the result with each number of items done."""
+    if not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def print_json(items: Iterable[Any]) -> None:
+    """Print one JSON array, indented: for programs, and readable."""
+    sys.stdout.write(json.dumps(list(items), indent=2, ensure_ascii=False, default=_plain) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows under their columns, as wide as they need; control characters are made visible."""
+    lines = [tuple(columns), *(tuple(_cell(cell) for cell in row) for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Print names and values, one a line; what is empty is left out."""
+    shown = {name: _cell(value) for name, value in fields.items() if value not in (None, "", (), {})}
+    width = max(map(len, shown), default=0)
+    for name, value in shown.items():
+        sys.stdout.write(f"{name.ljust(width)}  {value}\n")
+
+
+def body_text(body: bytes) -> str:
+    """Return a raw message as text; bytes that are none are shown as escapes."""
+    return body.decode("utf-8", "backslashreplace")
+
+
+def _plain(value: object) -> object:
+    """Return a JSON form of what is none by itself."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(type(value).__name__)
+
+
+def _cell(value: object) -> str:
+    """Return one line of plain text: a message may hold anything, a terminal must not obey it."""
+    if value is None:
+        return "-"
+    text = value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def unknown(what: str) -> UsageError:
+    """Return the answer to a question about something that is not there."""
+    return UsageError(f"there is no {what}")

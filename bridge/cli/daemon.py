@@ -1,0 +1,138 @@
+"""What runs on: the daemon, the demo, and the two sides to try it against; and `check`, which looks before it runs."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bridge.cli.common import DEFAULT_CONFIG, FOUND, Config, app, progress, speak
+from bridge.errors import BridgeError, ConfigErrors, UsageError
+
+if TYPE_CHECKING:
+    from bridge.config import Settings
+
+ROOMS = ("receiver", "worker", "sender", "clock")
+
+
+@app.command()
+def serve(
+    config: Config = DEFAULT_CONFIG,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything but call MOOST; needs its own store.")
+    ] = False,
+    rooms: Annotated[str, typer.Option(metavar="ROOM,…", help="Run only these rooms.")] = ",".join(ROOMS),
+) -> None:
+    """Run the daemon."""
+    from bridge import run
+    from bridge.config import load
+
+    wanted = frozenset(filter(None, (room.strip() for room in rooms.split(","))))
+    if strange := sorted(wanted.difference(ROOMS)):
+        raise UsageError(f"--rooms: there is no room {strange[0]!r}; the rooms are {', '.join(ROOMS)}")
+    if not wanted:
+        raise UsageError("--rooms: name at least one room")
+
+    def read() -> "Settings":
+        loaded = load(config)
+        speak(loaded)  # new secrets are kept out of the log from here on
+        return loaded
+
+    raise typer.Exit(run.serve(read(), dry_run=dry_run, rooms=wanted, reread=read))
+
+
+@app.command()
+def check(
+    config: Config = DEFAULT_CONFIG,
+    online: Annotated[bool, typer.Option("--online", help="Also open the store and fetch a token.")] = False,
+) -> None:
+    """Look at the configuration: one line per problem."""
+    from bridge.config import load
+
+    loaded = load(config)
+    if online:
+        from bridge import logs, run
+
+        logs.configure("error", json=False, secrets=loaded.secret_values())
+        if problems := run.check_online(loaded):
+            raise ConfigErrors(problems)
+    sys.stdout.write(f"{config}: no problems found\n")
+
+
+@app.command()
+def demo(
+    homes: Annotated[int, typer.Option(min=1, max=10_000, help="Simulated households.")] = 20,
+    speed: Annotated[float, typer.Option(min=0.1, max=10_000, help="Times real time.")] = 60,
+) -> None:
+    """Run the bridge between a simulated device cloud and the MOOST sandbox; ctrl-C ends it."""
+    from bridge import run
+
+    raise typer.Exit(run.demo(homes=homes, speed=speed))
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 = any free one.")] = 9090,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    client_id: Annotated[str | None, typer.Option(help="The clientId that gets a token.")] = None,
+    client_secret_file: Annotated[typer.FileText | None, typer.Option(help="A file with its clientSecret.")] = None,
+    customer_id: Annotated[str | None, typer.Option(help="The customer in the token.")] = None,
+    keep: Annotated[int | None, typer.Option(min=0, help="Events kept for reading; none = all.")] = None,
+) -> None:
+    """Run a MOOST look-alike that validates every call."""
+    from bridge.sandbox import moost
+
+    moost.run(
+        host=host,
+        port=port,
+        client_id=client_id or moost.CLIENT_ID,
+        client_secret=client_secret_file.read().strip() if client_secret_file else moost.CLIENT_SECRET,
+        customer_id=customer_id or moost.CUSTOMER_ID,
+        keep=keep,
+    )
+
+
+@app.command()
+def simulate(
+    target: Annotated[str, typer.Option(metavar="URL", help="The bridge, such as http://127.0.0.1:8080.")],
+    homes: Annotated[int, typer.Option(min=1, help="Households.")] = 10,
+    hours: Annotated[float, typer.Option(min=0.01, help="Simulated span; it ends now.")] = 1,
+    speed: Annotated[float, typer.Option(min=0, help="Simulated seconds per second; 0 = as fast as possible.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+    subscription: Annotated[str, typer.Option(metavar="ID", help="First part of the topics.")] = "sub-1",
+    secret: Annotated[str | None, typer.Option(metavar="whsec_…", help="Signs as Standard Webhooks do.")] = None,
+    truth: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the true energies here.")] = None,
+    verify: Annotated[str | None, typer.Option(metavar="URL", help="Compare with what this sandbox received.")] = None,
+) -> None:
+    """Let households live and post what a device cloud would; 3 if --verify finds a gap."""
+    from bridge.sandbox import cloud
+
+    with progress("simulating", 1) as advance:
+        shown = 0.0
+
+        def tell(share: float, _tally: object) -> None:
+            nonlocal shown
+            advance(share - shown)
+            shown = share
+
+        try:
+            summary = asyncio.run(
+                cloud.simulate(
+                    target=target,
+                    homes=homes,
+                    hours=hours,
+                    speed=speed,
+                    seed=seed,
+                    subscription=subscription,
+                    secret=secret,
+                    truth=truth,
+                    verify=verify,
+                    progress=tell,
+                )
+            )
+        except ValueError as error:
+            raise UsageError(f"--secret: {error}") from None
+        except OSError as error:
+            raise BridgeError(f"simulate: {error.strerror or type(error).__name__}") from None
+    raise typer.Exit(FOUND if summary.missing else 0)

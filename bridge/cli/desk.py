@@ -1,0 +1,224 @@
+"""What works on the store: the directory, and the store itself.
+
+Every command works beside a running daemon; changes are written in small steps, so a broken-off import is repeated.
+"""
+
+import base64
+import json as jsonlib
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+from bridge.cli.common import (
+    DEFAULT_CONFIG,
+    FOUND,
+    Config,
+    Json,
+    Since,
+    Until,
+    app,
+    at_desk,
+    print_fields,
+    print_json,
+    print_table,
+    progress,
+    say,
+    unknown,
+)
+from bridge.errors import UsageError
+
+if TYPE_CHECKING:
+    from bridge.core.model import Device, Residence
+    from bridge.store.port import Desk, Pending, Versioned
+
+T = TypeVar("T")
+
+STEP: Final = 100
+"""Rows written at a time."""
+
+buildings = typer.Typer(help="The directory: who lives where.", no_args_is_help=True, rich_markup_mode=None)
+store = typer.Typer(help="The store itself.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(buildings, name="buildings")
+app.add_typer(store, name="store")
+
+
+# ---- the directory --------------------------------------------------------------------------------------------------
+
+
+@buildings.command("import")
+def import_(
+    file: Annotated[typer.FileBinaryRead, typer.Argument(help="CSV or JSON lines; - reads stdin.")],
+    config: Config = DEFAULT_CONFIG,
+    replace: Annotated[bool, typer.Option("--replace", help="Also remove rows that the file lacks.")] = False,
+) -> None:
+    """Take rows over into the directory; a file with a problem changes nothing."""
+    from bridge import directory
+
+    try:
+        rows = directory.read(file.read().decode())
+    except UnicodeDecodeError:
+        raise UsageError(f"{file.name}: is not text in UTF-8") from None
+    except directory.DirectoryError as error:
+        raise UsageError("\n".join(f"{file.name}: {line}" for line in str(error).splitlines())) from None
+
+    async def write(desk: "Desk") -> tuple[int, int]:
+        kept = {(row.user, row.location) for row in rows}
+        gone = [(row.user, row.location) for row in await desk.residences() if (row.user, row.location) not in kept]
+        changed = 0
+        remove = gone if replace else []
+        with progress("importing", len(rows) + len(remove)) as advance:
+            for some in _steps(rows):
+                changed += await desk.write_residences(some)
+                advance(len(some))
+            for others in _steps(remove):
+                await desk.write_residences((), others)
+                advance(len(others))
+        return changed, len(remove)
+
+    changed, removed = at_desk(config, write)
+    say(f"{len(rows)} rows read, {changed} changed, {removed} removed")
+
+
+@buildings.command("list")
+def list_(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Show the directory."""
+    from bridge.directory import as_row
+
+    async def read(desk: "Desk") -> "Sequence[Residence]":
+        return await desk.residences()
+
+    rows = at_desk(config, read)
+    if json:
+        print_json(map(as_row, rows))
+    else:
+        columns = ("user_id", "location_id", "building", "attributes")
+        print_table(
+            columns, ((row.user, row.location, row.building, ", ".join(sorted(row.attributes))) for row in rows)
+        )
+
+
+@buildings.command()
+def show(
+    building: Annotated[str, typer.Argument(metavar="ID", help="Its customerBuildingId.")],
+    config: Config = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Show one building: its rows in the directory and what the bridge remembers of it."""
+
+    async def read(desk: "Desk") -> "tuple[list[Residence], Versioned | None]":
+        rows = [row for row in await desk.residences() if row.building == building]
+        return rows, await desk.building(building)
+
+    rows, state = at_desk(config, read)
+    if not rows and state is None:
+        raise unknown(f"building {building!r} in this store")
+    shown = _building(building, rows, state)
+    if json:
+        print_json([shown])
+        return
+    print_fields({name: value for name, value in shown.items() if name not in ("directory", "devices")})
+    for row in shown["directory"]:
+        print_fields({"directory": jsonlib.dumps(row, ensure_ascii=False)})
+    if shown["devices"]:
+        print_table(tuple(shown["devices"][0]), (tuple(device.values()) for device in shown["devices"]))
+
+
+def _building(building: str, rows: "Sequence[Residence]", state: "Versioned | None") -> dict[str, Any]:
+    """Return what is known of a building, for programs."""
+    from bridge.directory import as_row
+
+    shown: dict[str, Any] = {"building": building, "directory": [as_row(row) for row in rows], "devices": []}
+    if state is not None:
+        known = state.state
+        shown |= {
+            "created": known.created,
+            "users": list(known.users),
+            "time_zone": known.time_zone,
+            "newest_stamp": known.newest_stamp,
+            "flags": list(known.flags),
+            "devices": [_device(known.devices[key]) for key in sorted(known.devices)],
+        }
+    return shown
+
+
+def _device(device: "Device") -> dict[str, Any]:
+    """Return what is known of a device, without its series."""
+    return {
+        "kind": device.kind.value,
+        "id": device.id,
+        "name": device.facts.name,
+        "location": device.location,
+        "since": device.since,
+        "stamp": device.stamp,
+        "offline": device.offline,
+        "disconnected": device.disconnected,
+    }
+
+
+def _steps(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + STEP] for start in range(0, len(items), STEP))
+
+
+# ---- the store ------------------------------------------------------------------------------------------------------
+
+
+@store.command("check")
+def check_(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Check the integrity of the store and its counts against its rows; 3 if something is wrong."""
+
+    async def verify(desk: "Desk") -> Sequence[str]:
+        return await desk.verify()
+
+    problems = at_desk(config, verify)
+    if json:
+        print_json(problems)
+    else:
+        say("\n".join(problems) or "no problems found")
+    raise typer.Exit(FOUND if problems else 0)
+
+
+@store.command()
+def export(
+    config: Config = DEFAULT_CONFIG,
+    since: Since = None,
+    until: Until = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of stdout.")] = None,
+) -> None:
+    """Write stored raw messages as JSON lines, in order of acceptance."""
+
+    async def stream(desk: "Desk") -> int:
+        return await _export(desk, since, until, output)
+
+    say(f"{at_desk(config, stream)} messages written")
+
+
+async def _export(desk: "Desk", since: datetime | None, until: datetime | None, output: Path | None) -> int:
+    count = 0
+    target = sys.stdout if output is None else output.open("x", encoding="utf-8")
+    try:
+        async for message in desk.raw(since, until):
+            target.write(jsonlib.dumps(_raw(message), ensure_ascii=False) + "\n")
+            count += 1
+    finally:
+        if output is not None:
+            target.close()
+    return count
+
+
+def _raw(message: "Pending") -> dict[str, object]:
+    """Return a raw message for JSON; bytes that are no text as base64."""
+    try:
+        body = {"body": message.body.decode()}
+    except UnicodeDecodeError:
+        body = {"body_base64": base64.b64encode(message.body).decode()}
+    return {
+        "id": message.id,
+        "subscription": message.subscription,
+        "topic": message.topic,
+        "received": message.received.isoformat(),
+        **body,
+    }

@@ -1,0 +1,107 @@
+"""What explains: the dry mapping of one message, and the trip of a stored one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bridge.cli.common import (
+    DEFAULT_CONFIG,
+    FOUND,
+    Config,
+    Json,
+    app,
+    at_desk,
+    body_text,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+    unknown,
+)
+
+if TYPE_CHECKING:
+    from bridge.store.port import Desk, MessageTrip
+
+
+@app.command("map")
+def map_(
+    topic: Annotated[str, typer.Argument(help="Such as acme.vehicle.update.")],
+    file: Annotated[typer.FileBinaryRead, typer.Argument(help="The message; - reads it from stdin.")],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", envvar="BRIDGE_CONFIG", help="Its rules; without it the defaults."),
+    ] = None,
+) -> None:
+    """Show what MOOST would get for one message: a JSON array of calls, in sending order."""
+    from bridge.config import load
+    from bridge.preview import map_message
+
+    loaded = None if config is None else load(config, serving=False)
+    mapped = map_message(topic, file.read(), loaded)
+    print_json(mapped.calls)
+    for reason in mapped.reasons:
+        say(reason)
+    raise typer.Exit(FOUND if mapped.dead else 0)
+
+
+@app.command()
+def explain(
+    message_id: Annotated[int, typer.Argument(min=1, help="The id that the 202 named.")],
+    config: Config = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Show the trip of one message: received, mapped, queued, each attempt, MOOST's answer."""
+
+    async def find(desk: "Desk") -> "MessageTrip | None":
+        return await desk.trip(message_id)
+
+    trip = at_desk(config, find)
+    if trip is None:
+        raise unknown(f"message {message_id} in this store; it may have passed retention")
+    if json:
+        print_json([_trip(trip)])
+    else:
+        _print_trip(trip)
+
+
+def _trip(trip: "MessageTrip") -> dict[str, Any]:
+    """Return a trip for programs."""
+    return {
+        "id": trip.id,
+        "subscription": trip.subscription,
+        "topic": trip.topic,
+        "received": trip.received,
+        "state": trip.state,
+        "building": trip.building,
+        "body": body_text(trip.body),
+        "reason": trip.dead.reason if trip.dead else None,
+        "detail": trip.dead.detail if trip.dead else None,
+        "notes": [{"name": note.name, "detail": note.detail} for note in trip.notes],
+        "calls": [
+            {
+                "id": call.id,
+                "call": type(call.call).__name__,
+                "state": call.state,
+                "queued": call.queued,
+                "settled": call.settled,
+                "attempts": [{"at": a.at, "outcome": a.outcome, "detail": a.detail} for a in call.attempts],
+            }
+            for call in trip.calls
+        ],
+    }
+
+
+def _print_trip(trip: "MessageTrip") -> None:
+    """Print a trip for people, in the order in which it happened."""
+    shown = _trip(trip)
+    print_fields({name: value for name, value in shown.items() if name not in ("notes", "calls", "body")})
+    for note in trip.notes:
+        print_fields({"note": f"{note.name} {note.detail}".rstrip()})
+    for call in trip.calls:
+        print_fields({"call": f"{call.id} {type(call.call).__name__}, {call.state}, queued {call.queued.isoformat()}"})
+        if call.attempts:
+            print_table(
+                ("  at", "outcome", "detail"), ((f"  {a.at.isoformat()}", a.outcome, a.detail) for a in call.attempts)
+            )
+    print_fields({"body": body_text(trip.body)})

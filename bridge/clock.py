@@ -1,0 +1,133 @@
+"""The clock: ticks for due buildings, retention, the gauges behind readiness.
+
+Rules:
+- A tick is processed only after every message accepted before it: its time is the store's horizon (M5.4).
+- Correctness never depends on a tick coming in time; a late one closes what is ripe, an early one nothing.
+- A building whose tick raises is set aside for an hour and counted; the others go on (R12).
+- After a gap (restart, sleep, pause) buildings catch up for a while, so that retries land in their slots.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from bridge import errors, logs
+from bridge.core.effects import ChangeBuilding, CreateBuilding, Note, PutDevices, SendEvents
+from bridge.core.messages import Tick
+from bridge.core.reduce import reduce
+from bridge.core.rules import Rules
+from bridge.core.slots import LOOK_AGAIN, due
+from bridge.store.port import Census, Outgoing, Store, StoreUnavailable, Versioned, Work
+
+EVERY_S: Final = 1.0  # how often to look for due buildings
+BATCH: Final = 64  # buildings a transaction
+SLICE_S: Final = 0.002  # longest computing without letting the door breathe
+BEAT: Final = timedelta(seconds=10)  # how often the store is told that the clock is alive
+SWEEP_S: Final = 30.0  # how often retention is looked at
+SET_ASIDE: Final = timedelta(hours=1)  # a building whose tick raises
+
+_log = logs.logger("clock")
+
+
+class Clock:
+    """The room that owns time."""
+
+    def __init__(
+        self, store: Store, rules: Rules, *, retention: timedelta, max_size: int,
+        now: Callable[[], datetime], queued: Callable[[], None], looked: Callable[[Census], None],
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._rules = rules
+        self._retention = retention
+        self._max_size = max_size
+        self._now = now
+        self._queued = queued  # tells the sender that there is something to deliver
+        self._looked = looked  # hands the newest counts to whoever judges readiness
+        self._beaten: datetime | None = None
+        self._resumed: datetime | None = None
+        self._swept = time.monotonic()
+        self.set_aside = 0  # buildings whose tick raised, since the start
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Tick until told to stop; a store that cannot serve is waited for."""
+        while not stop.is_set():
+            try:
+                census = await self._store.census()
+                self._looked(census)
+                self._notice_gap(census.last_tick)
+                while await self.step() and not stop.is_set():
+                    pass
+                await self._sweep()
+            except StoreUnavailable as why:
+                _log.warning("store_unavailable", reason=str(why))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_S):
+                    await stop.wait()
+
+    def _notice_gap(self, last_tick: datetime | None) -> None:
+        """Remember when the process resumed after more than `grace` without ticks; a first start is no gap."""
+        earlier = self._beaten or last_tick
+        now = self._now()
+        if earlier is not None and now - earlier > self._rules.grace + BEAT:
+            self._resumed = now
+            _log.info("clock_resumed", gap_seconds=round((now - earlier).total_seconds()))
+
+    async def step(self) -> bool:
+        """Tick the buildings that are due; return whether there may be more."""
+        now = self._now()
+        horizon, names = await self._store.due(now, BATCH)
+        if not names:
+            await self._beat(now)
+            return False
+        catching_up = self._resumed is not None and now - self._resumed < self._rules.catch_up
+        loaded = await self._store.load((), (), names)
+        tick = Tick(now=horizon, catching_up=catching_up)
+        work = await self._tick_all([loaded.buildings[name] for name in names if name in loaded.buildings], tick, now)
+        moved = await self._store.commit(work)
+        if work.calls and not moved:
+            self._queued()
+        return True
+
+    async def _tick_all(self, buildings: Sequence[Versioned], tick: Tick, now: datetime) -> Work:
+        """Return what the ticks of some buildings change."""
+        states: list[Versioned] = []
+        calls: list[Outgoing] = []
+        notes: list[tuple[int, Note]] = []
+        dues: dict[str, datetime | None] = {}
+        since = time.perf_counter()
+        for building in buildings:
+            try:
+                state, effects = reduce(building.state, tick, self._rules)
+                at = due(state, self._rules)
+            except Exception as fault:  # noqa: BLE001 - one building must not hold up the others (R12)
+                _log.error("building_set_aside", building=building.state.id, fault=errors.place_of(fault))
+                self.set_aside += 1
+                dues[building.state.id] = now + SET_ASIDE
+                continue
+            states.append(Versioned(state=state, version=building.version))
+            calls += [Outgoing(call=e) for e in effects if isinstance(e, CreateBuilding | ChangeBuilding | PutDevices | SendEvents)]
+            notes += [(0, e) for e in effects if isinstance(e, Note)]
+            stuck = at is not None and at <= tick.now and state.open_from == building.state.open_from
+            dues[state.id] = now + LOOK_AGAIN if stuck else at
+            if time.perf_counter() - since > SLICE_S:
+                await asyncio.sleep(0)
+                since = time.perf_counter()
+        self._beaten = now
+        return Work(now=now, buildings=states, due=dues, calls=calls, notes=notes, ticked=now)
+
+    async def _beat(self, now: datetime) -> None:
+        """Tell the store now and then that the clock is alive."""
+        if self._beaten is None or now - self._beaten >= BEAT or now < self._beaten:
+            await self._store.commit(Work(now=now, ticked=now))
+            self._beaten = now
+
+    async def _sweep(self) -> None:
+        """Delete what is past retention, in small steps."""
+        if time.monotonic() - self._swept < SWEEP_S:
+            return
+        self._swept = time.monotonic()
+        while await self._store.sweep(self._now(), self._retention, self._max_size):
+            await asyncio.sleep(0)

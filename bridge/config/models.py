@@ -1,0 +1,240 @@
+"""The settings themselves, section by section, with their defaults.
+
+Rules:
+- Every field has a default, so that one wrong value does not hide the problems of another; what is required is named
+  by `checks`.
+- Objects are frozen: a reload makes new ones.
+- A `SecretStr` prints as stars; nothing here keeps a secret in another form.
+
+Source: MOOST documentation, "Common integration" (patterns of clientId, clientSecret, customerId).
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Final
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from bridge.config.fields import (
+    Algorithm,
+    Auth,
+    Duration,
+    Encoding,
+    HeaderName,
+    LogFormat,
+    LogLevel,
+    LostReply,
+    MeterCounter,
+    MeterSign,
+    Networks,
+    Positive,
+    Size,
+    TimeZone,
+    WebAddress,
+    fits,
+    secret_fits,
+)
+from bridge.core.rules import MeterRule, Role, Rules, Stamp, SubscriptionRule, Unknown
+from bridge.core.vocabulary import DeviceType, EventType, Kind
+
+Codes = Mapping[str, Mapping[str, Mapping[str, int]]]
+"""Event type -> device type -> word -> code."""
+
+ClientSecret = Annotated[SecretStr, secret_fits(r"[a-zA-Z0-9_-]{1,100}", "1 to 100 letters, digits, _ or -")]
+Country = Annotated[str, Field(min_length=1), fits("[A-Z]{2}", 'a two-letter country code such as "DE"')]
+
+_SIGNS: Final = {MeterSign.IMPORT: 1, MeterSign.EXPORT: -1}
+
+
+class _Section(BaseModel):
+    """A table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Server(_Section):
+    """The door."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080  # 0 = any free one
+    max_body: Annotated[Size, Field(ge=1024, le=64 * 2**20)] = 2**20  # bytes
+    admin_token: SecretStr = SecretStr("")
+    trusted_proxies: Networks = ()
+    topic_headers: tuple[HeaderName, ...] = ("ce-type", "webhook-topic", "x-topic")
+    id_headers: tuple[HeaderName, ...] = ("webhook-id", "svix-id")
+    drain_delay: Duration = timedelta(0)
+    drain_timeout: Positive = timedelta(seconds=20)
+
+
+class Subscription(_Section):
+    """One subscription of the device cloud."""
+
+    id: Annotated[str, fits(r"[^\s./?#%]{1,100}", "up to 100 characters without dots, slashes or spaces")] = ""
+    auth: Auth = Auth.STANDARD_WEBHOOKS
+    secrets: tuple[SecretStr, ...] = ()
+    allowed_networks: Networks = ()
+    rate_limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0  # messages per second, 0 = none
+    user_prefix: Annotated[str, fits(r"[a-zA-Z0-9:._@-]{1,50}", "up to 50 letters, digits or : . _ @ -")] = ""
+    header: HeaderName = ""  # this and the next three: hmac only
+    algorithm: Algorithm = Algorithm.SHA256
+    encoding: Encoding = Encoding.HEX
+    prefix: str = ""
+    meter_sign: MeterSign = MeterSign.IMPORT
+    meter_counter: MeterCounter = MeterCounter.NONE
+
+
+class DeviceException(_Section):
+    """What is different about one device; None = as its subscription says."""
+
+    kind: Kind | None = None
+    id: str = ""
+    role: Role | None = None
+    sign: MeterSign | None = None
+    counter: MeterCounter | None = None
+
+
+class Moost(_Section):
+    """The other side."""
+
+    base_url: WebAddress = "https://api.moost.io"
+    client_id: Annotated[str, fits(r"[a-zA-Z0-9]{1,100}", "1 to 100 letters or digits")] = ""
+    client_secret: ClientSecret = SecretStr("")
+    customer_id: Annotated[str, fits(r"[a-zA-Z0-9]{24}", "24 letters or digits")] = ""
+    timeout: Positive = timedelta(seconds=10)
+    max_concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
+    requests_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0  # 0 = no limit
+    historical_batch: Annotated[int, Field(ge=1, le=10_000)] = 500  # events
+    live_max_age: Duration = timedelta(minutes=30)
+    on_lost_reply: LostReply = LostReply.RESEND
+    battery_soc: bool = False
+
+
+class StoreSettings(_Section):
+    """The memory. The address of a database may hold a password, so it is a secret."""
+
+    url: SecretStr = SecretStr("sqlite:///bridge.db")
+    retention: Positive = timedelta(hours=72)
+    max_size: Size = 10 * 2**30  # bytes
+
+
+class Buildings(_Section):
+    """Households that the directory does not know, or does not describe."""
+
+    unknown: Unknown = Unknown.CREATE
+    default_time_zone: TimeZone = "Europe/Berlin"
+    default_country: Country = "DE"
+
+
+class Intervals(_Section):
+    """Slots and days."""
+
+    grace: Duration = timedelta(minutes=2)
+    hold: Positive = timedelta(hours=24)
+    hold_active: Positive = timedelta(hours=1)
+    min_coverage: Annotated[float, Field(gt=0, le=1)] = 0.9
+    spread: Duration = timedelta(minutes=3)
+    stamp: Stamp = Stamp.END
+    catch_up: Duration = timedelta(minutes=10)
+    max_backfill: Duration = timedelta(hours=48)
+
+
+class ClockSettings(_Section):
+    """Simulated time, for tests and the demo only. `start` None and `speed` 1 = the real clock."""
+
+    start: AwareDatetime | None = None
+    speed: Annotated[float, Field(gt=0, le=100_000)] = 1.0
+
+
+class Kafka(_Section):
+    """A second source beside the webhooks; empty = off."""
+
+    bootstrap_servers: str = ""
+
+
+class LogSettings(_Section):
+    """How the bridge speaks."""
+
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.AUTO
+
+
+class Settings(BaseSettings):
+    """Everything that an operator may set."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    server: Server = Server()
+    subscriptions: tuple[Subscription, ...] = ()
+    devices: tuple[DeviceException, ...] = ()
+    moost: Moost = Moost()
+    store: StoreSettings = StoreSettings()
+    buildings: Buildings = Buildings()
+    intervals: Intervals = Intervals()
+    codes: Codes = {}
+    clock: ClockSettings = ClockSettings()
+    kafka: Kafka = Kafka()
+    logs: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings calls it by keyword
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing by itself: `layers` does, with every problem in the operator's words."""
+        return (init_settings,)
+
+    def subscription(self, name: str) -> Subscription | None:
+        """Return a subscription by its id."""
+        return next((each for each in self.subscriptions if each.id == name), None)
+
+    def secret_values(self) -> frozenset[str]:
+        """Return every secret as text, for the redaction of the log."""
+        values = {self.server.admin_token.get_secret_value(), self.moost.client_secret.get_secret_value()}
+        values.add(unquote(urlsplit(self.store.url.get_secret_value()).password or ""))
+        for each in self.subscriptions:
+            texts = [secret.get_secret_value() for secret in each.secrets]
+            values.update(texts)
+            values.update(text.removeprefix("whsec_") for text in texts)
+            if each.auth is Auth.BASIC:
+                values.update(text.partition(":")[2] for text in texts)
+        return frozenset(values - {""})
+
+    def rules(self) -> Rules:
+        """Return what the core may know of the settings."""
+        return Rules(
+            subscriptions={each.id: _subscription_rule(each) for each in self.subscriptions},
+            devices={(each.kind, each.id): _meter_rule(each) for each in self.devices if each.kind},
+            codes={
+                (EventType(event), DeviceType(device)): dict(words)
+                for event, tables in self.codes.items()
+                for device, words in tables.items()
+            },
+            unknown=self.buildings.unknown,
+            default_time_zone=self.buildings.default_time_zone,
+            default_country=self.buildings.default_country,
+            battery_soc=self.moost.battery_soc,
+            live_max_age=self.moost.live_max_age,
+            **dict(self.intervals),
+        )
+
+
+def _subscription_rule(subscription: Subscription) -> SubscriptionRule:
+    return SubscriptionRule(
+        user_prefix=subscription.user_prefix,
+        meter_sign=_SIGNS[subscription.meter_sign],
+        meter_counter=subscription.meter_counter is MeterCounter.IMPORT,
+    )
+
+
+def _meter_rule(device: DeviceException) -> MeterRule:
+    return MeterRule(
+        role=device.role,
+        sign=None if device.sign is None else _SIGNS[device.sign],
+        counter=None if device.counter is None else device.counter is MeterCounter.IMPORT,
+    )

@@ -1,0 +1,151 @@
+"""What MOOST must hear of a building as a whole: itself, its device list, its tariff (M1.4, M1.5, M2, M6.3).
+
+Rules:
+- The building before and after a message is compared; what MOOST knows already is not said again.
+- Order: building, device list, tariff.
+- The state keeps fingerprints of what was said, never addresses or coordinates (M0.8).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from bridge.core import tariffs
+from bridge.core.devices import device_list
+from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, Effect, PutDevices
+from bridge.core.identity import moost_user
+from bridge.core.messages import Message, Prices, Readdressed, Report
+from bridge.core.model import Building, Flag, Residence, flagged
+from bridge.core.rules import Rules, Unknown
+from bridge.core.vocabulary import Kind
+
+
+def announce(
+    before: Building, after: Building, message: Message, rules: Rules, residence: Residence | None, now: datetime
+) -> tuple[Building, tuple[Effect, ...]]:
+    """Return the building and the calls about it as a whole: itself, its device list, its tariff."""
+    if isinstance(message, Report | Prices | Readdressed):
+        after = _placed(after, message, rules, residence)
+    if not after.created:
+        return _created(after, rules, residence) if _creates(after, message) else (after, ())
+    calls: list[Effect] = []
+    if isinstance(message, Readdressed) or after.users != before.users or after.known != before.known:
+        after, calls = _changed(after, rules, residence, now)
+    if _lists_differently(before, after):
+        devices = device_list(after.id, after.devices.values())
+        if devices != device_list(before.id, before.devices.values()):
+            calls.append(PutDevices(building=after.id, devices=devices))
+    if after.prices is not before.prices or _tariffs_differ(before, after):
+        calls += _tariff_change(before, after, rules, residence, now)
+    return after, tuple(calls)
+
+
+def _created(building: Building, rules: Rules, residence: Residence | None) -> tuple[Building, tuple[Effect, ...]]:
+    """Return a building that MOOST hears of for the first time, with its device list."""
+    sheet = _sheet(building, rules, residence)
+    return replace(building, created=True, sheet=_fingerprints(sheet)), (
+        CreateBuilding(building=building.id, attributes=_wire_sheet(sheet)),
+        PutDevices(building=building.id, devices=device_list(building.id, building.devices.values())),
+    )
+
+
+def _lists_differently(before: Building, after: Building) -> bool:
+    """Tell, cheaply, whether the device list can have changed."""
+    if before.devices.keys() != after.devices.keys():
+        return True
+    return any(device.facts is not before.devices[name].facts for name, device in after.devices.items())
+
+
+def _tariffs_differ(before: Building, after: Building) -> bool:
+    """Tell, cheaply, whether another tariff or currency can count now."""
+    if not before.prices or before.devices is after.devices:
+        return False
+    old, new = before.devices, after.devices
+    names = {name for name in (*old, *new) if name.startswith(Kind.TARIFF)}
+    return any(name not in old or name not in new or old[name].facts is not new[name].facts for name in names)
+
+
+def _creates(building: Building, message: Message) -> bool:
+    """Tell whether a message makes MOOST hear of the building (M1.4)."""
+    return isinstance(message, Prices) or (isinstance(message, Report) and bool(building.devices))
+
+
+def _placed(building: Building, message: Report | Prices | Readdressed, rules: Rules, residence: Residence | None) -> Building:
+    """Return the building with what the directory and the message say of it: users, time zone, doubts about the place."""
+    users = building.users
+    if not isinstance(message, Readdressed):
+        users = tuple(dict.fromkeys((*users, *moost_user(message.raw_user))))
+    known = residence is not None
+    zone = residence.attributes.get("timeZoneId") if residence is not None else None
+    places = {device.location for device in building.devices.values() if device.location is not None}
+    ambiguous = not known and rules.unknown is Unknown.CREATE and len(places) > 1
+    time_zone = zone if isinstance(zone, str) else rules.default_time_zone
+    flags = flagged(building.flags, Flag.AMBIGUOUS_LOCATION, on=ambiguous)
+    if (users, known, time_zone, flags) == (building.users, building.known, building.time_zone, building.flags):
+        return building
+    return replace(building, users=users, known=known, time_zone=time_zone, flags=flags)
+
+
+def _sheet(building: Building, rules: Rules, residence: Residence | None) -> Attributes:
+    """Return MOOST's attributes of a building (M1.5); the directory's tariff is under "tariff"."""
+    attributes: dict[str, object] = {
+        "countryCode": rules.default_country,
+        "timeZoneId": rules.default_time_zone,
+        **(residence.attributes if residence is not None else {}),
+    }
+    if building.users:
+        attributes["userIds"] = list(building.users)
+    return attributes
+
+
+def _wire_sheet(sheet: Attributes) -> Attributes:
+    """Return attributes as MOOST's building carries them."""
+    attributes = {name: value for name, value in sheet.items() if name != "tariff"}
+    return {**attributes, "settings": {"tariff": sheet["tariff"]}} if "tariff" in sheet else attributes
+
+
+def _fingerprints(sheet: Attributes) -> dict[str, str]:
+    """Return what was said of each attribute, unreadable: addresses and coordinates stay out of the state (M0.8)."""
+    return {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16] for name, value in sheet.items()
+    }
+
+
+def _changed(
+    building: Building, rules: Rules, residence: Residence | None, now: datetime
+) -> tuple[Building, list[Effect]]:
+    """Return the change of building attributes that the directory or a new user asks for (M1.5)."""
+    sheet = _sheet(building, rules, residence)
+    own = {"userIds", *(residence.attributes if residence is not None else ())}
+    prints = _fingerprints({name: value for name, value in sheet.items() if name in own})
+    different = {name for name, value in prints.items() if building.sheet.get(name) != value}
+    attributes = {name: sheet[name] for name in sorted(different - {"tariff"})}
+    tariff = sheet.get("tariff") if "tariff" in different and tariffs.desired(building, now) is None else None
+    building = replace(building, sheet={**building.sheet, **prints})
+    if not attributes and tariff is None:
+        return building, []
+    return building, [_change(building, sheet, attributes=attributes, tariff=tariff, tariff_set=tariff is not None)]
+
+
+def _change(
+    building: Building, sheet: Attributes, *, attributes: Attributes, tariff: object, tariff_set: bool
+) -> ChangeBuilding:
+    """Return a GET-change-PUT of some attributes."""
+    return ChangeBuilding(
+        building=building.id, attributes=attributes, create=_wire_sheet(sheet),
+        tariff=tariff if isinstance(tariff, Mapping) else None, tariff_set=tariff_set,
+    )  # fmt: skip
+
+
+def _tariff_change(
+    before: Building, after: Building, rules: Rules, residence: Residence | None, now: datetime
+) -> list[Effect]:
+    """Return the change of `settings.tariff` that new prices or a deleted tariff ask for (M6.2, M6.3)."""
+    wanted = tariffs.desired(after, now)
+    if wanted == tariffs.desired(before, now):
+        return []
+    sheet = _sheet(after, rules, residence)
+    tariff = tariffs.as_moost(wanted) if wanted is not None else sheet.get("tariff")
+    return [_change(after, sheet, attributes={}, tariff=tariff, tariff_set=True)]

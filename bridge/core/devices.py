@@ -1,0 +1,79 @@
+"""A device as MOOST lists it (mapping rule M2), and what it is doing now (M3.3)."""
+
+from collections.abc import Iterable
+
+from bridge.core.effects import DeviceEntry
+from bridge.core.identity import HOUSEHOLD, device_id, device_name, gateway_id, product_name
+from bridge.core.mapping import DEVICE_TYPES, HVAC_OTHER, HVAC_TYPES
+from bridge.core.messages import Quantity, Value
+from bridge.core.model import Device
+from bridge.core.vocabulary import DeviceType, Kind
+
+STATUS_WORDS = ("disconnected", "offline", "fault", "active", "online")
+"""DEVICE_STATUS, the first that applies; what has no code of its own falls back as `STATUS_FALLBACK` says."""
+
+STATUS_FALLBACK = {"disconnected": "offline", "fault": "online", "active": "online"}
+
+_ACTIVE = frozenset({"CHARGING", "DISCHARGING", "PRODUCING"})
+
+
+def device_type(device: Device) -> DeviceType | None:
+    """Return MOOST's type of a device; None for a tariff, which is none."""
+    if device.kind is Kind.TARIFF:
+        return None
+    if device.kind is Kind.HVAC:
+        return HVAC_TYPES.get(device.facts.type or "", HVAC_OTHER)
+    return DEVICE_TYPES[device.kind]
+
+
+def entry_of(device: Device) -> DeviceEntry | None:
+    """Return a device as the list carries it."""
+    type_ = device_type(device)
+    if type_ is None:
+        return None
+    return DeviceEntry(
+        id=device_id(device.kind, device.id), type=type_, name=device_name(device.kind, device.id, device.facts),
+        product_name=product_name(device.facts),
+    )  # fmt: skip
+
+
+def gateway_entry(building: str) -> DeviceEntry:
+    """Return the household itself as the list carries it."""
+    return DeviceEntry(id=gateway_id(building), type=DeviceType.GATEWAY, name=HOUSEHOLD)
+
+
+def device_list(building: str, devices: Iterable[Device]) -> tuple[DeviceEntry, ...]:
+    """Return the complete list: the household first, then by id."""
+    entries = sorted((entry for device in devices if (entry := entry_of(device)) is not None), key=lambda entry: entry.id)
+    return (gateway_entry(building), *entries)
+
+
+def newest(device: Device, quantity: Quantity) -> Value | None:
+    """Return the newest value of a series, whether it still holds or not."""
+    series = device.series.get(quantity)
+    return series[-1].value if series else None
+
+
+def status(device: Device) -> str:
+    """Return the word of `STATUS_WORDS` that describes a device."""
+    if device.disconnected:
+        return "disconnected"
+    if device.offline:
+        return "offline"
+    state = newest(device, Quantity.STATE)
+    if state == "FAULT":
+        return "fault"
+    if state in _ACTIVE or newest(device, Quantity.ACTIVE) is True:
+        return "active"
+    return "online"
+
+
+def switch(device: Device) -> str | None:
+    """Return plugged or unplugged; None where neither flag nor word says (SWITCH_STATE, charger only)."""
+    plugged = newest(device, Quantity.PLUGGED)
+    if plugged is not None:
+        return "plugged" if plugged else "unplugged"
+    state = newest(device, Quantity.STATE)
+    if state is None:
+        return None
+    return "unplugged" if state == "UNPLUGGED" else "plugged"

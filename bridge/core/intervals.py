@@ -1,0 +1,129 @@
+"""Step functions of time: series, holding, slots, exact integration (mapping rules M5.1–M5.3, M5.5, M5.9).
+
+Rules:
+- A slot is a quarter hour [start, end) of UTC.
+- A series is a step function: a sample's value holds until the next sample, or a limit after it was last seen.
+- Inside a slot time is counted in seconds from its start; a known stretch is a `Piece`.
+- The integral is exact over known pieces and never scaled up.
+
+Theory of operation: `insert` keeps a series in order whatever the order of arrival, and drops what closed slots no
+longer need. `pieces` cuts it to a slot. `merged` walks the common breakpoints of several of them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from bridge.core.messages import Value
+from bridge.core.model import Sample, Series
+
+QUARTER: Final = timedelta(minutes=15)
+QUARTER_S: Final = QUARTER.total_seconds()
+SECONDS_PER_HOUR: Final = 3600.0
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
+"""Last seen "for ever": a value without a limit (the sleeping inverter of M4.3)."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Piece(NamedTuple):
+    """A known value from `start` to `end`, both in seconds from the slot's start."""
+
+    start: float
+    end: float
+    value: float
+
+
+def slot_of(at: datetime) -> datetime:
+    """Return the start of the slot that holds an instant."""
+    return at - (at - _EPOCH) % QUARTER
+
+
+def insert(series: Series, sample: Sample, open_from: datetime | None) -> Series:
+    """Return the series with a sample in its place (M0.4), without what open slots do not need."""
+    if not series or sample.at > series[-1].at:
+        return trim((*series, sample), open_from)
+    position = len(series) - 1
+    while position >= 0 and series[position].at > sample.at:
+        position -= 1
+    if position < 0:
+        return trim((sample, *series), open_from)
+    there = series[position]
+    if there.at < sample.at:
+        return trim((*series[: position + 1], sample, *series[position + 1 :]), open_from)
+    return (*series[:position], _stronger(there, sample), *series[position + 1 :])
+
+
+def _stronger(one: Sample, other: Sample) -> Sample:
+    """Return which of two samples of one instant counts: the greater object time, then the later accepted."""
+    winner = other if (other.updated, other.number) >= (one.updated, one.number) else one
+    if one.value == other.value and type(one.value) is type(other.value):
+        return winner._replace(seen=max(one.seen, other.seen))
+    return winner
+
+
+def trim(series: Series, open_from: datetime | None) -> Series:
+    """Return the series from the last sample at or before the first open slot on."""
+    if open_from is None:
+        return series
+    first = 0
+    while first + 1 < len(series) and series[first + 1].at <= open_from:
+        first += 1
+    return series[first:] if first else series
+
+
+Limit = Callable[[Value], timedelta]
+"""How long a value holds after it was last seen."""
+
+
+def holds_until(sample: Sample, limit: Limit) -> datetime:
+    """Return when a sample's value stops being known by itself."""
+    if sample.value is None:
+        return sample.at
+    if sample.seen == NEVER:
+        return NEVER
+    return max(sample.seen, sample.at) + limit(sample.value)
+
+
+def value_before(series: Series, instant: datetime, limit: Limit) -> Value | None:
+    """Return the value just before an instant, if it is known then."""
+    for sample in reversed(series):
+        if sample.at < instant:
+            return sample.value if holds_until(sample, limit) >= instant else None
+    return None
+
+
+def pieces(series: Series, start: datetime, end: datetime, limit: Limit) -> list[Piece]:
+    """Return the known stretches of a numeric series within [start, end)."""
+    found: list[Piece] = []
+    for index, sample in enumerate(series):
+        if sample.at >= end:
+            break
+        if not isinstance(sample.value, float):
+            continue
+        until = min(holds_until(sample, limit), end)
+        if index + 1 < len(series):
+            until = min(until, series[index + 1].at)
+        since = max(sample.at, start)
+        if since < until:
+            found.append(Piece((since - start).total_seconds(), (until - start).total_seconds(), sample.value))
+    return found
+
+
+def merged(tracks: Sequence[Sequence[Piece]], length_s: float = QUARTER_S) -> Iterator[tuple[float, tuple[float | None, ...]]]:
+    """Yield (seconds, value of each track) for every stretch between the tracks' breakpoints; None = unknown."""
+    points = sorted({0.0, length_s, *(point for track in tracks for piece in track for point in (piece.start, piece.end))})
+    at = [0] * len(tracks)
+    for start, end in zip(points, points[1:], strict=False):
+        values: list[float | None] = []
+        for index, track in enumerate(tracks):
+            while at[index] < len(track) and track[at[index]].end <= start:
+                at[index] += 1
+            piece = track[at[index]] if at[index] < len(track) else None
+            values.append(piece.value if piece is not None and piece.start <= start else None)
+        yield end - start, tuple(values)
+
+
+def energy_wh(power_w: float, seconds: float) -> float:
+    """Return the energy of a constant power."""
+    return power_w * seconds / SECONDS_PER_HOUR

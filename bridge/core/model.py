@@ -1,0 +1,127 @@
+"""Buildings, devices, series: the frozen values the core remembers.
+
+Rules:
+- State belongs to one building; it is replaced, never changed in place.
+- A series keeps its samples from the last one before the first open slot on; what is older is forgotten.
+- VIN, coordinates and addresses never enter a state (mapping rule M0.8).
+- Every field has a default that an older row without it can live with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+from bridge.core.effects import Attributes
+from bridge.core.messages import Facts, Quantity, Value
+from bridge.core.vocabulary import EventType, Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residence:
+    """One directory row: where a user (at a location) lives in MOOST, and what the operator knows of the building."""
+
+    user: str
+    location: str | None  # None = the row for the user as such
+    building: str  # customerBuildingId
+    attributes: Attributes = field(default_factory=dict)  # in MOOST's spelling; may hold settings.tariff under "tariff"
+
+
+class Sample(NamedTuple):
+    """A value from an instant on; None = unknown from then on. A tuple, because a state holds many."""
+
+    at: datetime
+    value: Value | None
+    seen: datetime  # newest message stamp that still carried it
+    updated: datetime  # the object's lastUpdated: settles ties
+    number: int  # place in the order of acceptance: settles the rest
+
+
+Series = tuple[Sample, ...]
+"""Samples in order of time, newest last."""
+
+
+class Sum(NamedTuple):
+    """An energy and the time over which it was known."""
+
+    energy_wh: float = 0.0
+    known_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One device of a building; a tariff is one too, though it is never listed."""
+
+    kind: Kind
+    id: str
+    user: str
+    subscription: str
+    since: datetime  # oldest message stamp: it counts from then on
+    stamp: datetime  # newest message stamp
+    until: datetime | None = None  # its delete: it counts up to then
+    location: str | None = None
+    facts: Facts = Facts()
+    offline: bool = False
+    disconnected: bool = False
+    offline_stamp: datetime | None = None  # newest stamp that said offline: makes a repeat harmless
+    disconnect_stamp: datetime | None = None
+    series: Mapping[Quantity, Series] = field(default_factory=dict)
+    sent: Mapping[EventType, float] = field(default_factory=dict)  # last value queued, for on-change types
+    days: Mapping[EventType, Sum] = field(default_factory=dict)  # the local day so far, for the _YESTERDAY types
+    counter_base: tuple[datetime, float] | None = None  # last counter reading [Wh] in a closed slot
+    schedules: tuple[Mapping[str, object], ...] = ()
+    schedules_zone: str | None = None
+
+
+class Slice(NamedTuple):
+    """A price [currency/kWh] from start to end."""
+
+    start: datetime
+    end: datetime
+    price: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Building:
+    """One household as MOOST knows it."""
+
+    id: str  # customerBuildingId
+    created: bool = False  # a CreateBuilding has been queued
+    known: bool = False  # the directory has a row for it
+    users: tuple[str, ...] = ()  # MOOST userIds
+    sheet: Mapping[str, str] = field(default_factory=dict)  # directory attribute -> fingerprint of what was queued
+    time_zone: str = "Europe/Berlin"
+    devices: Mapping[str, Device] = field(default_factory=dict)  # key "<kind>:<id>"
+    departed: tuple[Device, ...] = ()  # deleted, but still counted in open slots
+    gone: Mapping[str, datetime] = field(default_factory=dict)  # deleted devices: key -> stamp of the delete
+    newest_stamp: datetime | None = None
+    last_received: datetime | None = None
+    open_from: datetime | None = None  # start of the first open slot; None = no sample yet
+    closed: bool = False  # a slot has been closed: `open_from` only grows from now on
+    clock: datetime | None = None  # the building's clock (M5.4); never goes back
+    half: Sum | None = None  # excess of the first quarter of the open half hour
+    days: Mapping[str, Sum] = field(default_factory=dict)  # household sums of the local day so far
+    prices: Mapping[str, tuple[Slice, ...]] = field(default_factory=dict)  # tariff id -> what it costs from now on
+    flags: tuple[str, ...] = ()  # what an operator should look at: see `Flag`
+
+
+class Flag:
+    """Words of `Building.flags`; `/health` counts buildings per flag."""
+
+    AMBIGUOUS_LOCATION = "ambiguous-location"  # M1.3
+    AMBIGUOUS_METERS = "ambiguous-meters"  # M4.2
+    WRONG_METER_SIGN = "wrong-meter-sign"  # M4.5
+    LEFT_BEHIND = "left-behind"  # M1.6: its devices moved elsewhere
+
+
+def key(kind: Kind, device_id: str) -> str:
+    """Return the name of a device within a state: (kind, id) is its identity (mapping rule M0.6)."""
+    return f"{kind.value}:{device_id}"
+
+
+def flagged(flags: tuple[str, ...], flag: str, *, on: bool) -> tuple[str, ...]:
+    """Return flags with one of them set or cleared."""
+    if on == (flag in flags):
+        return flags
+    return tuple(sorted({*flags, flag} if on else set(flags) - {flag}))

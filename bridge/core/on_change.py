@@ -1,0 +1,73 @@
+"""Events that leave when a message is processed: state of charge and codes (M3.2, M3.3, M3.4).
+
+Rules:
+- The newest known value leaves, with its block's time, if it differs from the last one sent for the series.
+- Codes leave only where the operator has configured them.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from bridge.core.devices import STATUS_FALLBACK, device_type, entry_of, newest, status, switch
+from bridge.core.effects import Event
+from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG
+from bridge.core.messages import Quantity, Report, Value
+from bridge.core.model import Building, Device, key
+from bridge.core.rules import Rules
+from bridge.core.units import tidy
+from bridge.core.vocabulary import Cadence, DeviceType, EventType
+
+
+def on_change(building: Building, message: Report, rules: Rules) -> tuple[Building, tuple[Event, ...]]:
+    """Return the events that leave at once (M3.2, M3.3), and the building that remembers what was sent."""
+    name = key(message.kind, message.id)
+    device = building.devices.get(name)
+    type_ = device_type(device) if device is not None else None
+    if device is None or type_ is None:
+        return building, ()
+    said = (*_measured(device, type_, rules), *_codes(device, type_, message, rules))
+    news = [(event_type, tidy(value), at) for event_type, value, at in said if device.sent.get(event_type) != tidy(value)]
+    entry = entry_of(device) if news else None
+    if entry is None:
+        return building, ()
+    sent = {**device.sent, **{event_type: value for event_type, value, _ in news}}
+    building = replace(building, devices={**building.devices, name: replace(device, sent=sent)})
+    return building, tuple(
+        Event(device=entry.id, name=entry.name, source=type_, type=event_type, value=value, at=at)
+        for event_type, value, at in news
+    )
+
+
+def _measured(device: Device, type_: DeviceType, rules: Rules) -> list[tuple[EventType, float, datetime]]:
+    """Return the newest measured values that leave on change."""
+    found: list[tuple[EventType, float, datetime]] = []
+    if device.facts.engine in ENGINES_WITHOUT_PLUG or (type_ is DeviceType.BATTERY and not rules.battery_soc):
+        return found
+    for row in BY_SOURCE[type_]:
+        series = device.series.get(row.quantity) if row.cadence is Cadence.CHANGE else None
+        if series and isinstance(series[-1].value, float):
+            found.append((row.type, series[-1].value, series[-1].at))
+    return found
+
+
+def _codes(device: Device, type_: DeviceType, message: Report, rules: Rules) -> list[tuple[EventType, float, datetime]]:
+    """Return the codes that the operator has configured for this type of device (M3.3)."""
+    found: list[tuple[EventType, float, datetime]] = []
+    if not rules.codes or message.stamp < device.stamp:
+        return found
+    table = rules.codes.get((EventType.DEVICE_STATUS, type_))
+    if table:
+        word = status(device)
+        while word not in table and word in STATUS_FALLBACK:
+            word = STATUS_FALLBACK[word]
+        if word in table:
+            found.append((EventType.DEVICE_STATUS, float(table[word]), message.stamp))
+    words: tuple[tuple[EventType, Value | None], ...] = (
+        (EventType.SWITCH_STATE, switch(device) if type_ is DeviceType.CAR_CHARGER else None),
+        (EventType.CHARGING_MODE, newest(device, Quantity.MODE)),
+    )
+    for event_type, said in words:
+        codes = rules.codes.get((event_type, type_))
+        if codes and isinstance(said, str) and said in codes:
+            found.append((event_type, float(codes[said]), message.stamp))
+    return found

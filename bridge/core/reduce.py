@@ -1,0 +1,87 @@
+"""The law: (state of a building, message) -> (state, effects).
+
+Rules:
+- Total and pure: every message gives a state and effects; nothing here reads a clock or raises on input.
+- Effects come in delivery order: building, device list, tariff, events.
+- What a repeat or an older message would do again is left out, so at-least-once delivery is harmless (M0.4).
+
+Theory of operation: one function per kind of message changes the building (`report`, `slots.advance`, those here);
+`on_change` adds the events that leave at once; `announce` compares the building before and after and adds what MOOST
+must hear of it as a whole.
+"""
+
+from dataclasses import replace
+from typing import assert_never
+
+from bridge.core import tariffs
+from bridge.core.announce import announce
+from bridge.core.effects import Effect, Event, Note, SendEvents
+from bridge.core.messages import Command, Message, Moved, Prices, Readdressed, Report, Schedules, Tick
+from bridge.core.model import Building, Flag, Residence, flagged, key
+from bridge.core.on_change import on_change
+from bridge.core.report import delete, report
+from bridge.core.rules import Rules
+from bridge.core.slots import advance
+
+
+def reduce(
+    building: Building, message: Message, rules: Rules, residence: Residence | None = None
+) -> tuple[Building, tuple[Effect, ...]]:
+    """Return the building after a message, and what is to be done.
+
+    `residence` is the directory row that led here, None where the directory has none.
+    """
+    now = message.now if isinstance(message, Tick) else message.received
+    notes: tuple[Note, ...] = ()
+    events: tuple[Event, ...] = ()
+    match message:
+        case Report():
+            after, notes = report(building, message, rules, residence)
+            after, events = on_change(after, message, rules)
+        case Prices():
+            after = _prices(building, message)
+        case Command():
+            after, notes = building, (Note(name="command_failed"),) if message.state == "FAILED" else ()
+        case Schedules():
+            after = _schedules(building, message)
+        case Moved():
+            after = _moved(building, message)
+        case Readdressed():
+            after = building
+        case Tick():
+            after, events, notes = advance(building, message, rules)
+        case _:
+            assert_never(message)
+    after, calls = announce(building, after, message, rules, residence, now)
+    sent: tuple[Effect, ...] = (SendEvents(building=building.id, events=events),) if events else ()
+    return after, (*notes, *calls, *sent)
+
+
+def _prices(building: Building, message: Prices) -> Building:
+    """Merge new prices; a tariff that was deleted stays deleted (M0.5)."""
+    if key(message.kind, message.id) in building.gone:
+        return building
+    stored = building.prices.get(message.id, ())
+    return replace(
+        building, prices={**building.prices, message.id: tariffs.merge(stored, message.entries, message.received)}
+    )
+
+
+def _schedules(building: Building, message: Schedules) -> Building:
+    """Keep the weekly schedule with its device; of an unknown device there is nothing to keep."""
+    name = key(message.kind, message.id)
+    device = building.devices.get(name)
+    if device is None:
+        return building
+    device = replace(device, schedules=message.entries, schedules_zone=message.time_zone)
+    return replace(building, devices={**building.devices, name: device})
+
+
+def _moved(building: Building, message: Moved) -> Building:
+    """Take a device out that lives in another building now, and leave the building to the operator (M1.6)."""
+    name = key(message.kind, message.id)
+    if name not in building.devices:
+        return building
+    after = delete(building, message.kind, message.id, message.stamp, message.received)
+    gone = {other: stamp for other, stamp in after.gone.items() if other != name}
+    return replace(after, gone=gone, flags=flagged(after.flags, Flag.LEFT_BEHIND, on=not after.devices))

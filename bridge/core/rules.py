@@ -1,0 +1,82 @@
+"""The settings of the law: what an operator may turn about the mapping, with the documented defaults.
+
+`config` fills it; the core only reads it. Source: mapping rules M0–M6; each field names its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+
+from bridge.core.vocabulary import DeviceType, EventType, Kind
+
+
+class Role(StrEnum):
+    """What a meter measures (M4.2)."""
+
+    GRID = "grid"
+    LOAD = "load"
+    SUB = "sub"
+    IGNORE = "ignore"
+
+
+class Stamp(StrEnum):
+    """Which instant of its slot an interval event carries (M5.1)."""
+
+    END = "end"
+    INSIDE = "inside"
+    START = "start"
+
+
+class Unknown(StrEnum):
+    """What to do with a user the directory does not know (M1.1)."""
+
+    CREATE = "create"
+    PARK = "park"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterRule:
+    """Exceptions for one device; None = as its subscription says."""
+
+    role: Role | None = None
+    sign: int | None = None  # +1 import positive, -1 export positive
+    counter: bool | None = None  # meterValue counts import
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionRule:
+    """What one subscription says of all its devices."""
+
+    user_prefix: str = ""
+    meter_sign: int = 1
+    meter_counter: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """All settings of the law."""
+
+    subscriptions: Mapping[str, SubscriptionRule] = field(default_factory=dict)
+    devices: Mapping[tuple[Kind, str], MeterRule] = field(default_factory=dict)
+    codes: Mapping[tuple[EventType, DeviceType], Mapping[str, int]] = field(default_factory=dict)
+    unknown: Unknown = Unknown.CREATE
+    default_time_zone: str = "Europe/Berlin"
+    default_country: str = "DE"
+    battery_soc: bool = False
+    live_max_age: timedelta = timedelta(minutes=30)
+    grace: timedelta = timedelta(minutes=2)
+    hold: timedelta = timedelta(hours=24)
+    hold_active: timedelta = timedelta(hours=1)
+    min_coverage: float = 0.9
+    spread: timedelta = timedelta(minutes=3)
+    stamp: Stamp = Stamp.END
+    catch_up: timedelta = timedelta(minutes=10)
+    max_backfill: timedelta = timedelta(hours=48)
+
+    def subscription(self, name: str) -> SubscriptionRule:
+        """Return what is set for a subscription, or the defaults."""
+        return self.subscriptions.get(name, _DEFAULT)
+
+
+_DEFAULT = SubscriptionRule()

@@ -1,0 +1,97 @@
+"""Dynamic tariffs: from price updates to MOOST's `settings.tariff` (mapping rule M6).
+
+Rules:
+- Prices are decimals with 4 places, half up, per kWh in the tariff's currency; negative ones pass.
+- A price list has starts only: a slice ends where the next one of the same message starts.
+- A message replaces everything stored within its own span; slices that have ended are dropped.
+- Of several tariffs the one counts whose static data is newest; a price without a currency waits.
+
+Source: EHA demo application (`prices[].startDate`, `totalPrice` in currency per kWh, no end); MOOST "Common
+integration" (DYNAMIC tariff: price as string, from/to in epoch seconds).
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Final
+
+from bridge.core.effects import Attributes
+from bridge.core.model import Building, Slice
+from bridge.core.vocabulary import Kind
+
+PLACES: Final = Decimal("0.0001")
+HIGHEST: Final = Decimal(1_000_000)  # per kWh; more is no price
+ALONE: Final = timedelta(hours=1)  # length of a slice that is alone in its message
+
+Desired = tuple[str, tuple[Slice, ...]]
+"""Currency and slices that MOOST should hold."""
+
+
+def slices_of(entries: Sequence[tuple[datetime, Decimal | None]]) -> tuple[tuple[Slice, ...], datetime | None, datetime | None]:
+    """Return the slices of one message and the span it speaks for (M6.1)."""
+    by_start = {start.replace(microsecond=0): _price(price) for start, price in entries}
+    starts = sorted(by_start)
+    if not starts:
+        return (), None, None
+    step = starts[-1] - starts[-2] if len(starts) > 1 else ALONE
+    ends = [*starts[1:], starts[-1] + step if by_start[starts[-1]] is not None else starts[-1]]
+    found = tuple(
+        Slice(start, end, price) for start, end in zip(starts, ends, strict=True) if (price := by_start[start]) is not None
+    )
+    return found, starts[0], ends[-1]
+
+
+def _price(price: Decimal | None) -> Decimal | None:
+    """Return a price as MOOST gets it; None where it is none."""
+    if price is None or not price.is_finite() or abs(price) >= HIGHEST:
+        return None
+    return price.quantize(PLACES, ROUND_HALF_UP) + 0  # minus zero becomes zero
+
+
+def merge(stored: Sequence[Slice], entries: Sequence[tuple[datetime, Decimal | None]], now: datetime) -> tuple[Slice, ...]:
+    """Return the stored slices with a message's in their place, without those that have ended (M6.2)."""
+    new, first, last = slices_of(entries)
+    kept: list[Slice] = []
+    for old in stored:
+        if first is None or last is None or old.end <= first or old.start >= last:
+            kept.append(old)
+            continue
+        if old.start < first:
+            kept.append(old._replace(end=first))
+        if old.end > last:
+            kept.append(old._replace(start=last))
+    return future(sorted((*kept, *new), key=lambda piece: piece.start), now)
+
+
+def future(slices: Sequence[Slice], now: datetime) -> tuple[Slice, ...]:
+    """Return the slices that have not ended."""
+    return tuple(piece for piece in slices if piece.end > now)
+
+
+def desired(building: Building, now: datetime) -> Desired | None:
+    """Return what MOOST should hold for the building; None = no dynamic tariff (M6.3)."""
+    tariffs = [device for device in building.devices.values() if device.kind is Kind.TARIFF and device.facts.currency]
+    oldest = datetime.min.replace(tzinfo=UTC)
+    for tariff in sorted(sorted(tariffs, key=lambda t: t.id), key=lambda t: t.facts.updated or oldest, reverse=True):
+        slices = future(building.prices.get(tariff.id, ()), now)
+        if slices and tariff.facts.currency is not None:
+            return tariff.facts.currency, slices
+    return None
+
+
+def as_moost(wanted: Desired) -> Attributes:
+    """Return MOOST's `settings.tariff` of type DYNAMIC."""
+    currency, slices = wanted
+    prices = [piece.price for piece in slices]
+    return {
+        "type": "DYNAMIC",
+        "minPrice": str(min(prices)),
+        "maxPrice": str(max(prices)),
+        "currency": currency,
+        "dynamic": {
+            "tariffs": [
+                {"price": str(piece.price), "from": int(piece.start.timestamp()), "to": int(piece.end.timestamp())}
+                for piece in slices
+            ]
+        },
+    }

@@ -1,0 +1,143 @@
+"""How the bridge speaks: one line per rare thing on stderr, as JSON or for a terminal.
+
+Rules:
+- Event names are past tense and snake_case (`circuit_opened`); frequent things are counted, not logged.
+- Libraries (uvicorn, httpx, aiohttp, warnings) speak through the same handler.
+- The finished line is searched for secrets, whatever part of it they came from: the known values first, then what
+  looks like a credential. So a secret in an exception text or in a library's message is caught too.
+- Tracebacks carry no local variables: those hold messages and secrets.
+"""
+
+import base64
+import json as jsonlib
+import logging
+import re
+import sys
+from collections.abc import Iterable
+from typing import Final, cast
+from urllib.parse import quote, quote_plus
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+MASK: Final = "[redacted]"
+
+_TOO_SHORT: Final = 4
+"""Known values below this many characters are not searched for: they would mask half of every line."""
+
+_PATTERNS: Final = (
+    # MOOST takes id and secret in the query string; any library that prints an address prints them.
+    re.compile(
+        r"(?i)((?:client_?secret|access_?token|admin_?token|password|passwd)\\?[\"']?\s*[=:]\s*\\?[\"']?)[^\s\"'&,;\\}\])]+"
+    ),
+    re.compile(r"(?i)(bearer\s+)[\w.~+/=-]{6,}"),
+    re.compile(r"(?i)(authorization\W{1,6}basic\s+)[\w+/=-]+"),
+    re.compile(r"(whsec_)[A-Za-z0-9+/=_-]+"),
+    re.compile(r"()eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]+)?"),  # a JSON web token
+    re.compile(r"((?:postgres(?:ql)?|kafka|https?)://[^\s:/@\"']+:)[^\s@\"']+(?=@)"),  # user:password@ in an address
+)
+
+_QUIET: Final = ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn.access", "hpack", "markdown_it")
+"""Libraries whose lines below a warning are per request or of no use to an operator."""
+
+
+class Redaction:
+    """A structlog processor behind the renderer: masks secrets in the finished line."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        """Prepare to find `secrets` as such, escaped as in JSON or an address, and in base64."""
+        forms = {form for secret in secrets if len(secret) >= _TOO_SHORT for form in _forms(secret)}
+        ordered = sorted(forms, key=len, reverse=True)  # the longer first, or its tail would stay
+        self._known = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+    def __call__(self, _logger: WrappedLogger, _method: str, line: str | EventDict) -> str:
+        """Return the rendered line without its secrets."""
+        return self.text(cast("str", line))
+
+    def text(self, text: str) -> str:
+        """Return a text without its secrets."""
+        if self._known is not None:
+            text = self._known.sub(MASK, text)
+        for pattern in _PATTERNS:
+            text = pattern.sub(rf"\g<1>{MASK}", text)
+        return text
+
+
+def _forms(secret: str) -> set[str]:
+    """Return the ways in which a secret may be written in a line."""
+    raw = secret.encode()
+    forms = {
+        secret,
+        jsonlib.dumps(secret)[1:-1],
+        jsonlib.dumps(secret, ensure_ascii=False)[1:-1],
+        repr(secret)[1:-1],
+        quote(secret, safe=""),
+        quote_plus(secret),
+        base64.b64encode(raw).decode(),
+        base64.urlsafe_b64encode(raw).decode(),
+        raw.hex(),
+    }
+    return {form for form in forms if len(form) >= _TOO_SHORT}
+
+
+def configure(level: str, json: bool, secrets: Iterable[str] = ()) -> None:  # noqa: FBT001 - the one choice there is
+    """Send every line of this process to stderr, from `level` (debug, info, warning, error) on; may be called again."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,  # configure may run again: a reload brings new secrets
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(json=json),
+                cast("Processor", Redaction(secrets)),
+            ],
+        )
+    )
+    _install(handler, level.upper())
+
+
+def _renderers(*, json: bool) -> list[Processor]:
+    """Return what turns an event into a line; tracebacks as plain text, without local variables."""
+    if json:
+        return [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
+    colors = sys.stderr.isatty()
+    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
+
+
+def _install(handler: logging.Handler, level: str) -> None:
+    """Make `handler` the only one, for libraries too."""
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in ("uvicorn", "uvicorn.error", *_QUIET):
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(capture=True)
+
+
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Return a logger; cheap and lazy, so a module may keep one."""
+    return structlog.stdlib.get_logger(name)

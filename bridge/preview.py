@@ -1,0 +1,108 @@
+"""One message through decode and core without store, network or secret: what `bridge map` shows.
+
+Rules:
+- The building is as if nothing had been heard of it before; the directory is empty.
+- The time of receipt is the newest time in the body, so that an old sample maps as it would have then.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pydantic_core
+
+from bridge.config import Settings
+from bridge.core.effects import SendEvents
+from bridge.core.rules import Rules
+from bridge.core.vocabulary import Action
+from bridge.sink import encode, validate
+from bridge.source.decode import decode, instant
+from bridge.source.topics import Topic, parse
+from bridge.store.port import Loaded, Pending
+from bridge.worker import Step
+
+NO_CUSTOMER: Final = "0" * 24
+"""Stands for the customer where no configuration names one."""
+
+_TIMES: Final = frozenset({"lastUpdated", "createdAt"})
+_STARTS: Final = frozenset({"startDate", "startsAt"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """What one message leads to."""
+
+    calls: list[dict[str, Any]]  # {"method", "path", "body"} in sending order
+    reasons: list[str]  # why nothing, or why not more
+    dead: bool  # it would be a dead letter
+
+
+def map_message(topic: str, body: bytes, settings: Settings | None = None) -> Mapped:
+    """Return the calls that one message leads to; without settings by the defaults."""
+    named = parse(topic)
+    if not isinstance(named, Topic):
+        return Mapped(calls=[], reasons=[f"unknown-topic: {named.detail}"], dead=True)
+    rules = settings.rules() if settings is not None else Rules()
+    received = _receipt(body, named.action)
+    step = Step(Loaded(residences={}, homes={}, buildings={}), rules, received)
+    row = Pending(id=1, subscription=named.subscription, topic=topic, body=body, received=received)
+    step.take(row, decode(named, body, number=1, received=received, rules=rules))
+    customer = settings.moost.customer_id if settings is not None and settings.moost.customer_id else NO_CUSTOMER
+    shown = _Shown(customer=customer, battery_soc=rules.battery_soc)
+    for outgoing in step.calls:
+        call = outgoing.call
+        old = isinstance(call, SendEvents) and all(received - event.at > rules.live_max_age for event in call.events)
+        shown.show(SendEvents(building=call.building, events=call.events, replay=True) if isinstance(call, SendEvents) and old else call)
+    reasons = [f"{reason.value}: {detail}" for _, reason, detail in step.dead]
+    reasons += [f"parked: the directory does not know the user {user!r}" for _, user in step.parked]
+    reasons += [f"{note.name}: {note.detail}" if note.detail else note.name for _, note in step.notes]
+    reasons += shown.refused
+    if not shown.calls and not reasons:
+        reasons.append("nothing that MOOST takes has changed")
+    return Mapped(calls=shown.calls, reasons=reasons, dead=bool(step.dead or shown.refused))
+
+
+class _Shown:
+    """Collects the wire calls of effects, without those that our own check refuses."""
+
+    def __init__(self, *, customer: str, battery_soc: bool) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.refused: list[str] = []
+        self._customer = customer
+        self._battery_soc = battery_soc
+
+    def show(self, call: encode.Call) -> None:
+        """Add the calls of one effect."""
+        for wire in encode.calls(call, self._customer):
+            body = pydantic_core.from_json(wire.body) if wire.body is not None else None
+            events = body if isinstance(body, list) else [body]
+            broken = [validate.event(event, battery_soc=self._battery_soc) for event in events] if isinstance(call, SendEvents) else []
+            refused = [f"rule: {rule}" for rule in broken if rule is not None]
+            self.refused += refused
+            if not refused:
+                self.calls.append({"method": wire.method, "path": wire.path, "body": body})
+
+
+def _receipt(body: bytes, action: Action) -> datetime:
+    """Return the newest time in a body; of prices the oldest, so that none has ended; else now."""
+    try:
+        content = pydantic_core.from_json(body)
+    except ValueError:
+        return datetime.now(UTC)
+    if action is Action.PRICE_UPDATE:
+        return min(_times(content, _STARTS), default=datetime.now(UTC))
+    return max(_times(content, _TIMES), default=datetime.now(UTC))
+
+
+def _times(content: object, names: frozenset[str]) -> Iterator[datetime]:
+    """Yield the times under some keys, at any depth."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            at = instant(value) if name in names else None
+            if at is not None:
+                yield at
+            yield from _times(value, names)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _times(value, names)

@@ -1,0 +1,217 @@
+"""What the door asks, in the order of the contract: 404, 413, 415, 403 before the body, 401 and 429 after it.
+
+Rules:
+- A refusal is a value with its status, its sentence and, where waiting helps, when to come again.
+- Everything that can be prepared is, in a `Policy` that is replaced as a whole on reload.
+- A caller whom no topic names is whoever's credentials verify the raw bytes.
+"""
+
+import ipaddress
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from bridge.config import Auth, Settings, Subscription
+from bridge.config.fields import Network
+from bridge.source.signature import Headers, Verifier, verifier
+from bridge.source.topics import subscription_of
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An answer that is not 202."""
+
+    status: int
+    error: str
+    retry_after: int | None = None  # s
+    closing: bool = False  # the connection ends with the answer
+
+
+UNKNOWN: Final = Refusal(status=404, error="no such subscription")
+TOO_LARGE: Final = Refusal(status=413, error="the body is too large", closing=True)
+WRONG_TYPE: Final = Refusal(status=415, error="the body must be application/json without a content encoding")
+FOREIGN_ADDRESS: Final = Refusal(status=403, error="this address may not send here")
+UNVERIFIED: Final = Refusal(status=401, error="the request could not be verified")
+
+
+class Bucket:
+    """Messages per second of one subscription: full at one second's worth, an array may overdraw it."""
+
+    def __init__(self, rate: float) -> None:
+        """Start full; `rate` in messages per second."""
+        self.rate = rate
+        self._most = max(rate, 1.0)
+        self._left = self._most
+        self._at = -math.inf
+
+    def wait(self, now: float) -> int:
+        """Return how long until a message may pass [whole s]; 0 = at once. `now` [s] of any clock."""
+        self._left = min(self._most, self._left + max(0.0, now - self._at) * self.rate)
+        self._at = now
+        return 0 if self._left >= 1 else math.ceil((1 - self._left) / self.rate)
+
+    def take(self, count: int) -> None:
+        """Let messages pass."""
+        self._left -= count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """What the door knows of one subscription."""
+
+    id: str
+    verify: Verifier
+    networks: tuple[Network, ...]
+    bucket: Bucket | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """All settings of the door, ready for use."""
+
+    guards: Mapping[str, Guard]
+    callers: tuple[Guard, ...]  # who may call without being named
+    max_body: int  # bytes
+    trusted_proxies: tuple[Network, ...]
+    topic_headers: tuple[bytes, ...]
+    id_headers: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, settings: Settings, former: Self | None = None) -> Self:
+        """Prepare the settings; rate limits that stay as they were keep their count. Raises UnusableSecretError."""
+        server = settings.server
+        guards = {each.id: _guard(each, former) for each in settings.subscriptions}
+        proving = tuple(guards[each.id] for each in settings.subscriptions if each.auth is not Auth.NONE)
+        return cls(
+            guards=guards,
+            callers=proving or tuple(guards.values()),
+            max_body=server.max_body,
+            trusted_proxies=server.trusted_proxies,
+            topic_headers=tuple(name.encode() for name in server.topic_headers),
+            id_headers=tuple(name.encode() for name in server.id_headers),
+        )
+
+    def topic_named_by(self, headers: Headers) -> str | None:
+        """Return the topic that a header names for all messages of the body."""
+        return _first(self.topic_headers, headers)
+
+    def delivery_id(self, headers: Headers) -> str | None:
+        """Return the id that the sender gave to the whole delivery."""
+        return _first(self.id_headers, headers)
+
+
+def _first(names: Sequence[bytes], headers: Headers) -> str | None:
+    for name in names:
+        value = headers.get(name)
+        if value:
+            return value.decode(errors="replace")
+    return None
+
+
+def _guard(subscription: Subscription, former: Policy | None) -> Guard:
+    known = former.guards.get(subscription.id) if former else None
+    bucket = known.bucket if known else None
+    rate = subscription.rate_limit
+    if not rate:
+        bucket = None
+    elif bucket is None or bucket.rate != rate:
+        bucket = Bucket(rate)
+    return Guard(id=subscription.id, verify=verifier(subscription), networks=subscription.allowed_networks, bucket=bucket)
+
+
+# ---- before the body is read ----------------------------------------------------------------------------------------
+
+
+def admit(
+    policy: Policy, topic: str | None, headers: Headers, peer: str | None, forwarded: Iterable[bytes]
+) -> Sequence[Guard] | Refusal:
+    """Return whose request this may be, or why it is refused before its body is read."""
+    guards: Sequence[Guard] = policy.callers
+    if topic is not None:
+        named = policy.guards.get(subscription_of(topic))
+        if named is None:
+            return UNKNOWN
+        guards = (named,)
+    if declared_length(headers) > policy.max_body:
+        return TOO_LARGE
+    if not _is_json(headers):
+        return WRONG_TYPE
+    if any(guard.networks for guard in guards):
+        address = client_address(peer, forwarded, policy.trusted_proxies)
+        guards = [guard for guard in guards if not guard.networks or _is_within(address, guard.networks)]
+        if not guards:
+            return FOREIGN_ADDRESS
+    return guards
+
+
+def declared_length(headers: Headers) -> int:
+    """Return the length of the body as its sender declares it [bytes]; 0 = not declared."""
+    value = headers.get(b"content-length", b"")
+    return int(value) if value.isdigit() and len(value) <= 20 else 0  # noqa: PLR2004 - digits of 2**64
+
+
+def _is_json(headers: Headers) -> bool:
+    if b"content-encoding" in headers:
+        return False
+    value = headers.get(b"content-type", b"")
+    if value == b"application/json":
+        return True
+    media = value.partition(b";")[0].strip().lower()
+    return media in (b"", b"application/json") or (media.startswith(b"application/") and media.endswith(b"+json"))
+
+
+def client_address(peer: str | None, forwarded: Iterable[bytes], trusted: Sequence[Network]) -> Address | None:
+    """Return who is calling: the last address in X-Forwarded-For that is no trusted proxy; None = cannot be told."""
+    address = _address(peer or "")
+    hops = b",".join(forwarded).decode("latin-1").split(",")
+    while hops and _is_within(address, trusted):
+        hop = hops.pop().strip()
+        if not hop and not hops:
+            break
+        address = _address(_without_port(hop))
+    return address
+
+
+def _without_port(hop: str) -> str:
+    """Return "203.0.113.7:1234" or "[2001:db8::7]:1234" without its port."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+
+
+def _address(text: str) -> Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _is_within(address: Address | None, networks: Sequence[Network]) -> bool:
+    return address is not None and any(address in network for network in networks)
+
+
+# ---- after the body is read -----------------------------------------------------------------------------------------
+
+
+def verified(guards: Sequence[Guard], headers: Headers, body: bytes, now: float) -> list[Guard]:
+    """Return the subscriptions whose credentials fit the raw bytes; `now` [epoch s]."""
+    return [guard for guard in guards if guard.verify(headers, body, now)]
+
+
+def limit(policy: Policy, owners: Sequence[str], now: float) -> Refusal | None:
+    """Count messages, one owner each, against the rate limits of their subscriptions; `now` [s]."""
+    if not any(guard.bucket for guard in policy.guards.values()):
+        return None
+    counts = {owner: owners.count(owner) for owner in set(owners)}
+    buckets = [(bucket, counts[guard.id]) for guard in policy.guards.values() if (bucket := guard.bucket) and guard.id in counts]
+    wait = max((bucket.wait(now) for bucket, _ in buckets), default=0)
+    if wait:
+        return Refusal(status=429, error="too many messages for this subscription", retry_after=wait)
+    for bucket, count in buckets:
+        bucket.take(count)
+    return None

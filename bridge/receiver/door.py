@@ -1,0 +1,174 @@
+"""The way of one webhook request: checked, read, verified, stored, answered.
+
+Rules:
+- The order of the checks is the contract's: 404, 413, 415, 403, 503, body (413), 401, 429, 202.
+- 202 is said only after the store has made the bytes durable.
+- No request raises: a store that cannot serve is a 503.
+
+The door speaks ASGI without the framework's request and response objects: at some 20 µs each they would cost as much
+as all checks together.
+
+Source: CloudEvents 1.0 "HTTP 1.1 Web Hooks", sections 2 and 4 (the answer is 202; the handshake is an OPTIONS request,
+allowed rate in requests per minute).
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+from bridge.config import Settings
+from bridge.metrics import Metrics
+from bridge.receiver.checks import UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit, verified
+from bridge.receiver.gate import Gate, Hands
+from bridge.receiver.intake import Reading, arrivals, busy
+from bridge.source.signature import Headers
+from bridge.source.topics import subscription_of
+from bridge.store.port import Arrival, Receipt, Store, StoreUnavailable
+
+MOST_IDS: Final = 100  # row ids in an answer
+LINGER: Final = timedelta(seconds=2)  # how long a refused body is still swallowed, so that the sender reads the answer
+LINGER_BYTES: Final = 4 * 2**20
+STORE_RETRY_AFTER: Final = 5  # s
+_JSON: Final = (b"content-type", b"application/json")
+_VISIBLE: Final = re.compile(rb"[\x21-\x7e]{1,2000}")
+
+
+class Door:
+    """The ASGI application behind `/webhooks…`."""
+
+    def __init__(self, *, settings: Settings, store: Store, metrics: Metrics, gate: Gate, now: Callable[[], datetime]) -> None:
+        """Prepare the checks; `now` returns the wall time in UTC."""
+        self._policy = Policy.of(settings)
+        self._store = store
+        self._metrics = metrics
+        self._gate = gate
+        self._hands = Hands()
+        self._now = now
+
+    def reload(self, settings: Settings) -> None:
+        """Use other secrets and limits from the next request on; if they are unusable, nothing changes."""
+        self._policy = Policy.of(settings, self._policy)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["method"] == "OPTIONS":
+            await self._shake_hands(scope, send)
+            return
+        headers = dict(scope["headers"])
+        reading = Reading(self._hands, self._policy.max_body)
+        try:
+            answer = await self._answer(scope, headers, reading, receive)
+        finally:
+            reading.let_go()
+        if isinstance(answer, Refusal):
+            self._metrics.requests_refused.labels(status=str(answer.status)).inc()
+            await _refuse(answer, headers, reading, receive, send)
+        elif answer is not None:
+            await send({"type": "http.response.start", "status": 202, "headers": [_JSON, (b"content-length", b"%d" % len(answer))]})
+            await send({"type": "http.response.body", "body": answer})
+
+    async def _answer(self, scope: Scope, headers: Headers, reading: Reading, receive: Receive) -> bytes | Refusal | None:
+        """Return the body of a 202, or why there is none; None = the sender has gone."""
+        policy = self._policy
+        topic = scope["path_params"].get("topic") or policy.topic_named_by(headers)
+        peer = scope["client"][0] if scope.get("client") else None
+        forwarded = (value for name, value in scope["headers"] if name == b"x-forwarded-for")
+        guards = admit(policy, topic, headers, peer, forwarded)
+        if isinstance(guards, Refusal):
+            return guards
+        closed = self._gate.closed()
+        if closed is not None:
+            return Refusal(status=503, error=closed.reason, retry_after=closed.retry_after)
+        if not self._hands.has_room(0, declared_length(headers)):
+            return busy()
+        body = await reading.read(receive)
+        if body is None or isinstance(body, Refusal):
+            return body
+        return await self._take_in(policy, guards, topic, headers, body)
+
+    async def _take_in(
+        self, policy: Policy, guards: Sequence[Guard], topic: str | None, headers: Headers, body: bytes
+    ) -> bytes | Refusal:
+        """Return the body of the 202 after the messages of a body are stored, or why they are not."""
+        received = self._now()
+        now = received.timestamp()
+        callers = [guard.id for guard in verified(guards, headers, body, now)]
+        if not callers:
+            return UNVERIFIED
+        # Place for a handshake within the body, such as Smartcar's VERIFY: it is answered here, before anything is stored.
+        messages = arrivals(body, topic=topic, callers=callers, policy=policy, headers=headers, received=received)
+        refusal = limit(policy, [message.subscription for message in messages], now)
+        if refusal is not None:
+            return refusal
+        try:
+            receipts = await self._store.accept(messages) if messages else ()
+        except StoreUnavailable:
+            self._gate.unwritable = True
+            return Refusal(status=503, error="store", retry_after=STORE_RETRY_AFTER)
+        self._gate.took(len(body))
+        return self._counted(messages, receipts)
+
+    def _counted(self, messages: Sequence[Arrival], receipts: Sequence[Receipt]) -> bytes:
+        """Count what was stored and return it as the answer's body."""
+        pairs = zip(messages, receipts, strict=True)
+        stored = [(receipt.id, message.dead) for message, receipt in pairs if not receipt.duplicate]
+        accepted, duplicates = len(stored), len(receipts) - len(stored)
+        dead = sum(reason is not None for _, reason in stored)
+        self._metrics.messages_accepted.inc(accepted)
+        if duplicates:
+            self._metrics.messages_duplicate.inc(duplicates)
+        if dead:
+            self._metrics.messages_dead.inc(dead)
+        ids = ",".join(str(row) for row, _ in stored[:MOST_IDS])
+        return f'{{"accepted":{accepted},"duplicates":{duplicates},"dead":{dead},"ids":[{ids}]}}'.encode()
+
+    async def _shake_hands(self, scope: Scope, send: Send) -> None:
+        """Grant a sender what it asks for: to post here, as often as the subscription may."""
+        asked = dict(scope["headers"]).get(b"webhook-request-origin", b"*")
+        named = self._policy.guards.get(subscription_of(scope["path_params"].get("topic", "")))
+        rate = b"%d" % max(1, round(named.bucket.rate * 60)) if named and named.bucket else b"*"
+        headers = [
+            (b"allow", b"POST, OPTIONS"),
+            (b"webhook-allowed-origin", asked if _VISIBLE.fullmatch(asked) else b"*"),
+            (b"webhook-allowed-rate", rate),
+            (b"content-length", b"0"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _refuse(refusal: Refusal, headers: Headers, reading: Reading, receive: Receive, send: Send) -> None:
+    """Send a refusal; where it ends the connection, swallow what is on the way first.
+
+    A connection closed under a sender that is still writing is reset, and the answer may be lost with it.
+    """
+    body = json.dumps({"error": refusal.error}).encode()
+    fields = [_JSON, (b"content-length", b"%d" % len(body))]
+    closing = refusal.closing or b"expect" in headers  # who waits for "100 Continue" may not send the body at all
+    if refusal.retry_after is not None:
+        fields.append((b"retry-after", b"%d" % refusal.retry_after))
+    if closing:
+        fields.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    if refusal.closing and not reading.ended:
+        await _swallow(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _swallow(receive: Receive) -> None:
+    """Read and forget the rest of a body, within bounds."""
+    left = LINGER_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER.total_seconds()):
+            while left > 0:
+                message = await receive()
+                if not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))

@@ -1,0 +1,101 @@
+"""Whether the door is open, and how much it may carry at once.
+
+Rules:
+- The door closes for a reason that the sender can wait out; every refusal says when to come again.
+- What is still owed counts with the bytes taken since the store was last asked, so a burst cannot overshoot.
+- Bodies in hand are bounded; small ones keep half of the room to themselves, so that half-sent large bodies never
+  keep a normal sender out.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from bridge.store.port import Census
+
+OWED_SHARE: Final = 0.8  # of max_size may be owed
+FREE_SHARE: Final = 0.1  # of the disk must be free
+MOST_IN_HAND: Final = 64 * 2**20  # bytes of bodies being read or stored
+SMALL_BODY: Final = 64 * 2**10  # bytes; what is larger gets half of the room
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """Why the door takes nothing now, and when to come again [s]."""
+
+    reason: str
+    retry_after: int
+
+
+STARTING: Final = Closed(reason="starting", retry_after=2)
+DRAINING: Final = Closed(reason="draining", retry_after=5)
+STORE: Final = Closed(reason="store", retry_after=5)
+WATERMARK: Final = Closed(reason="watermark", retry_after=30)
+FULL_HANDS: Final = Closed(reason="too many bodies in hand", retry_after=1)
+
+
+@dataclass(slots=True, kw_only=True)
+class Gate:
+    """Built in `run`; the rooms turn its switches."""
+
+    max_size: int  # bytes
+    disk_bytes: int | None = None  # size of the disk, where there is one to fill
+    starting: bool = True
+    draining: bool = False  # ready fails, accepts go on
+    shut: bool = False  # draining, and accepts no longer go on
+    store: bool = False  # the store cannot even be asked
+    unwritable: bool = False  # the last accept failed; each new one is a try
+    _owed: int = 0
+    _taken: int = 0
+    _disk_low: bool = False
+
+    def refresh(self, census: Census | None) -> None:
+        """Take in what the store says of itself; None = it cannot be asked."""
+        self.store = census is None
+        self.unwritable = False
+        if census is not None:
+            self._owed, self._taken = census.owed_bytes, 0
+            free, disk = census.free_disk_bytes, self.disk_bytes
+            self._disk_low = free is not None and disk is not None and free < disk * FREE_SHARE
+
+    def took(self, size: int) -> None:
+        """Count bytes that were accepted."""
+        self.unwritable = False
+        self._taken += size
+
+    @property
+    def watermark(self) -> bool:
+        """Whether the store is too full to take more."""
+        return self._disk_low or self._owed + self._taken > self.max_size * OWED_SHARE
+
+    def closed(self) -> Closed | None:
+        """Return why the door takes nothing now; None = it is open."""
+        if self.starting:
+            return STARTING
+        if self.shut:
+            return DRAINING
+        if self.store:
+            return STORE
+        return WATERMARK if self.watermark else None
+
+    def failing(self) -> list[str]:
+        """Return what keeps this process from being ready."""
+        wrong = {
+            "store": self.store or self.unwritable,
+            "watermark": self.watermark,
+            "draining": self.draining or self.shut,
+            "starting": self.starting,
+        }
+        return [name for name, failed in wrong.items() if failed]
+
+
+class Hands:
+    """Counts the bytes of bodies that are being read or stored."""
+
+    def __init__(self) -> None:
+        """Start with empty hands."""
+        self.held = 0
+
+    def has_room(self, size: int, more: int = 0) -> bool:
+        """Return whether a body of `size` bytes may grow by `more`."""
+        most = MOST_IN_HAND // 2 if size + more > SMALL_BODY else MOST_IN_HAND
+        return self.held + more <= most or self.held == size

@@ -1,0 +1,133 @@
+"""What monitoring may know: ready, the ledgers, the metrics. No names of households here.
+
+Rules:
+- `/health` always answers, also while the store cannot be asked: then with the last known counts.
+- The counts are the store's; one question to the store serves everybody who asks within half a second.
+- Trouble with MOOST is a problem of `/health`, never of readiness: the door can still accept.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from bridge.metrics import Metrics
+from bridge.receiver.gate import Gate
+from bridge.store.port import Census, Store, StoreUnavailable
+
+FRESH: Final = 0.5  # s that a census serves
+WRONG_SIGN: Final = "wrong-meter-sign"  # flag of a building (mapping rule M4.5)
+
+
+def _no_problems() -> Sequence[str]:
+    return ()
+
+
+def _no_token() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthSources:
+    """Where the other rooms say how they are; each is asked at the moment of the question."""
+
+    circuit: Callable[[], str] = field(default=lambda: "closed")  # "closed", "open" or "half-open"
+    token_expires_in: Callable[[], float | None] = _no_token  # s; None = there is no token
+    problems: Callable[[], Sequence[str]] = _no_problems  # words such as "moost_auth"
+
+
+class Health:
+    """Answers for the whole process."""
+
+    def __init__(
+        self, *, store: Store, metrics: Metrics, gate: Gate, sources: HealthSources, now: Callable[[], datetime], version: str
+    ) -> None:
+        """Count the uptime from here."""
+        self._store = store
+        self._metrics = metrics
+        self._gate = gate
+        self._sources = sources
+        self._now = now
+        self._version = version
+        self._started = time.monotonic()
+        self._asked = asyncio.Lock()
+        self._census = Census()
+        self._taken_at: float | None = None
+        self._silent = False  # the store did not answer
+
+    def failing(self) -> list[str]:
+        """Return what keeps this process from accepting."""
+        return self._gate.failing()
+
+    async def report(self) -> dict[str, object]:
+        """Return the content of `/health`."""
+        census = await self.census()
+        failing = self._gate.failing()
+        troubles = [name for name in failing if name not in ("draining", "starting")]
+        problems = list(dict.fromkeys([*troubles, *(["store"] if self._silent else []), *self._sources.problems()]))
+        draining = "draining" in failing
+        return {
+            "status": "draining" if draining else "degraded" if problems else "ok",
+            "problems": problems,
+            "version": self._version,
+            "uptime_seconds": round(time.monotonic() - self._started, 3),
+            "ledger": _ledger(census),
+            "calls": _calls(census),
+            "oldest_inbox_seconds": self._age(census.oldest_pending),
+            "oldest_outbox_seconds": self._age(census.oldest_owed),
+            "moost": {"circuit": self._sources.circuit(), "token_expires_in_seconds": self._sources.token_expires_in()},
+            "dead_letters": dict(census.dead_letters),
+            "wrong_meter_sign": census.flags.get(WRONG_SIGN, 0),
+            "flags": dict(census.flags),
+        }
+
+    async def metrics(self) -> bytes:
+        """Return all metrics as Prometheus text."""
+        census, metrics = await self.census(), self._metrics
+        metrics.inbox_pending.set(census.pending)
+        metrics.outbox_pending.set(census.calls_pending)
+        metrics.oldest_inbox_seconds.set(self._age(census.oldest_pending))
+        metrics.oldest_outbox_seconds.set(self._age(census.oldest_owed))
+        metrics.dead_letters.clear()
+        for reason, count in census.dead_letters.items():
+            metrics.dead_letters.labels(reason=reason).set(count)
+        metrics.circuit_open.set(self._sources.circuit() != "closed")
+        metrics.token_expires_seconds.set(self._sources.token_expires_in() or 0)
+        return metrics.render()
+
+    async def census(self) -> Census:
+        """Return the counts of the store, at most half a second old; the last known ones while it cannot be asked."""
+        async with self._asked:
+            if self._taken_at is None or time.monotonic() - self._taken_at > FRESH:
+                try:
+                    self._census = await self._store.census()
+                    self._silent = False
+                except StoreUnavailable:
+                    self._silent = True
+                self._taken_at = time.monotonic()
+        return self._census
+
+    def _age(self, since: datetime | None) -> float:
+        """Return the age of an instant [s]; 0 for none."""
+        return 0.0 if since is None else max(0.0, round((self._now() - since).total_seconds(), 3))
+
+
+def _ledger(census: Census) -> dict[str, int]:
+    """Return the fate of the messages: accepted is the sum of the others."""
+    names = ("accepted", "settled", "pending", "parked", "dead", "discarded", "erased")
+    return {name: getattr(census, name) for name in names}
+
+
+def _calls(census: Census) -> dict[str, int]:
+    """Return the fate of the calls: queued is the sum of the others, in_doubt aside."""
+    return {
+        "queued": census.queued,
+        "delivered": census.delivered,
+        "pending": census.calls_pending,
+        "dead": census.calls_dead,
+        "replaced": census.replaced,
+        "discarded": census.calls_discarded,
+        "in_doubt": census.in_doubt,
+    }

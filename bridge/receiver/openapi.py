@@ -1,0 +1,92 @@
+"""What the webhook addresses look like in the OpenAPI document; plain routes are not in it by themselves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Schema = Mapping[str, Any]
+
+
+def webhook_paths() -> dict[str, Schema]:
+    """Return the path items of `/webhooks/{topic}` and `/webhooks`."""
+    topic = {
+        "name": "topic",
+        "in": "path",
+        "required": True,
+        "description": "`<subscriptionId>.<kind>.<action>`, such as `acme.vehicle.update`.",
+        "schema": {"type": "string", "minLength": 1, "pattern": "^[^/]+$"},
+    }
+    one_topic = {"description": "One message (object), or up to 1,000 (array), of the topic in the path."}
+    own_topics = {
+        "description": "As above with the topic in a header; or each message in an envelope `{topic, data}`, or as a structured CloudEvent."
+    }
+    return {
+        "/webhooks/{topic}": {"post": _post("receive_topic", one_topic, [topic]), "options": _options("handshake_topic", [topic])},
+        "/webhooks": {"post": _post("receive", own_topics, [_topic_header()]), "options": _options("handshake", [])},
+    }
+
+
+def component_schemas() -> dict[str, Schema]:
+    """Return the schemas that the path items refer to."""
+    count = {"type": "integer", "minimum": 0}
+    return {
+        "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+        "Taken": {
+            "type": "object",
+            "required": ["accepted", "duplicates", "dead", "ids"],
+            "additionalProperties": False,
+            "properties": {
+                "accepted": {**count, "description": "Messages newly stored, the dead among them."},
+                "duplicates": {**count, "description": "Messages that were stored before."},
+                "dead": {**count, "description": "Messages that the door could not read; kept as dead letters."},
+                "ids": {"type": "array", "maxItems": 100, "items": {"type": "integer"}},
+            },
+        },
+    }
+
+
+def _topic_header() -> Schema:
+    return {"name": "x-topic", "in": "header", "required": False, "schema": {"type": "string"}}
+
+
+def _post(name: str, described: Schema, parameters: list[Schema]) -> Schema:
+    message = {"type": "object"}
+    body = {"oneOf": [message, {"type": "array", "maxItems": 1000, "items": message}]}
+    return {
+        "operationId": name,
+        "summary": "Take messages; they are durable when the answer is 202.",
+        "description": described["description"],
+        "parameters": parameters,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "202": _answer("The messages are stored durably.", "Taken"),
+            "400": _answer("Not HTTP.", "Error"),
+            "401": _answer("Not signed, or not with a secret of the subscription.", "Error"),
+            "403": _answer("The address is outside the subscription's networks.", "Error"),
+            "404": _answer("No such subscription.", "Error"),
+            "408": _answer("The header or body took too long.", "Error"),
+            "413": _answer("The body is too large; the connection closes.", "Error"),
+            "415": _answer("Not JSON, or encoded.", "Error"),
+            "429": _answer("Too many messages per second.", "Error", waits=True),
+            "431": _answer("The header is too large.", "Error"),
+            "503": _answer("Not now: draining, too full, or the store cannot serve.", "Error", waits=True),
+        },
+    }
+
+
+def _answer(description: str, schema: str, *, waits: bool = False) -> Schema:
+    answer: dict[str, Any] = {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
+    }
+    if waits:
+        answer["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+    return answer
+
+
+def _options(name: str, parameters: list[Schema]) -> Schema:
+    return {
+        "operationId": name,
+        "summary": "CloudEvents web-hook handshake.",
+        "parameters": parameters,
+        "responses": {"200": {"description": "Posting is allowed, as often as `WebHook-Allowed-Rate` says (requests per minute)."}},
+    }

@@ -1,0 +1,296 @@
+"""The switchboard: builds every part once, runs the rooms side by side, stops them in the order of the flow.
+
+Rules:
+- This is the only place that names a concrete store, and the only one that knows all rooms.
+- The rooms run in one TaskGroup: a room that fails ends the process (exit 1) rather than leaving a half-dead one
+  that still answers 202. They are not in the web framework's lifespan for that reason.
+- SIGTERM and SIGINT drain: ready fails, accepts go on for `drain_delay`, then the listener closes, what is in hand is
+  answered, the worker finishes its batch, the sender settles what is on the wire. What is still owed is durable.
+- SIGHUP reads the secrets and limits of the door again; a broken file keeps the old ones.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import unquote, urlsplit
+
+import uvloop
+
+from bridge import errors, logs, times
+from bridge.clock import Clock
+from bridge.config import Settings
+from bridge.metrics import Metrics
+from bridge.receiver.app import build_app
+from bridge.receiver.gate import Gate
+from bridge.receiver.health import HealthSources
+from bridge.receiver.server import DoorServer, make_server
+from bridge.sender import Sender
+from bridge.sink.client import MoostClient
+from bridge.sink.token import Grant, Trouble, granted
+from bridge.store.port import Census, Desk, Store, StoreUnavailable
+from bridge.store.sqlite import SqliteStore
+from bridge.worker import Worker
+
+ALL_ROOMS: Final = frozenset({"receiver", "worker", "sender", "clock"})
+DONE, CRASHED, MISUSED = 0, 1, 2
+
+_log = logs.logger("run")
+
+
+class Keeper(Store, Desk, Protocol):
+    """What every concrete store is."""
+
+
+# ---- the store ----------------------------------------------------------------------------------------------------
+
+
+def sqlite_path(url: str) -> Path:
+    """Return the file that a `sqlite:///` address names: relative, or with a fourth slash absolute.
+
+    Raises UsageError for any other address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:  # noqa: PLR2004 - a slash and a name
+        msg = "store.url: must be sqlite:///file or sqlite:////absolute/file"
+        raise errors.UsageError(msg)
+    return Path(unquote(parts.path[1:]))
+
+
+def _keeper(settings: Settings, *, exclusive: bool, dry: bool | None) -> Keeper:
+    """Return the store that the settings name; `dry` None = whatever it is."""
+    path = sqlite_path(settings.store.url.get_secret_value())
+    return SqliteStore(str(path), exclusive=exclusive, dry=dry)
+
+
+@contextlib.asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Keeper]:
+    """Open the store beside a running daemon or without one, as the commands do."""
+    keeper = _keeper(settings, exclusive=False, dry=None)
+    await keeper.open()
+    try:
+        yield keeper
+    finally:
+        await keeper.close()
+
+
+# ---- the daemon ---------------------------------------------------------------------------------------------------
+
+
+def serve(settings: Settings, *, dry_run: bool, rooms: frozenset[str], reread: Callable[[], Settings] | None = None) -> int:
+    """Run the daemon until it is told to stop; return the exit code.
+
+    `reread` loads the configuration again (SIGHUP). Raises UsageError where it cannot start.
+    """
+    sock = _bind(settings) if "receiver" in rooms else None
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Daemon(settings, sock, dry_run=dry_run, rooms=rooms, reread=reread).run())
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """Return a listening socket; raises UsageError where the address is not to be had."""
+    server = settings.server
+    try:
+        family = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)[0][0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((server.host, server.port))
+    except OSError as why:
+        msg = f"server.port: cannot listen on {server.host} port {server.port}: {why.strerror or why}"
+        raise errors.UsageError(msg) from None
+    sock.set_inheritable(False)
+    return sock
+
+
+class _Daemon:
+    """One run of the daemon: its parts, its rooms, its end."""
+
+    def __init__(
+        self, settings: Settings, sock: socket.socket | None, *, dry_run: bool, rooms: frozenset[str],
+        reread: Callable[[], Settings] | None,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._sock = sock
+        self._dry_run = dry_run
+        self._rooms = rooms
+        self._reread = reread
+        self._stop = asyncio.Event()  # told to stop
+        self._halt = asyncio.Event()  # the rooms behind the door stop
+
+    async def run(self) -> int:
+        """Run all rooms; return the exit code."""
+        keeper = _keeper(self._settings, exclusive=True, dry=self._dry_run)
+        try:
+            await keeper.open()
+        except StoreUnavailable as why:
+            msg = f"store.url: {why}"
+            raise errors.UsageError(msg) from None
+        try:
+            async with MoostClient(self._settings.moost) as client:
+                return await self._run(keeper, client)
+        finally:
+            await keeper.close()
+
+    async def _run(self, keeper: Keeper, client: MoostClient) -> int:
+        """Build the rooms on an open store and run them."""
+        settings, rules, now = self._settings, self._settings.rules(), _clock(self._settings)
+        metrics = Metrics()
+        sender = Sender(
+            store=keeper, client=client, moost=settings.moost, metrics=metrics, now=now, dry_run=self._dry_run,
+            drain_timeout=settings.server.drain_timeout, desk=keeper,
+        )  # fmt: skip
+        worker = Worker(keeper, rules, metrics, queued=sender.nudge.set, now=now)
+        gate = Gate(max_size=settings.store.max_size, disk_bytes=_disk_bytes(settings))
+        clock = Clock(
+            keeper, rules, retention=settings.store.retention, max_size=settings.store.max_size, now=now,
+            queued=sender.nudge.set, looked=gate.refresh,
+        )  # fmt: skip
+        runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "worker": lambda: worker.run(self._halt),
+            "sender": lambda: sender.run(self._halt),
+            "clock": lambda: clock.run(self._halt) if "clock" in self._rooms else _watch(keeper, gate, self._halt),
+        }
+        sources = HealthSources(
+            circuit=lambda: sender.state.circuit,
+            token_expires_in=lambda: sender.state.token_expires_in_seconds,
+            problems=lambda: [*sorted(sender.state.problems), *(["faulty_buildings"] if clock.set_aside else [])],
+        )
+        server: DoorServer | None = None
+        if self._sock is not None:
+            receiver = build_app(
+                settings=settings, store=keeper, metrics=metrics, gate=gate, sources=sources, now=now, accepted=worker.wake.set
+            )
+            server = make_server(receiver.app, self._sock, settings)
+            runs["receiver"] = server.serve
+            self._on_hangup(receiver.reload)
+        self._catch_signals()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {
+                    name: group.create_task(self._room(name, room), name=name)
+                    for name, room in runs.items()
+                    if name in self._rooms or name == "clock"
+                }
+                group.create_task(self._conduct(gate, server, tasks.get("receiver")), name="conductor")
+        except* Exception as failed:  # noqa: BLE001 - whatever ends a room ends the process
+            for fault in failed.exceptions:
+                _log.error("room_failed", fault=errors.place_of(fault), reason=_sentence(fault))
+            return CRASHED
+        _log.info("drained", **_ledger(await keeper.census()))
+        return DONE
+
+    async def _room(self, name: str, room: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run one room; one that ends before it is told to is broken."""
+        await room()
+        if not self._stop.is_set():
+            msg = f"the {name} ended by itself"
+            raise errors.BridgeError(msg)
+
+    async def _conduct(self, gate: Gate, server: DoorServer | None, receiving: asyncio.Task[None] | None) -> None:
+        """Open the door, wait for the word to stop, then stop the rooms in the order of the flow."""
+        gate.starting = False
+        if self._sock is not None:
+            host, port = self._sock.getsockname()[:2]
+            _log.info("serving", url=f"http://{host}:{port}", rooms=sorted(self._rooms), dry_run=self._dry_run)
+        await self._stop.wait()
+        gate.draining = True
+        _log.info("draining")
+        await asyncio.sleep(self._settings.server.drain_delay.total_seconds())
+        gate.shut = True
+        if server is not None and receiving is not None:
+            server.should_exit = True
+            await asyncio.wait([receiving])
+        self._halt.set()
+
+    def _catch_signals(self) -> None:
+        """Stop at SIGTERM and SIGINT."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+
+    def _on_hangup(self, reload: Callable[[Settings], None]) -> None:
+        """Read secrets and limits again at SIGHUP; keep the old ones where the new do not load."""
+
+        def again() -> None:
+            if self._reread is None:
+                return
+            try:
+                reload(self._reread())
+            except errors.BridgeError as why:
+                _log.error("reload_refused", problems=str(why).splitlines())
+            else:
+                _log.info("reloaded")
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, again)
+
+
+async def _watch(store: Store, gate: Gate, halt: asyncio.Event) -> None:
+    """Keep the gate informed where the clock runs in another process."""
+    while not halt.is_set():
+        try:
+            gate.refresh(await store.census())
+        except StoreUnavailable:
+            gate.refresh(None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await halt.wait()
+
+
+def _clock(settings: Settings) -> times.Now:
+    """Return the clock that the settings ask for."""
+    start, speed = settings.clock.start, settings.clock.speed
+    if start is None and speed == 1:
+        return times.wall
+    return times.simulated(start or times.wall(), speed)
+
+
+def _disk_bytes(settings: Settings) -> int | None:
+    """Return the size of the disk that the store fills."""
+    folder = sqlite_path(settings.store.url.get_secret_value()).resolve().parent
+    found = os.statvfs(folder)
+    return found.f_blocks * found.f_frsize
+
+
+def _sentence(fault: BaseException) -> str:
+    """Return what is safe to say of a fault."""
+    return str(fault) if isinstance(fault, errors.BridgeError | StoreUnavailable) else type(fault).__name__
+
+
+def _ledger(census: Census) -> dict[str, int]:
+    """Return what a person wants to know at the end."""
+    return {
+        "accepted": census.accepted, "settled": census.settled, "pending": census.pending, "dead": census.dead,
+        "calls_delivered": census.delivered, "calls_pending": census.calls_pending, "calls_dead": census.calls_dead,
+    }  # fmt: skip
+
+
+# ---- looking before running ---------------------------------------------------------------------------------------
+
+
+def check_online(settings: Settings) -> list[str]:
+    """Open the store and fetch a token; return one line per problem."""
+    return asyncio.run(_check_online(settings))
+
+
+async def _check_online(settings: Settings) -> list[str]:
+    problems: list[str] = []
+    try:
+        async with open_store(settings) as store:
+            await store.census()
+    except (errors.UsageError, StoreUnavailable) as why:
+        problems.append(f"store.url: {str(why).removeprefix('store.url: ')}")
+    async with MoostClient(settings.moost) as client:
+        found = granted(await client.fetch_token())
+    match found:
+        case Grant():
+            if found.customer is not None and found.customer != settings.moost.customer_id:
+                problems.append(f"moost.customer_id: the token is for {found.customer}")
+        case Trouble.REFUSED:
+            problems.append("moost.client_secret: MOOST refuses client_id and client_secret")
+        case _:
+            problems.append(f"moost.base_url: no token from {settings.moost.base_url}")
+    return problems

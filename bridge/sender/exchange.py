@@ -1,0 +1,77 @@
+"""One call on the wire: one request, or for a changed building read, change, write.
+
+Rules:
+- MOOST's own record is the base of a change; a building that MOOST does not know is created instead.
+- The outcome of the step that failed is the outcome of the call: all steps may be repeated.
+- All steps together take no longer than one call may: the lease of the lane is counted on it.
+
+Source: MOOST documentation, "Common integration" (PUT /buildings/v1: 200, 404; read first, change, send back).
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from http import HTTPStatus as Http
+from typing import Protocol
+
+from bridge.core.effects import Attributes, ChangeBuilding
+from bridge.core.retry import CallKind, LostReply, Outcome, ServerTrouble
+from bridge.sender.lanes import Job
+from bridge.sink import encode
+from bridge.sink.classify import Failure, Reply, classify
+from bridge.sink.encode import WireCall
+
+
+class Caller(Protocol):
+    """Who can make a call."""
+
+    async def call(self, call: WireCall, token: str) -> Reply | Failure:
+        """Make one call with a token."""
+
+
+async def perform(job: Job, caller: Caller, token: str, now: Callable[[], datetime], longest: timedelta) -> Outcome:
+    """Make the call of a job and return what came of it."""
+    if isinstance(job.call, ChangeBuilding):
+        try:
+            async with asyncio.timeout(longest.total_seconds()):
+                return await _change(job.call, caller, token, now)
+        except TimeoutError:
+            return LostReply(timeout=True)
+    return classify(job.kind, await caller.call(job.wire, token), now())
+
+
+async def _change(effect: ChangeBuilding, caller: Caller, token: str, now: Callable[[], datetime]) -> Outcome:
+    reply = await caller.call(encode.read(effect.building), token)
+    if _unknown(reply):
+        return await _create(effect, caller, token, now)
+    current = _record(reply)
+    if current is None:
+        if isinstance(reply, Reply) and reply.status == Http.OK:
+            return ServerTrouble(status=reply.status, answer="the building that MOOST sent is not readable")
+        return classify(CallKind.CHANGE, reply, now())
+    reply = await caller.call(encode.update(encode.changed_building(current, effect)), token)
+    if _unknown(reply):
+        return await _create(effect, caller, token, now)
+    return classify(CallKind.CHANGE, reply, now())
+
+
+async def _create(effect: ChangeBuilding, caller: Caller, token: str, now: Callable[[], datetime]) -> Outcome:
+    attributes: Attributes = {**effect.create, **effect.attributes}
+    body = encode.new_building(effect.building, attributes, effect.tariff if effect.tariff_set else None)
+    return classify(CallKind.CREATE, await caller.call(encode.create(body), token), now())
+
+
+def _unknown(reply: Reply | Failure) -> bool:
+    return isinstance(reply, Reply) and reply.status == Http.NOT_FOUND
+
+
+def _record(reply: Reply | Failure) -> dict[str, object] | None:
+    """Return the building that MOOST answered with."""
+    if isinstance(reply, Failure) or reply.status != Http.OK:
+        return None
+    try:
+        value = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,133 @@
+"""The lanes in hand, and what is still to be written about them.
+
+Rules:
+- Ready lanes take turns: one call, then to the back. A long lane delays nobody.
+- No call begins with less lease left than it may take.
+- A bug in one lane becomes a dead letter `fault` of its front item (exception type and place, no values).
+- What was found out is kept until it is written, however long the store cannot serve.
+"""
+
+import traceback
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from pathlib import PurePath
+from typing import Final
+
+from bridge.core.vocabulary import DeadReason
+from bridge.logs import logger
+from bridge.sender import lanes
+from bridge.sender.lanes import Job, Planner, Run
+from bridge.sender.results import Result, Results, Verdict
+from bridge.store.port import Attempt, Burial, Lane, Return, Settlement
+
+WRITE_MARGIN: Final = timedelta(seconds=5)  # of the lease, for the transaction before a call
+SUSPECTS: Final = 10_000  # lanes that went back in the middle of a halving, remembered
+
+_log = logger(__name__)
+
+
+class Hand:
+    """Leased lanes that are not on the wire."""
+
+    def __init__(self, planner: Planner, now: Callable[[], datetime], timeout: timedelta) -> None:
+        """Start empty; `timeout` is how long a call may take."""
+        self._planner = planner
+        self._now = now
+        self._needed = timeout + WRITE_MARGIN
+        self._suspects: OrderedDict[str, int] = OrderedDict()
+        self.ready: deque[Run] = deque()
+        self.settlements: list[Settlement] = []
+        self.returns: list[Return] = []
+
+    # ---- lanes come and go ----
+
+    def take(self, leased: Iterable[Lane]) -> None:
+        """Add lanes as leased."""
+        self.ready.extend(Run.of(lane, self._suspects.pop(lane.building, 0)) for lane in leased)
+
+    def give_back(self, run: Run, at: datetime) -> None:
+        """Give a lane back, due again at `at`."""
+        if run.suspect:
+            self._suspects[run.lane.building] = run.suspect
+            if len(self._suspects) > SUSPECTS:
+                self._suspects.popitem(last=False)
+        self.returns.append(Return(building=run.lane.building, at=at))
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Take calls that did not begin back to the front."""
+        self.ready.extendleft(job.run for job in reversed(jobs))
+
+    # ---- what comes next ----
+
+    def choose(self, room: int) -> list[Job]:
+        """Choose the next call of ready lanes, for about `room` requests; lanes that are done are given back."""
+        jobs: list[Job] = []
+        while self.ready and room > 0:
+            run, now = self.ready.popleft(), self._now()
+            job = self._next(run, now) if run.lane.until - now >= self._needed else None
+            if job is None:
+                self.give_back(run, now)
+                continue
+            jobs.append(job)
+            room -= job.requests
+        return jobs
+
+    def _next(self, run: Run, now: datetime) -> Job | None:
+        """Return the next call of a lane; what may not leave is buried on the way. None = the lane is done."""
+        while run.rows:
+            try:
+                step = self._planner.next(run, now)
+            except Exception as error:  # noqa: BLE001 - one item, not the room
+                step = self._fault(run, error)
+            if isinstance(step, Job):
+                return step
+            self.settlements += step
+        return None
+
+    # ---- what has happened ----
+
+    def read(self, result: Result, results: Results, at: float) -> None:
+        """Note what came of a call; its lane goes on, or back to the store."""
+        run = result.job.run
+        try:
+            verdict = results.conclude(result, self._now(), at)
+        except Exception as error:  # noqa: BLE001 - one item, not the room
+            verdict = Verdict(settlements=self._fault(run, error))
+        self.settlements += verdict.settlements
+        if verdict.back_at is None:
+            self.ready.append(run)
+        else:
+            self.give_back(run, verdict.back_at)
+
+    def settle_dry(self, job: Job) -> None:
+        """Note a call as done without making it."""
+        attempt = Attempt(at=self._now(), outcome="dry")
+        self.settlements += [
+            Settlement(call_id=row, delivered=count, attempt=attempt, dry=True) for row, count in job.parts
+        ]
+        job.run.advance(job.parts)
+        self.ready.append(job.run)
+
+    def _fault(self, run: Run, error: Exception) -> list[Settlement]:
+        """Take the front item of a lane out of the flow."""
+        detail = f"{type(error).__name__} at {_place(error)}"
+        _log.error("effect_faulted", error=detail)
+        run.errands.clear()
+        burial = Burial(reason=DeadReason.FAULT, detail=detail)
+        return lanes.buried_front(run, burial, Attempt(at=self._now(), outcome="fault", detail=detail))
+
+    @property
+    def unwritten(self) -> bool:
+        """Return whether there is anything to write."""
+        return bool(self.settlements or self.returns)
+
+    def written(self) -> None:
+        """Forget what is written."""
+        self.settlements, self.returns = [], []
+
+
+def _place(error: Exception) -> str:
+    """Return file and line of an exception, without any value."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"

@@ -1,0 +1,267 @@
+"""How many calls may be on the wire: concurrency, circuit, throttle and budget.
+
+Rules:
+- Concurrency adapts to the platform: one more while answers come no slower than before and the limit was reached, a
+  tenth less when they get slower or fail. Smoothed over rounds of one mean answer time.
+- The circuit opens when calls fail one after the other, of several buildings or without a connection: one building
+  that fails is not the platform. While it is open one call at a time probes, at most 5 s apart, a hanging probe does
+  not hold up the next. Any answer that is not trouble closes it.
+- A 429 stops everything for as long as it says, without a time for 1 s, doubled to 30 s.
+- The budget is a pace, not a bucket: calls are spread evenly over each second.
+- Times are seconds of a monotonic clock, handed in.
+
+Source: Vector, "Adaptive Request Concurrency" (decrease 0.9, EWMA 0.4, deviation scale 2.5, one step per round).
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+FIRST_LIMIT: Final = 4
+_EWMA: Final = 0.4
+_DECREASE: Final = 0.9
+_DEVIATIONS: Final = 2.5
+
+_FAILURES_TO_OPEN: Final = 5
+_FIRST_PROBE_SECONDS: Final = 0.5
+_LONGEST_PROBE_SECONDS: Final = 5.0
+
+_FIRST_THROTTLE_SECONDS: Final = 1.0
+_LONGEST_THROTTLE_SECONDS: Final = 30.0
+
+_BURST_SECONDS: Final = 0.05  # of the budget: what a turn of the loop may catch up on
+
+
+class Concurrency:
+    """The adaptive limit of calls on the wire."""
+
+    def __init__(self, highest: int) -> None:
+        """Start low."""
+        self.highest = highest
+        self._mean: float | None = None
+        self._variance = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, as after an outage."""
+        self.limit = min(FIRST_LIMIT, self.highest)
+        self._round_ends: float | None = None
+        self._sum = 0.0
+        self._count = 0
+        self._pressed = False
+        self._reached = False
+
+    def observe(self, seconds: float, on_wire: int, at: float, *, pressed: bool) -> None:
+        """Take note of one answer: how long it took, and whether it was a sign of overload."""
+        self._pressed |= pressed
+        self._reached |= on_wire >= self.limit
+        if not pressed:
+            self._sum += seconds
+            self._count += 1
+        if self._round_ends is None:
+            self._round_ends = at + seconds
+        elif at >= self._round_ends:
+            self._close_round(at)
+
+    def _close_round(self, at: float) -> None:
+        current = self._sum / self._count if self._count else None
+        self._adjust(current)
+        if current is not None:
+            self._learn(current)
+        self._round_ends = at + (self._mean or 0.0)
+        self._sum, self._count = 0.0, 0
+        self._pressed = self._reached = False
+
+    def _adjust(self, current: float | None) -> None:
+        mean = self._mean if self._mean is not None else current
+        slow = mean is not None and mean < mean + _DEVIATIONS * math.sqrt(self._variance) <= (current or 0.0)
+        if self._pressed or slow:
+            self.limit = max(1, int(self.limit * _DECREASE))
+        elif self._reached and current is not None and mean is not None and current <= mean:
+            self.limit = min(self.highest, self.limit + 1)
+
+    def _learn(self, current: float) -> None:
+        if self._mean is None:
+            self._mean = current
+            return
+        off = current - self._mean
+        self._mean += _EWMA * off
+        self._variance = (1 - _EWMA) * (self._variance + _EWMA * off * off)
+
+
+class CircuitState(StrEnum):
+    """What /health says of the circuit."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class Circuit:
+    """Keeps calls off a platform that is away."""
+
+    def __init__(self) -> None:
+        """Start closed."""
+        self._failures = 0
+        self._buildings: set[str] = set()  # that failed since the last success; two are enough to know
+        self._open = False
+        self._probing = False
+        self._wait = _FIRST_PROBE_SECONDS
+        self.probe_at = 0.0
+
+    @property
+    def state(self) -> CircuitState:
+        """Return the state in the words of /health."""
+        if not self._open:
+            return CircuitState.CLOSED
+        return CircuitState.HALF_OPEN if self._probing else CircuitState.OPEN
+
+    def worked(self) -> bool:
+        """Note an answer that is not trouble; returns whether that closed the circuit."""
+        closed = self._open
+        self._open = self._probing = False
+        self._failures = 0
+        self._buildings.clear()
+        self._wait = _FIRST_PROBE_SECONDS
+        return closed
+
+    def failed(self, building: str, at: float, *, connected: bool) -> bool:
+        """Note a failure; returns whether that opened the circuit."""
+        self._failures += 1
+        self._probing = False
+        if len(self._buildings) < 2:  # noqa: PLR2004 - one building, or several
+            self._buildings.add(building)
+        if self._open or self._failures < _FAILURES_TO_OPEN or (connected and len(self._buildings) == 1):
+            return False
+        self._open = True
+        self.probe_at = at + self._wait
+        return True
+
+    def probed(self, at: float) -> None:
+        """Note that a probe goes out."""
+        self._probing = True
+        self._wait = min(_LONGEST_PROBE_SECONDS, self._wait * 2)
+        self.probe_at = at + self._wait
+
+
+class Throttle:
+    """Stops everything for as long as the platform asks."""
+
+    def __init__(self) -> None:
+        """Start free."""
+        self.until = 0.0
+        self._wait = _FIRST_THROTTLE_SECONDS
+
+    def worked(self) -> None:
+        """Note that a call got through."""
+        self._wait = _FIRST_THROTTLE_SECONDS
+
+    def throttled(self, delay: float | None, at: float) -> None:
+        """Note a 429; without a delay of its own the wait doubles, once per wait."""
+        if delay is not None:
+            self.until = max(self.until, at + delay)
+        elif at >= self.until:
+            self.until = at + self._wait
+            self._wait = min(_LONGEST_THROTTLE_SECONDS, self._wait * 2)
+
+
+class Budget:
+    """An even pace of at most `rate` calls per second; 0 = no limit."""
+
+    def __init__(self, rate: float) -> None:
+        """Start with nothing used."""
+        self._rate = rate
+        self._next = 0.0  # when the next call is due
+
+    def free(self, at: float) -> int | None:
+        """Return how many calls may go now; None = any number."""
+        if not self._rate:
+            return None
+        earliest = at - _BURST_SECONDS
+        return max(0, math.floor((at - max(self._next, earliest)) * self._rate) + 1) if self._next <= at else 0
+
+    def use(self, calls: int, at: float) -> None:
+        """Count calls that go now."""
+        if self._rate:
+            self._next = max(self._next, at - _BURST_SECONDS) + calls / self._rate
+
+    @property
+    def opens_at(self) -> float:
+        """Return when the next call may go."""
+        return self._next
+
+
+@dataclass(slots=True)
+class Served:
+    """Which buildings were served last: tells a failing building from a failing platform."""
+
+    last: tuple[str, datetime] | None = None
+    before: tuple[str, datetime] | None = None  # the last one of another building
+
+    def note(self, building: str, now: datetime) -> None:
+        """Note that a building was served."""
+        if self.last is not None and self.last[0] != building:
+            self.before = self.last
+        self.last = (building, now)
+
+    def other_than(self, building: str) -> datetime | None:
+        """Return when another building was last served."""
+        if self.last is not None and self.last[0] != building:
+            return self.last[1]
+        return None if self.before is None else self.before[1]
+
+
+class Gate:
+    """All limits together."""
+
+    def __init__(self, max_concurrency: int, requests_per_second: float) -> None:
+        """Start closed to none."""
+        self.concurrency = Concurrency(max_concurrency)
+        self.circuit = Circuit()
+        self.throttle = Throttle()
+        self.budget = Budget(requests_per_second)
+
+    def room(self, on_wire: int, at: float) -> int:
+        """Return how many calls may begin now."""
+        if at < self.throttle.until:
+            return 0
+        if self.circuit.state is not CircuitState.CLOSED:
+            free = 1 if at >= self.circuit.probe_at else 0
+        else:
+            free = max(0, self.concurrency.limit - on_wire)
+        paced = self.budget.free(at)
+        return free if paced is None else min(free, paced)
+
+    def opens_at(self, at: float) -> float | None:
+        """Return when to look again if there is no room now; None = when a call ends."""
+        times = [time for time in (self.throttle.until, self.budget.opens_at) if time > at]
+        if self.circuit.state is not CircuitState.CLOSED:
+            times.append(self.circuit.probe_at)
+        return max(times, default=None)
+
+    def begun(self, calls: int, at: float) -> None:
+        """Count calls that go on the wire."""
+        self.budget.use(calls, at)
+        if self.circuit.state is not CircuitState.CLOSED:
+            self.circuit.probed(at)
+
+    def worked(self, seconds: float, on_wire: int, at: float) -> bool:
+        """Note an answer that is not trouble; returns whether the platform is back from an outage."""
+        self.throttle.worked()
+        if self.circuit.worked():
+            self.concurrency.reset()
+            return True
+        self.concurrency.observe(seconds, on_wire, at, pressed=False)
+        return False
+
+    def troubled(self, building: str, seconds: float, on_wire: int, at: float, *, connected: bool) -> bool:
+        """Note trouble; returns whether that opened the circuit."""
+        self.concurrency.observe(seconds, on_wire, at, pressed=True)
+        return self.circuit.failed(building, at, connected=connected)
+
+    def throttled(self, delay: float | None, seconds: float, on_wire: int, at: float) -> None:
+        """Note a 429."""
+        self.concurrency.observe(seconds, on_wire, at, pressed=True)
+        self.throttle.throttled(delay, at)

@@ -1,0 +1,289 @@
+"""The loop: takes lanes from the outbox, keeps calls on the wire, writes down what became of them.
+
+Rules:
+- One store transaction at a time: it settles everything that has ended and marks everything that begins next; only
+  then do those calls start. Results that arrive meanwhile wait for the next one. That is the group commit.
+- Where the store cannot serve, nothing begins; what has ended is kept until it can be written.
+- On stop nothing begins; calls on the wire are awaited for `drain_timeout`; what is still open then is in doubt in the
+  store, and the next start resolves it.
+
+Theory of operation: a turn reads results, takes lanes if there is room, chooses the next calls, writes, starts them;
+with nothing to write it sleeps until a result, a nudge of the worker, or the next time anything is due.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from bridge.config import Moost
+from bridge.core.retry import LostPolicy, Outcome
+from bridge.logs import logger
+from bridge.metrics import Metrics
+from bridge.sender.exchange import Caller, perform
+from bridge.sender.hand import Hand
+from bridge.sender.lanes import Job, Planner, Run
+from bridge.sender.limits import CircuitState, Gate
+from bridge.sender.results import Result, Results, chance
+from bridge.sender.state import State
+from bridge.sender.stuck import Stuck
+from bridge.sink.token import Token, TokenKeeper, TokenSource, Trouble
+from bridge.store.port import Desk, Store, StoreUnavailable
+
+LEASE: Final = timedelta(seconds=30)
+IDLE_SECONDS: Final = 1.0  # other processes queue calls too (replicas, `dead-letters retry`)
+STORE_RETRY_SECONDS: Final = 0.5
+LANES_PER_CALL: Final = 2  # lanes in hand per call on the wire: the next ones are ready when a call ends
+ROWS_PER_LEASE: Final = 2_000  # bounds memory and the length of the transaction
+FEWEST_ROWS: Final = 16  # per lane
+
+_log = logger(__name__)
+
+
+class Connection(Caller, TokenSource, Protocol):
+    """What the sender needs of `sink.client`."""
+
+
+class Sender:
+    """The room."""
+
+    def __init__(  # noqa: PLR0913 - everything it lives on, named
+        self,
+        *,
+        store: Store,
+        client: Connection,
+        moost: Moost,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+        dry_run: bool = False,
+        drain_timeout: timedelta = timedelta(seconds=20),
+        desk: Desk | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = chance,
+    ) -> None:
+        """Prepare; `desk`, where given, is asked for stuck calls to try again; `clock` is monotonic [s]."""
+        self._store, self._client = store, client
+        self._metrics, self._now, self._clock = metrics, now, clock
+        self._dry_run, self._drain_timeout = dry_run, drain_timeout
+        self._timeout, self._max_concurrency = moost.timeout, moost.max_concurrency
+        self._batch = moost.historical_batch
+        on_lost = LostPolicy(moost.on_lost_reply.value)
+        planner = Planner(
+            customer=moost.customer_id,
+            battery_soc=moost.battery_soc,
+            live_max_age=moost.live_max_age,
+            historical_batch=moost.historical_batch,
+            on_lost=on_lost,
+        )
+        self._hand = Hand(planner, now, moost.timeout)
+        self._gate = Gate(moost.max_concurrency, moost.requests_per_second)
+        self._tokens = TokenKeeper(client, moost.customer_id, clock)
+        self._stuck = Stuck(desk, now())
+        self._results = Results(
+            gate=self._gate, tokens=self._tokens, stuck=self._stuck, metrics=metrics, on_lost=on_lost, jitter=jitter
+        )
+        self.state = State(self._gate, self._tokens, clock)
+        self.nudge = asyncio.Event()  # set by whoever queued calls
+
+        self._wake = asyncio.Event()
+        self._calls: dict[asyncio.Task[None], Run] = {}
+        self._ended: list[Result] = []
+        self._renewal: asyncio.Task[None] | None = None
+        self._more = True  # calls may be due that are not leased
+        self._due: datetime | None = None  # when the next one is
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver until `stop` is set, then drain."""
+        bells = [asyncio.create_task(self._ring_on_stop(stop)), asyncio.create_task(self._ring_on_nudge())]
+        try:
+            while not stop.is_set():
+                await self._turn()
+            await self._drain()
+        finally:
+            await _cancelled([*bells, *self._calls, *([self._renewal] if self._renewal else [])])
+
+    async def _ring_on_stop(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wake.set()
+
+    async def _ring_on_nudge(self) -> None:
+        while True:
+            await self.nudge.wait()
+            self.nudge.clear()
+            self._more = True
+            self._wake.set()
+
+    # ---- one turn ----
+
+    async def _turn(self) -> None:
+        self._wake.clear()
+        self._look_after_token()
+        self._read_results()
+        try:
+            self._more |= await self._stuck.retry(self._now())
+            if self._wants_lanes():
+                await self._take_lanes()
+            jobs, token = self._choose()
+            if jobs or self._hand.unwritten:
+                await self._write(jobs)
+                self.state.store_unavailable = False
+            else:
+                await self._rest()
+        except StoreUnavailable as error:
+            await self._wait_for_store(error)
+            return
+        for job in jobs:
+            self._start(job, token)
+
+    def _read_results(self) -> None:
+        ended, self._ended = self._ended, []
+        for result in ended:
+            self._hand.read(result, self._results, self._clock())
+        self._metrics.circuit_open.set(self._gate.circuit.state is not CircuitState.CLOSED)
+
+    def _choose(self) -> tuple[list[Job], Token | None]:
+        """Choose the calls that begin now, and the token that they carry."""
+        if self._dry_run:
+            for job in self._hand.choose(self._max_concurrency):
+                self._hand.settle_dry(job)
+            return [], None
+        token = self._tokens.current()
+        return (self._hand.choose(self._room()), token) if token is not None else ([], None)
+
+    def _room(self) -> int:
+        room = self._gate.room(len(self._calls), self._clock())
+        if self._tokens.trouble is Trouble.REFUSED:  # a new token, not yet known to be good: one call tries it
+            return min(room, 0 if self._calls else 1)
+        return room
+
+    # ---- the store ----
+
+    def _wants_lanes(self) -> bool:
+        if self._due is not None and self._now() >= self._due:
+            self._more = True
+        if not self._more or (self._tokens.current() is None and not self._dry_run):
+            return False
+        if self._gate.circuit.state is not CircuitState.CLOSED:
+            return not self._hand.ready and self._clock() >= self._gate.circuit.probe_at
+        return len(self._hand.ready) < self._gate.concurrency.limit
+
+    async def _take_lanes(self) -> None:
+        closed = self._gate.circuit.state is CircuitState.CLOSED
+        wanted = self._max_concurrency * LANES_PER_CALL - len(self._hand.ready) if closed else 1
+        rows = min(self._batch, max(FEWEST_ROWS, ROWS_PER_LEASE // wanted))
+        hold = max(LEASE, 3 * self._timeout)
+        leased = await self._store.lease(self._now(), wanted, rows, hold)
+        self._hand.take(leased)
+        if len(leased) < wanted:
+            self._more = False
+            self._due = await self._store.next_due()
+
+    async def _write(self, jobs: Sequence[Job]) -> None:
+        """Settle, mark and give back in one transaction; if it fails, nothing has begun and nothing is forgotten."""
+        hand, started = self._hand, self._clock()
+        begun = [begin for job in jobs for begin in job.begins]
+        try:
+            await self._store.settle(self._now(), hand.settlements, begun, hand.returns)
+        except BaseException:
+            hand.put_back(jobs)
+            raise
+        self._metrics.commit_seconds.observe(self._clock() - started)
+        for each in hand.returns:
+            self._due = each.at if self._due is None else min(self._due, each.at)
+        hand.written()
+
+    async def _wait_for_store(self, error: StoreUnavailable) -> None:
+        if not self.state.store_unavailable:
+            _log.error("store_became_unavailable", reason=str(error))
+        self.state.store_unavailable = True
+        await asyncio.sleep(STORE_RETRY_SECONDS)
+
+    # ---- the wire ----
+
+    def _start(self, job: Job, token: Token | None) -> None:
+        if token is None:
+            return
+        self._gate.begun(job.requests, self._clock())
+        task = asyncio.create_task(self._call(job, token, len(self._calls) + 1))
+        self._calls[task] = job.run
+        task.add_done_callback(self._calls.pop)
+
+    async def _call(self, job: Job, token: Token, on_wire: int) -> None:
+        started = self._clock()
+        outcome: Outcome | Exception
+        try:
+            outcome = await perform(job, self._client, token.value, self._now, self._timeout)
+        except Exception as error:  # noqa: BLE001 - one item, not the room
+            outcome = error
+        seconds = self._clock() - started
+        self._ended.append(Result(job=job, token=token, outcome=outcome, seconds=seconds, on_wire=on_wire))
+        self._wake.set()
+
+    def _look_after_token(self) -> None:
+        """Keep at most one token call on the wire."""
+        self._metrics.token_expires_seconds.set(self._tokens.expires_in() or 0)
+        if self._renewal is not None and self._renewal.done():
+            self._renewal.result()  # a bug there is a bug of the room
+            self._renewal = None
+        if self._renewal is None and not self._dry_run and self._tokens.wants_renewal():
+            self._renewal = asyncio.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        before = self._tokens.trouble
+        await self._tokens.renew()
+        if self._tokens.trouble is not before and self._tokens.trouble is not None:
+            _log.error("sender_paused", problem=self._tokens.trouble.value)
+        self._wake.set()
+
+    # ---- waiting ----
+
+    async def _rest(self) -> None:
+        """Sleep until something happens, or may be due."""
+        try:
+            async with asyncio.timeout(self._rest_seconds()):
+                await self._wake.wait()
+        except TimeoutError:
+            if not self._more:
+                self._due = await self._store.next_due()
+
+    def _rest_seconds(self) -> float:
+        at, waits = self._clock(), [IDLE_SECONDS]
+        if self._due is not None and not self._more:
+            waits.append((self._due - self._now()).total_seconds())
+        if (opens := self._gate.opens_at(at)) is not None and opens > at:
+            waits.append(opens - at)
+        if self._renewal is None and self._tokens.current() is None and not self._dry_run:
+            waits.append(self._tokens.next_try - at)
+        return max(0.001, min(waits))
+
+    async def _drain(self) -> None:
+        """Await the calls on the wire, write what came of them, give every lane back."""
+        ends = self._clock() + self._drain_timeout.total_seconds()
+        while self._calls and self._clock() < ends:
+            if not self._ended:
+                await asyncio.wait(self._calls, timeout=ends - self._clock(), return_when=asyncio.FIRST_COMPLETED)
+            self._read_results()
+            await self._write_while_draining(ends)
+        open_runs = list(self._calls.values())
+        await _cancelled(list(self._calls))
+        self._read_results()
+        for run in (*self._hand.ready, *open_runs):
+            self._hand.give_back(run, self._now())
+        self._hand.ready.clear()
+        await self._write_while_draining(ends + STORE_RETRY_SECONDS)
+
+    async def _write_while_draining(self, ends: float) -> None:
+        while self._hand.unwritten:
+            try:
+                await self._write(())
+            except StoreUnavailable as error:
+                if self._clock() >= ends:
+                    return  # the calls stay in doubt, the lanes lent: the next start resolves both
+                await self._wait_for_store(error)
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

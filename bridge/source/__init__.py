@@ -1,0 +1,1 @@
+"""The device cloud's language: topics, signatures, envelopes, bodies."""

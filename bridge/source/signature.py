@@ -1,0 +1,188 @@
+"""Who sent it: five ways to prove that raw bytes come from a subscription.
+
+Rules:
+- The proof is over the bytes as they arrived, before anything reads them.
+- Comparisons are of bytes and take the same time wherever they differ.
+- Several secrets may be valid at once (rotation): any of them will do.
+- Whatever is missing or malformed is "not verified", never an exception.
+
+Source: Standard Webhooks specification, "Signature scheme" (`whsec_` + base64 secret; HMAC-SHA256 over
+`id.timestamp.body`; `v1,<base64>` in a list separated by spaces; timestamp tolerance of five minutes);
+Svix documentation, "Verifying webhooks manually" (the same under `svix-…` header names);
+Enode, Smartcar, High Mobility and GitHub webhook documentation (plain HMAC of the body, hex, with or without prefix).
+"""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final, Protocol, assert_never
+
+from bridge.config import Auth, Subscription
+from bridge.errors import BridgeError
+
+TOLERANCE: Final = timedelta(minutes=5)  # a signed timestamp may be this old, or this far ahead
+LONGEST_TIMESTAMP: Final = 12  # digits; more is no time
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - a marker, not a secret
+
+Headers = Mapping[bytes, bytes]
+"""Names in lower case, as ASGI delivers them."""
+
+
+class UnusableSecretError(BridgeError):
+    """A configured secret is not what its kind of authentication needs."""
+
+
+class Verifier(Protocol):
+    """Tells whether a request was made by somebody who knows a secret."""
+
+    def __call__(self, headers: Headers, body: bytes, now: float) -> bool:
+        """Return whether the proof holds at `now` [epoch s]."""
+
+
+class StandardWebhooks:
+    """HMAC-SHA256 over `id.timestamp.body`, with a time that must be close."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        """Take `whsec_…` secrets."""
+        self._keyed = [hmac.new(_decoded(secret), digestmod="sha256") for secret in secrets]
+
+    def __call__(self, headers: Headers, body: bytes, now: float) -> bool:
+        """Return whether any listed `v1` signature fits any secret."""
+        brand = b"webhook-" if b"webhook-signature" in headers else b"svix-"
+        identifier = headers.get(brand + b"id")
+        timestamp = headers.get(brand + b"timestamp", b"")
+        if not identifier or not _is_close(timestamp, now):
+            return False
+        offered = [item[3:] for item in headers.get(brand + b"signature", b"").split() if item.startswith(b"v1,")]
+        signed = identifier + b"." + timestamp + b"."
+        return any(_fits(_signature(keyed, signed, body), offered) for keyed in self._keyed)
+
+
+class PlainHmac:
+    """HMAC of the body alone, in a header of the sender's choice."""
+
+    def __init__(self, secrets: Sequence[str], *, header: str, algorithm: str, encoding: str, prefix: str) -> None:
+        """Take the secrets as text; `encoding` is hex or base64."""
+        self._keyed = [hmac.new(secret.encode(), digestmod=algorithm) for secret in secrets]
+        self._header = header.lower().encode()
+        self._hex = encoding == "hex"
+        self._prefix = prefix.encode()
+
+    def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - no time is signed
+        """Return whether the header holds the digest under any secret."""
+        value = headers.get(self._header, b"").strip()
+        if not value.startswith(self._prefix):
+            return False
+        offered = value[len(self._prefix) :]
+        if self._hex:
+            return any(_fits(_digest(keyed, body).hex().encode(), [offered.lower()]) for keyed in self._keyed)
+        return any(_fits(base64.b64encode(_digest(keyed, body)), [offered]) for keyed in self._keyed)
+
+
+class Bearer:
+    """`Authorization: Bearer <secret>`."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        """Take the tokens."""
+        self._tokens = [secret.encode() for secret in secrets]
+
+    def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - proves the caller only
+        """Return whether the token is one of ours."""
+        offered = _credentials(headers, b"bearer")
+        return any(_fits(token, [offered]) for token in self._tokens)
+
+
+class Basic:
+    """`Authorization: Basic base64(user:password)`."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        """Take `user:password` secrets."""
+        self._pairs = [base64.b64encode(secret.encode()) for secret in secrets]
+
+    def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - proves the caller only
+        """Return whether user and password are one of our pairs."""
+        offered = _credentials(headers, b"basic")
+        return any(_fits(pair, [offered]) for pair in self._pairs)
+
+
+class Open:
+    """No authentication: the network keeps strangers out."""
+
+    def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - nothing is proved
+        """Return True."""
+        return True
+
+
+def verifier(subscription: Subscription) -> Verifier:
+    """Build what checks a subscription's requests; raises UnusableSecretError."""
+    secrets = [secret.get_secret_value() for secret in subscription.secrets]
+    match subscription.auth:
+        case Auth.STANDARD_WEBHOOKS:
+            return StandardWebhooks(secrets)
+        case Auth.HMAC:
+            return PlainHmac(
+                secrets,
+                header=subscription.header,
+                algorithm=subscription.algorithm,
+                encoding=subscription.encoding,
+                prefix=subscription.prefix,
+            )
+        case Auth.BEARER:
+            return Bearer(secrets)
+        case Auth.BASIC:
+            return Basic(secrets)
+        case Auth.NONE:
+            return Open()
+        case _:
+            assert_never(subscription.auth)
+
+
+def _decoded(secret: str) -> bytes:
+    """Return the key of a `whsec_…` secret."""
+    text = secret.removeprefix(SECRET_PREFIX)
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        message = "a secret for standard-webhooks must be whsec_ followed by base64"
+        raise UnusableSecretError(message) from None
+    return key
+
+
+def _is_close(timestamp: bytes, now: float) -> bool:
+    """Return whether a timestamp [epoch s, decimal] is within the tolerance."""
+    if not timestamp.isdigit() or len(timestamp) > LONGEST_TIMESTAMP:
+        return False
+    return abs(now - int(timestamp)) <= TOLERANCE.total_seconds()
+
+
+def _signature(keyed: hmac.HMAC, signed: bytes, body: bytes) -> bytes:
+    """Return the base64 signature of `signed` and body."""
+    running = keyed.copy()
+    running.update(signed)
+    running.update(body)
+    return base64.b64encode(running.digest())
+
+
+def _digest(keyed: hmac.HMAC, body: bytes) -> bytes:
+    """Return the digest of the body."""
+    running = keyed.copy()
+    running.update(body)
+    return running.digest()
+
+
+def _credentials(headers: Headers, scheme: bytes) -> bytes:
+    """Return what follows the scheme in `Authorization`; empty where it is another one."""
+    named, _, credentials = headers.get(b"authorization", b"").strip().partition(b" ")
+    return credentials.strip() if named.lower() == scheme else b""
+
+
+def _fits(expected: bytes, offered: Sequence[bytes]) -> bool:
+    """Return whether one of the offered values is the expected one; an empty value never is."""
+    found = False
+    for value in offered:
+        found |= bool(value) and hmac.compare_digest(expected, value)
+    return found

@@ -1,0 +1,1 @@
+"""The memory: one promise (`port`), several keepers (`sqlite`, `memory`, later `postgres`)."""

@@ -1,0 +1,146 @@
+"""What the rows of the outbox obey, whichever keeper holds them.
+
+Rules:
+- A whole state has a place: a newer one takes an unsent older one's place. What is lent or in doubt is not replaced,
+  the newer stands behind it.
+- A newer device list or creation replaces the content. A newer change carries only what changed: it is laid over the
+  older one.
+- Events are never merged. A row of events is worked off from its front; progress makes its front a new call, with no
+  attempts behind it.
+- A row with an item that died ends as `dead`, whatever became of the others.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import assert_never
+
+from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, PutDevices, SendEvents
+from bridge.store.port import Burial, Settlement
+
+
+class CallState(StrEnum):
+    """What became of a row of the outbox."""
+
+    OWED = "owed"
+    DELIVERED = "delivered"
+    DRY = "dry"
+    DEAD = "dead"
+    REPLACED = "replaced"
+    DISCARDED = "discarded"
+    RETRIED = "retried"  # its dead items are owed again, in rows of their own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a row is; everything that a settlement can change."""
+
+    count: int
+    done: int = 0
+    buried: int = 0
+    attempts: int = 0
+    first_failed: datetime | None = None
+    repaired: bool = False
+    in_doubt: bool = False
+    lost: bool = False
+    state: CallState = CallState.OWED
+
+    @property
+    def left(self) -> int:
+        """Return how many items are still owed."""
+        return self.count - self.done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one settlement does to a row."""
+
+    after: Progress
+    delivered: int
+    buried: range  # places of the dead items in the row
+    burial: Burial | None
+    newly_lost: bool
+
+
+def size(call: Call) -> int:
+    """Return how many calls a row counts for: each event is one."""
+    return len(call.events) if isinstance(call, SendEvents) else 1
+
+
+def advance(row: Progress, said: Settlement, now: datetime) -> Step:
+    """Apply a settlement to a row that is owed."""
+    delivered = row.left if said.dry and not said.delivered else min(said.delivered, row.left)
+    front = row.done + delivered
+    dead = 0
+    if said.buried is not None:
+        dead = row.count - front if said.bury_all else min(1, row.count - front)
+    after = replace(row, done=front + dead, buried=row.buried + dead)
+    if delivered or dead:
+        after = replace(after, attempts=0, first_failed=None, repaired=False)
+    if said.failed:
+        after = replace(after, attempts=after.attempts + 1, first_failed=after.first_failed or now)
+    newly_lost = said.lost and not row.lost
+    after = replace(
+        after,
+        repaired=after.repaired or said.repaired,
+        in_doubt=said.lost and row.in_doubt,
+        lost=said.lost,
+        state=_end(after, dry=said.dry),
+    )
+    return Step(
+        after=after,
+        delivered=delivered,
+        buried=range(front, front + dead),
+        burial=said.buried if dead else None,
+        newly_lost=newly_lost,
+    )
+
+
+def _end(row: Progress, *, dry: bool) -> CallState:
+    if row.left:
+        return CallState.OWED
+    if row.buried:
+        return CallState.DEAD
+    return CallState.DRY if dry else CallState.DELIVERED
+
+
+def rest(call: Call, done: int) -> Call:
+    """Return a call without the events at its front that are done."""
+    return replace(call, events=call.events[done:]) if done and isinstance(call, SendEvents) else call
+
+
+def item(call: Call, place: int) -> Call:
+    """Return the item at a place of a row as a call of its own."""
+    return replace(call, events=call.events[place : place + 1]) if isinstance(call, SendEvents) else call
+
+
+def replaceable(call: Call) -> bool:
+    """Tell whether a newer call of the same form takes an unsent one's place."""
+    return not isinstance(call, SendEvents)
+
+
+def laid_over(older: Call, newer: Call) -> Call:
+    """Return what is owed when a newer whole state takes an unsent older one's place."""
+    match newer:
+        case ChangeBuilding():
+            assert isinstance(older, ChangeBuilding), "only calls of one form share a place"  # noqa: S101
+            return replace(
+                newer,
+                attributes={**older.attributes, **newer.attributes},
+                create=newer.create or older.create,
+                tariff=newer.tariff if newer.tariff_set else older.tariff,
+                tariff_set=newer.tariff_set or older.tariff_set,
+            )
+        case CreateBuilding() | PutDevices() | SendEvents():
+            return newer
+        case _:
+            assert_never(newer)
+
+
+def sheet(building: Call | None, devices: Call | None) -> Iterator[Call]:
+    """Return what is sent again after a refusal: the building, then its list, as last queued."""
+    if building is not None:
+        yield building
+    if devices is not None:
+        yield devices

@@ -1,0 +1,220 @@
+"""The counts that a keeper holds beside its rows.
+
+Rules:
+- A count changes in the transaction that changes the rows it describes.
+- Every movement is one method that takes from one side of an identity and gives to the other, so both identities of
+  `port.Census` hold at every moment.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+import msgspec
+
+from bridge.store.codec import maybe_from_ms
+from bridge.store.port import Census
+
+
+class Ledger(msgspec.Struct, kw_only=True):
+    """All counts and high-water marks of a store; written as one JSON value, readable in the file."""
+
+    # high-water marks: no id is used twice
+    last_message: int = 0
+    last_call: int = 0
+    last_letter: int = 0
+    # messages: every id up to `cursor` has been processed unless it waits in `again`; some beyond it are done already
+    cursor: int = 0
+    ahead: int = 0  # ids beyond the cursor that need no processing any more
+    again: int = 0  # ids up to the cursor (or ahead of it) that wait once more
+    changes: int = 0  # changes of the directory so far
+    swept: int = 0  # every settled message up to here is deleted
+    accepted: int = 0
+    settled: int = 0
+    pending: int = 0
+    parked: int = 0
+    dead: int = 0
+    discarded: int = 0
+    erased: int = 0
+    duplicates: int = 0
+    same_id_other_bytes: int = 0
+    # calls; a row of events counts its events
+    queued: int = 0
+    delivered: int = 0
+    calls_pending: int = 0
+    calls_dead: int = 0
+    replaced: int = 0
+    calls_discarded: int = 0
+    in_doubt: int = 0
+    last_tick: int | None = None  # [ms]
+    # what is in the store, for the estimate of what may be deleted
+    inbox_rows: int = 0
+    inbox_bytes: int = 0
+    outbox_rows: int = 0
+    outbox_bytes: int = 0
+    outbox_settled: int = 0
+    dead_letters: dict[str, int] = {}
+    flags: dict[str, int] = {}
+    notes: dict[str, int] = {}
+
+    def tick(self, ms: int) -> None:
+        """Remember the newest sign of life of the clock room."""
+        self.last_tick = ms if self.last_tick is None else max(self.last_tick, ms)
+
+    def take_in(self, messages: int, size: int) -> None:
+        """Count new messages and their bytes."""
+        self.last_message += messages
+        self.accepted += messages
+        self.pending += messages
+        self.inbox_rows += messages
+        self.inbox_bytes += size
+
+    def settle(self, messages: int) -> None:
+        """Count messages that are done."""
+        self.pending -= messages
+        self.settled += messages
+
+    def park(self, messages: int) -> None:
+        """Count messages that wait for the directory."""
+        self.pending -= messages
+        self.parked += messages
+
+    def unpark(self, messages: int) -> None:
+        """Count parked messages that are pending again."""
+        self.parked -= messages
+        self.pending += messages
+
+    def bury_message(self, reason: str) -> int:
+        """Count a dead message; return the number of its letter."""
+        self.pending -= 1
+        self.dead += 1
+        return self._letter(reason)
+
+    def bury_calls(self, reason: str, calls: int) -> range:
+        """Count dead calls; return the numbers of their letters."""
+        self.calls_pending -= calls
+        self.calls_dead += calls
+        first = self.last_letter + 1
+        for _ in range(calls):
+            self._letter(reason)
+        return range(first, first + calls)
+
+    def _letter(self, reason: str) -> int:
+        self.last_letter += 1
+        self.dead_letters[reason] = self.dead_letters.get(reason, 0) + 1
+        return self.last_letter
+
+    def revive_message(self, reason: str) -> None:
+        """Count a dead message that is pending again."""
+        self.dead -= 1
+        self.pending += 1
+        _take(self.dead_letters, reason)
+
+    def revive_call(self, reason: str) -> None:
+        """Count a dead call that is owed again."""
+        self.calls_dead -= 1
+        self.calls_pending += 1
+        _take(self.dead_letters, reason)
+
+    def discard_message(self, reason: str) -> None:
+        """Count a dead message that was given up."""
+        self.dead -= 1
+        self.discarded += 1
+        _take(self.dead_letters, reason)
+
+    def discard_call(self, reason: str) -> None:
+        """Count a dead call that was given up."""
+        self.calls_dead -= 1
+        self.calls_discarded += 1
+        _take(self.dead_letters, reason)
+
+    def queue(self, calls: int) -> None:
+        """Count calls that are owed from now on."""
+        self.queued += calls
+        self.calls_pending += calls
+
+    def replace(self) -> None:
+        """Count an unsent whole state whose place a newer one took."""
+        self.calls_pending -= 1
+        self.replaced += 1
+
+    def deliver(self, calls: int) -> None:
+        """Count calls that MOOST took."""
+        self.calls_pending -= calls
+        self.delivered += calls
+
+    def flag(self, before: Iterable[str], after: Iterable[str]) -> None:
+        """Count the flags of one building."""
+        old, new = set(before), set(after)
+        for name in new - old:
+            self.flags[name] = self.flags.get(name, 0) + 1
+        for name in old - new:
+            _take(self.flags, name)
+
+    def note(self, name: str) -> None:
+        """Count something unusual."""
+        self.notes[name] = self.notes.get(name, 0) + 1
+
+    def deletable_bytes(self) -> int:
+        """Estimate what settled rows occupy."""
+        messages = self.settled_rows()
+        inbox = self.inbox_bytes * messages // self.inbox_rows if self.inbox_rows else 0
+        outbox = self.outbox_bytes * self.outbox_settled // self.outbox_rows if self.outbox_rows else 0
+        return inbox + outbox
+
+    def settled_rows(self) -> int:
+        """Return how many messages in the store may be deleted."""
+        return max(0, self.inbox_rows - self.pending - self.parked - self.dead)
+
+    def census(
+        self,
+        *,
+        oldest_pending: datetime | None,
+        oldest_owed: datetime | None,
+        size_bytes: int,
+        free_disk_bytes: int | None,
+    ) -> Census:
+        """Return the counts as the rooms see them."""
+        return Census(
+            **{name: getattr(self, name) for name in _SHARED},
+            last_tick=maybe_from_ms(self.last_tick),
+            oldest_pending=oldest_pending,
+            oldest_owed=oldest_owed,
+            dead_letters=dict(self.dead_letters),
+            flags=dict(self.flags),
+            notes=dict(self.notes),
+            size_bytes=size_bytes,
+            owed_bytes=max(0, size_bytes - self.deletable_bytes()),
+            free_disk_bytes=free_disk_bytes,
+        )
+
+    def problems(self) -> list[str]:
+        """Return one sentence per identity that does not hold."""
+        found = []
+        ends = self.settled + self.pending + self.parked + self.dead + self.discarded + self.erased
+        if self.accepted != ends:
+            found.append(f"{self.accepted} messages were accepted, but {ends} are accounted for")
+        ends = self.delivered + self.calls_pending + self.calls_dead + self.replaced + self.calls_discarded
+        if self.queued != ends:
+            found.append(f"{self.queued} calls were queued, but {ends} are accounted for")
+        return found
+
+    def differences(self, counted: Mapping[str, object]) -> list[str]:
+        """Return one sentence per count that the rows contradict."""
+        return [
+            f"the ledger says {name} = {getattr(self, name)}, the rows say {found}"
+            for name, found in counted.items()
+            if getattr(self, name) != found
+        ]
+
+
+_SHARED = (
+    *("accepted", "settled", "pending", "parked", "dead", "discarded", "erased", "duplicates", "same_id_other_bytes"),
+    *("queued", "delivered", "calls_pending", "calls_dead", "replaced", "calls_discarded", "in_doubt"),
+)
+"""Counts that the census shows as they are."""
+
+
+def _take(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) - 1
+    if counts[name] <= 0:
+        del counts[name]

@@ -1,0 +1,160 @@
+"""The desk of the keeper in memory."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from bridge.core.model import Residence
+from bridge.store.calls import CallState
+from bridge.store.codec import encode_call, from_ms, to_ms
+from bridge.store.memory.rows import CallRow, Letter, Rows
+from bridge.store.port import CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Versioned
+
+
+class MemoryDesk:
+    """What the commands ask."""
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        self._rows = Rows()
+
+    async def residences(self) -> Sequence[Residence]:
+        """Return the directory, by user and location; the row without location first."""
+        rows = self._rows.directory
+        return [rows[key] for key in sorted(rows, key=lambda key: (key[0], key[1] is not None, key[1] or ""))]
+
+    async def write_residences(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]] = ()) -> int:
+        """Upsert and remove rows, in this order; mark their users as changed."""
+        kept, touched = self._rows.directory, []
+        for row in rows:
+            if kept.get((row.user, row.location)) != row:
+                kept[row.user, row.location] = row
+                touched.append(row.user)
+        touched += [user for user, location in remove if kept.pop((user, location), None) is not None]
+        for user in touched:
+            self._rows.changes += 1
+            self._rows.changed[user] = self._rows.changes
+        return len(touched)
+
+    async def building(self, building: str) -> Versioned | None:
+        """Return a building's state."""
+        return self._rows.buildings.get(building)
+
+    async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
+        """Return dead letters with id > after, in order."""
+        letters = (self._letter(letter) for number, letter in sorted(self._rows.letters.items()) if number > after)
+        return [letter for letter in letters if _fits(letter, which)][:limit]
+
+    async def retry(self, ids: Sequence[int], now: datetime) -> int:
+        """Put dead letters back into the flow."""
+        letters = self._take(ids)
+        for letter in letters:
+            if letter.message is not None:
+                self._rows.ledger.revive_message(letter.reason)
+                self._rows.ledger.again += 1
+                self._rows.again.add(letter.message)
+            elif letter.row is not None and letter.item is not None:
+                self._rows.ledger.revive_call(letter.reason)
+                self._rows.queue(letter.item, letter.row.cause, now)
+                _lose(letter.row, CallState.RETRIED)
+        return len(letters)
+
+    async def discard(self, ids: Sequence[int], now: datetime) -> int:  # noqa: ARG002 - the promise names it
+        """Give dead letters up for good."""
+        letters = self._take(ids)
+        for letter in letters:
+            if letter.message is not None:
+                self._rows.ledger.discard_message(letter.reason)
+                self._rows.discarded.add(letter.message)
+            elif letter.row is not None:
+                self._rows.ledger.discard_call(letter.reason)
+                _lose(letter.row, CallState.DISCARDED)
+        return len(letters)
+
+    def _take(self, ids: Sequence[int]) -> list[Letter]:
+        return [self._rows.letters.pop(number) for number in sorted(set(ids)) if number in self._rows.letters]
+
+    async def trip(self, message_id: int) -> MessageTrip | None:
+        """Return the trip of one message."""
+        if message_id not in self._rows.inbox:
+            return None
+        message = self._rows.message(message_id)
+        calls = [_trip(row) for _, row in sorted(self._rows.outbox.items()) if row.cause == message_id]
+        dead = next((letter for letter in self._rows.letters.values() if letter.message == message_id), None)
+        return MessageTrip(
+            id=message_id,
+            subscription=message.subscription,
+            topic=message.topic,
+            body=message.body,
+            received=message.received,
+            state=self._state(message_id),
+            building=calls[0].call.building if calls else None,
+            notes=[note for number, note in self._rows.notes if number == message_id],
+            calls=calls,
+            dead=None if dead is None else self._letter(dead),
+        )
+
+    def _state(self, number: int) -> str:
+        rows = self._rows
+        if number in rows.pending or number in rows.again:
+            return "pending"
+        if number in rows.parked:
+            return "parked"
+        if number in rows.discarded:
+            return "discarded"
+        return "dead" if any(letter.message == number for letter in rows.letters.values()) else "settled"
+
+    async def raw(self, since: datetime | None, until: datetime | None) -> AsyncIterator[Pending]:
+        """Stream stored raw messages received in [since, until), in order of acceptance."""
+        for number in sorted(self._rows.inbox):
+            message = self._rows.message(number)
+            if (since is None or message.received >= since) and (until is None or message.received < until):
+                yield message
+
+    async def verify(self) -> Sequence[str]:
+        """Check the ledger against the rows."""
+        return self._rows.ledger.problems() + self._rows.ledger.differences(self._rows.counted())
+
+    def _letter(self, letter: Letter) -> DeadLetter:
+        cause = letter.row.cause if letter.row is not None else letter.message
+        message = self._rows.message(cause) if cause in self._rows.inbox else None
+        item = b"" if letter.item is None else encode_call(letter.item)
+        return DeadLetter(
+            id=letter.id,
+            reason=letter.reason,
+            detail=letter.detail,
+            at=from_ms(to_ms(letter.at)),
+            subscription=None if message is None else message.subscription,
+            topic=None if message is None else message.topic,
+            building=None if letter.row is None else letter.row.call.building,
+            user=letter.user,
+            body=message.body if letter.row is None and message is not None else item,
+            answer=letter.answer,
+            message_id=letter.message,
+            call_id=None if letter.row is None else letter.row.id,
+        )
+
+
+def _lose(row: CallRow, end: CallState) -> None:
+    """Take one dead item out of a row; the last one decides how a finished row ended."""
+    row.progress = replace(row.progress, buried=row.progress.buried - 1)
+    if row.progress.state is CallState.DEAD and not row.progress.buried:
+        row.progress = replace(row.progress, state=end)
+
+
+def _trip(row: CallRow) -> CallTrip:
+    state = "in doubt" if row.owed and row.doubt is not None else row.progress.state.value
+    return CallTrip(
+        id=row.id, call=row.call, state=state, queued=row.queued, settled=row.settled, attempts=tuple(row.attempts)
+    )
+
+
+def _fits(letter: DeadLetter, which: DeadFilter) -> bool:
+    return (
+        (which.ids is None or letter.id in which.ids)
+        and which.reason in (None, letter.reason)
+        and which.subscription in (None, letter.subscription)
+        and which.building in (None, letter.building)
+        and (which.since is None or letter.at >= which.since)
+        and (which.until is None or letter.at < which.until)
+    )

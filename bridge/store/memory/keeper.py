@@ -1,0 +1,344 @@
+"""The keeper in memory: same promise, nothing survives the process.
+
+Rules:
+- Plain loops over plain dictionaries: what is slow here is fast in the other keepers, what is allowed here is the law.
+- Nothing here awaits, so every method is a transaction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from bridge.core.effects import Call
+from bridge.core.vocabulary import Kind
+from bridge.store.calls import CallState, advance, item, laid_over, replaceable, rest, sheet
+from bridge.store.codec import form, from_ms, plain, to_ms
+from bridge.store.memory.desk import MemoryDesk
+from bridge.store.memory.rows import CallRow, LaneRow, Letter
+from bridge.store.port import (
+    Arrival,
+    Begin,
+    Burial,
+    Census,
+    Home,
+    Lane,
+    Loaded,
+    Owed,
+    Pending,
+    Receipt,
+    Return,
+    Settlement,
+    Work,
+)
+
+
+class MemoryStore(MemoryDesk):
+    """A store that a test can look into."""
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        super().__init__()
+        self._shown: dict[str, int] = {}
+
+    async def open(self) -> None:
+        """Free all leases; calls that were on the wire have lost their reply."""
+        for building, lane in self._rows.lanes.items():
+            if lane.lent_until is not None:
+                self._rows.take_back(building, from_ms(0))
+                for row in self._rows.owed(building):
+                    if row.doubt is not None and not row.progress.lost:
+                        row.progress = replace(row.progress, lost=True)
+                        self._rows.ledger.in_doubt += 1
+
+    async def close(self) -> None:
+        """Keep everything, for whoever opens it again."""
+
+    # ---- the door ----
+
+    async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
+        """Store new messages."""
+        return [self._accept(arrival) for arrival in arrivals]
+
+    def _accept(self, arrival: Arrival) -> Receipt:
+        rows, ledger = self._rows, self._rows.ledger
+        arrival = replace(arrival, topic=plain(arrival.topic), detail=plain(arrival.detail))
+        if arrival.message_id is not None:
+            known = rows.seen.setdefault((plain(arrival.message_id), arrival.subscription, arrival.position), set())
+            if arrival.body in known:
+                ledger.duplicates += 1
+                return Receipt(id=0, duplicate=True)
+            ledger.same_id_other_bytes += bool(known)
+            known.add(arrival.body)
+        ledger.take_in(1, len(arrival.body))
+        number = ledger.last_message
+        rows.inbox[number] = arrival
+        if arrival.dead is None:
+            rows.pending.add(number)
+        else:
+            letter = ledger.bury_message(arrival.dead)
+            rows.letters[letter] = Letter(
+                id=letter, reason=arrival.dead, detail=arrival.detail, at=arrival.received, message=number
+            )
+        return Receipt(id=number)
+
+    # ---- the worker ----
+
+    async def claim(self, limit: int) -> tuple[Sequence[Pending], Sequence[str]]:
+        """Return the oldest pending messages and the users whose rows changed, the longest waiting first."""
+        self._shown = dict(self._rows.changed)
+        waiting = [self._rows.message(number) for number in self._rows.waiting()]
+        return waiting[:limit], sorted(self._shown, key=self._shown.__getitem__)
+
+    async def load(self, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]) -> Loaded:
+        """Read directory rows, homes and states."""
+        directory = await self.residences()
+        residences = {user: tuple(row for row in directory if row.user == user) for user in users}
+        residences = {user: found for user, found in residences.items() if found}
+        homes = {device: self._rows.homes[device] for device in devices if device in self._rows.homes}
+        named = {*buildings, *(home.building for home in homes.values())}
+        named |= {row.building for found in residences.values() for row in found}
+        states = {name: self._rows.buildings[name] for name in named if name in self._rows.buildings}
+        return Loaded(residences=residences, homes=homes, buildings=states)
+
+    async def homes_of(self, user: str) -> dict[tuple[Kind, str], str]:
+        """Return all devices of a user."""
+        return {device: home.building for device, home in self._rows.homes.items() if home.user == user}
+
+    async def commit(self, work: Work) -> Sequence[str]:
+        """Write a step of work, unless a building has moved."""
+        moved = [new.state.id for new in work.buildings if self._version(new.state.id) != new.version]
+        if moved:
+            return sorted(moved)
+        self._unpark(work.unparked)
+        self._process(work)
+        for new in work.buildings:
+            old = self._rows.buildings.get(new.state.id)
+            self._rows.ledger.flag(() if old is None else old.state.flags, new.state.flags)
+            self._rows.buildings[new.state.id] = replace(new, version=new.version + 1)
+        self._plan(work)
+        for outgoing in work.calls:
+            self._queue(outgoing.call, outgoing.cause, work.now)
+        for number, note in work.notes:
+            self._rows.ledger.note(note.name)
+            if number and note.detail:
+                self._rows.notes.append((number, note))
+        if work.ticked is not None:
+            self._rows.ledger.tick(to_ms(work.ticked))
+        return []
+
+    def _version(self, building: str) -> int:
+        row = self._rows.buildings.get(building)
+        return 0 if row is None else row.version
+
+    def _unpark(self, users: Sequence[str]) -> None:
+        rows = self._rows
+        for user in users:
+            if user in rows.changed and rows.changed[user] <= self._shown.get(user, rows.changed[user]):
+                del rows.changed[user]
+        freed = [number for number, user in rows.parked.items() if user in set(users)]
+        for number in freed:
+            del rows.parked[number]
+            rows.again.add(number)
+        rows.ledger.unpark(len(freed))
+        rows.ledger.again += len(freed)
+
+    def _process(self, work: Work) -> None:
+        rows, ledger = self._rows, self._rows.ledger
+        ledger.settle(sum(self._begin(number) for number in work.settled))
+        for number, reason, detail in work.dead:
+            if self._begin(number):
+                letter = ledger.bury_message(reason)
+                rows.letters[letter] = Letter(
+                    id=letter,
+                    reason=reason,
+                    detail=plain(detail),
+                    at=work.now,
+                    user=work.users.get(number),
+                    message=number,
+                )
+        for number, user in work.parked:
+            if self._begin(number):
+                rows.parked[number] = user
+                ledger.park(1)
+
+    def _begin(self, number: int) -> bool:
+        """Take a message out of those that wait; False = it did not wait."""
+        if number in self._rows.again:
+            self._rows.again.remove(number)
+            self._rows.ledger.again -= 1
+            return True
+        if number in self._rows.pending:
+            self._rows.pending.remove(number)
+            return True
+        return False
+
+    def _plan(self, work: Work) -> None:
+        for building, at in work.due.items():
+            if at is None:
+                self._rows.due.pop(building, None)
+            elif building in self._rows.buildings:
+                self._rows.due[building] = from_ms(to_ms(at))
+        for device, home in work.homes.items():
+            if home is None:
+                self._rows.homes.pop(device, None)
+            else:
+                self._rows.homes[device] = Home(building=home.building, user=home.user)
+
+    def _queue(self, call: Call, cause: int, now: datetime) -> None:
+        ledger = self._rows.ledger
+        older = self._unsent(call, now) if replaceable(call) else None
+        if older is None:
+            row = self._rows.queue(call, cause, now)
+        else:
+            row = older
+            self._retire(older, now)
+            row.call, row.cause = laid_over(older.call, call), cause
+            row.progress = replace(row.progress, repaired=False)
+        ledger.queue(row.progress.left if older is None else 1)
+        if older is not None:
+            ledger.replace()
+        self._rows.remember(row.call)
+
+    def _unsent(self, call: Call, now: datetime) -> CallRow | None:
+        lane = self._rows.lanes.get(call.building, LaneRow())
+        lent = lane.lent if lane.lent_until is not None and lane.lent_until > now else 0
+        rows = [row for row in self._rows.owed(call.building) if form(row.call) is form(call)]
+        rows = [row for row in rows if row.id > lent and row.doubt is None]
+        return rows[-1] if rows else None
+
+    def _retire(self, row: CallRow, now: datetime) -> None:
+        """Keep the content whose place is taken, for `explain`."""
+        self._rows.ledger.last_call += 1
+        number = self._rows.ledger.last_call
+        progress = replace(row.progress, state=CallState.REPLACED)
+        settled = from_ms(to_ms(now))
+        self._rows.outbox[number] = replace(row, id=number, progress=progress, settled=settled, attempts=[])
+
+    async def due(self, now: datetime, limit: int) -> tuple[datetime, Sequence[str]]:
+        """Return the horizon and the buildings due at it."""
+        oldest = self._rows.oldest_pending()
+        horizon = now if oldest is None else min(now, oldest)
+        late = sorted((at, building) for building, at in self._rows.due.items() if at <= horizon)
+        return horizon, [building for _, building in late[:limit]]
+
+    # ---- the sender ----
+
+    async def lease(self, now: datetime, lanes: int, calls: int, hold: timedelta) -> Sequence[Lane]:
+        """Lend lanes with due calls."""
+        self._rows.expire(now)
+        late = sorted((lane.due, name) for name, lane in self._rows.lanes.items() if lane.due and lane.due <= now)
+        return [self._lend(name, calls, from_ms(to_ms(now + hold))) for _, name in late[:lanes]]
+
+    def _lend(self, building: str, calls: int, until: datetime) -> Lane:
+        lane, rows = self._rows.lanes[building], self._rows.owed(building)[:calls]
+        lane.due, lane.lent_until, lane.lent = None, until, rows[-1].id
+        return Lane(
+            building=building,
+            calls=tuple(_owed(row) for row in rows),
+            until=until,
+            sheet=tuple(sheet(lane.building_call, lane.devices_call)),
+        )
+
+    async def settle(
+        self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]
+    ) -> None:
+        """Write what became of calls."""
+        for said in settlements:
+            row = self._rows.outbox.get(said.call_id)
+            if row is not None and row.owed:
+                self._settle(row, said, now)
+        for begin in begun:
+            row = self._rows.outbox.get(begin.call_id)
+            if row is not None and row.owed:
+                row.doubt = begin.doubt
+                row.progress = replace(row.progress, in_doubt=True, lost=False)
+        for back in returned:
+            lane = self._rows.lanes.get(back.building)
+            if lane is not None and lane.lent_until is not None:
+                self._rows.take_back(back.building, from_ms(to_ms(back.at)))
+
+    def _settle(self, row: CallRow, said: Settlement, now: datetime) -> None:
+        ledger = self._rows.ledger
+        step = advance(row.progress, said, from_ms(to_ms(now)))
+        row.progress = step.after
+        ledger.deliver(step.delivered)
+        ledger.in_doubt += step.newly_lost
+        if not step.after.in_doubt:
+            row.doubt = None
+        if said.attempt is not None:
+            row.attempts.append(replace(said.attempt, at=from_ms(to_ms(said.attempt.at))))
+        if step.burial is not None:
+            self._bury(row, step.burial, step.buried, now)
+        if not row.owed:
+            row.settled = from_ms(to_ms(now))
+
+    def _bury(self, row: CallRow, burial: Burial, places: range, now: datetime) -> None:
+        numbers = self._rows.ledger.bury_calls(burial.reason, len(places))
+        for number, place in zip(numbers, places, strict=True):
+            self._rows.letters[number] = Letter(
+                id=number,
+                reason=burial.reason,
+                detail=plain(burial.detail),
+                at=now,
+                row=row,
+                item=item(row.call, place),
+                answer=plain(burial.answer),
+            )
+
+    async def next_due(self) -> datetime | None:
+        """Return when `lease` could next lend something: a lane is due, or a lease runs out."""
+        turns = (lane.due or lane.lent_until for lane in self._rows.lanes.values())
+        return min((at for at in turns if at is not None), default=None)
+
+    # ---- upkeep ----
+
+    async def census(self) -> Census:
+        """Return the counts; the size is that of the bodies."""
+        return self._rows.ledger.census(
+            oldest_pending=self._rows.oldest_pending(),
+            oldest_owed=self._rows.oldest_owed(),
+            size_bytes=self._rows.ledger.inbox_bytes,
+            free_disk_bytes=None,
+        )
+
+    async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
+        """Delete settled rows that are past retention, or the oldest while there is too much."""
+        rows, edge = self._rows, now - retention
+        exempt = {*rows.pending, *rows.again, *rows.parked}
+        exempt |= {letter.message for letter in rows.letters.values() if letter.message is not None}
+        too_many = rows.ledger.inbox_bytes > max_size * 6 // 10
+        old = [number for number, row in sorted(rows.inbox.items()) if number not in exempt][:SWEEP_ROWS]
+        old = [number for number in old if too_many or rows.inbox[number].received < edge]
+        for number in old:
+            self._forget(number)
+        done = [row for row in rows.outbox.values() if row.settled is not None and row.settled < edge]
+        done = [row for row in done if row.progress.state is not CallState.DEAD][:SWEEP_ROWS]
+        for row in done:
+            del rows.outbox[row.id]
+        return len(old) + len(done)
+
+    def _forget(self, number: int) -> None:
+        rows, row = self._rows, self._rows.inbox.pop(number)
+        rows.ledger.inbox_rows -= 1
+        rows.ledger.inbox_bytes -= len(row.body)
+        rows.discarded.discard(number)
+        rows.notes = [(cause, note) for cause, note in rows.notes if cause != number]
+        if row.message_id is not None:
+            rows.seen[plain(row.message_id), row.subscription, row.position].discard(row.body)
+
+
+def _owed(row: CallRow) -> Owed:
+    return Owed(
+        id=row.id,
+        call=rest(row.call, row.progress.done),
+        queued=row.queued,
+        done=row.progress.done,
+        attempts=row.progress.attempts,
+        first_failed=row.progress.first_failed,
+        repaired=row.progress.repaired,
+        doubt=row.doubt,
+    )
+
+
+SWEEP_ROWS = 200
+"""How many rows one step of the sweep deletes."""

@@ -1,0 +1,165 @@
+"""What the keeper in memory holds, and the movements that its store and its desk share."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from bridge.core.effects import Call, Note
+from bridge.core.model import Residence
+from bridge.core.vocabulary import DeadReason, Kind
+from bridge.store.calls import CallState, Progress, size
+from bridge.store.codec import Form, form, from_ms, to_ms
+from bridge.store.ledger import Ledger
+from bridge.store.port import Arrival, Attempt, Doubt, Home, Pending, Versioned
+
+
+@dataclass(slots=True, kw_only=True)
+class CallRow:
+    """One row of the outbox."""
+
+    id: int
+    call: Call
+    cause: int
+    queued: datetime
+    progress: Progress
+    doubt: Doubt | None = None
+    settled: datetime | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def owed(self) -> bool:
+        """Tell whether something of it is owed."""
+        return self.progress.state is CallState.OWED
+
+
+@dataclass(slots=True, kw_only=True)
+class LaneRow:
+    """The turn of one building, and what was last queued of its whole state."""
+
+    due: datetime | None = None
+    lent_until: datetime | None = None
+    lent: int = 0  # newest row that is lent
+    building_call: Call | None = None
+    devices_call: Call | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """One dead message or one dead item of a call."""
+
+    id: int
+    reason: DeadReason
+    detail: str
+    at: datetime
+    user: str | None = None
+    message: int | None = None
+    row: CallRow | None = None
+    item: Call | None = None
+    answer: str = ""
+
+
+@dataclass(slots=True)
+class Rows:
+    """All tables."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    inbox: dict[int, Arrival] = field(default_factory=dict)
+    seen: dict[tuple[str, str, int], set[bytes]] = field(default_factory=dict)
+    pending: set[int] = field(default_factory=set)
+    again: set[int] = field(default_factory=set)
+    parked: dict[int, str] = field(default_factory=dict)
+    discarded: set[int] = field(default_factory=set)
+    letters: dict[int, Letter] = field(default_factory=dict)
+    notes: list[tuple[int, Note]] = field(default_factory=list)
+    directory: dict[tuple[str, str | None], Residence] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)  # user -> how many changes the store has seen then
+    changes: int = 0
+    homes: dict[tuple[Kind, str], Home] = field(default_factory=dict)
+    buildings: dict[str, Versioned] = field(default_factory=dict)
+    due: dict[str, datetime] = field(default_factory=dict)
+    outbox: dict[int, CallRow] = field(default_factory=dict)
+    lanes: dict[str, LaneRow] = field(default_factory=dict)
+
+    def waiting(self) -> Iterator[int]:
+        """Yield pending messages: those that wait once more first, each group in order of acceptance."""
+        yield from sorted(self.again)
+        yield from sorted(self.pending)
+
+    def message(self, number: int) -> Pending:
+        """Return a stored message."""
+        row = self.inbox[number]
+        return Pending(
+            id=number, subscription=row.subscription, topic=row.topic, body=row.body, received=_whole(row.received)
+        )
+
+    def oldest_pending(self) -> datetime | None:
+        """Return the earliest receipt among the first of those that wait."""
+        first = [min(group) for group in (self.again, self.pending) if group]
+        return min((_whole(self.inbox[number].received) for number in first), default=None)
+
+    def oldest_owed(self) -> datetime | None:
+        """Return when the oldest owed call was queued."""
+        return next((row.queued for _, row in sorted(self.outbox.items()) if row.owed), None)
+
+    def owed(self, building: str) -> list[CallRow]:
+        """Return what is owed for a building, oldest first."""
+        return [row for _, row in sorted(self.outbox.items()) if row.owed and row.call.building == building]
+
+    def queue(self, call: Call, cause: int, now: datetime) -> CallRow:
+        """Put a call at the end of its lane."""
+        self.ledger.last_call += 1
+        row = CallRow(
+            id=self.ledger.last_call, call=call, cause=cause, queued=_whole(now), progress=Progress(count=size(call))
+        )
+        self.outbox[row.id] = row
+        lane = self.lanes.setdefault(call.building, LaneRow())
+        if lane.lent_until is None and lane.due is None:
+            lane.due = _whole(now)
+        return row
+
+    def remember(self, call: Call) -> None:
+        """Keep the whole state that was last queued."""
+        lane = self.lanes.setdefault(call.building, LaneRow())
+        match form(call):
+            case Form.CREATE | Form.CHANGE:
+                lane.building_call = call
+            case Form.DEVICES:
+                lane.devices_call = call
+            case Form.EVENTS:
+                pass
+
+    def expire(self, now: datetime) -> None:
+        """Take back lanes whose lease has run out."""
+        for building, lane in self.lanes.items():
+            if lane.lent_until is not None and lane.lent_until <= now:
+                self.take_back(building, lane.lent_until)
+
+    def take_back(self, building: str, at: datetime) -> None:
+        """End a lease; the lane is due again at `at` if it still owes anything."""
+        lane = self.lanes[building]
+        lane.due = at if self.owed(building) else None
+        lane.lent_until, lane.lent = None, 0
+
+    def counted(self) -> Mapping[str, object]:
+        """Return what the ledger must say."""
+        letters: dict[str, int] = {}
+        for letter in self.letters.values():
+            letters[letter.reason] = letters.get(letter.reason, 0) + 1
+        flags: dict[str, int] = {}
+        for building in self.buildings.values():
+            for name in set(building.state.flags):
+                flags[name] = flags.get(name, 0) + 1
+        return {
+            "pending": len(self.pending) + len(self.again),
+            "parked": len(self.parked),
+            "dead": sum(letter.message is not None for letter in self.letters.values()),
+            "calls_pending": sum(row.progress.left for row in self.outbox.values() if row.owed),
+            "calls_dead": sum(letter.row is not None for letter in self.letters.values()),
+            "dead_letters": letters,
+            "flags": flags,
+            "inbox_rows": len(self.inbox),
+        }
+
+
+def _whole(at: datetime) -> datetime:
+    return from_ms(to_ms(at))

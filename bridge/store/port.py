@@ -1,0 +1,390 @@
+"""The promise every keeper gives; rooms know only this file.
+
+Rules:
+- When `accept` returns, the bytes survive a power cut. Everything else survives a kill.
+- `commit` and `settle` are transactions: all of it or nothing, ledger counts included.
+- Ids grow in the order of acceptance and are never used again.
+- Bodies are the raw bytes as they arrived; a keeper never looks into them.
+- Times are aware UTC datetimes; a keeper stores milliseconds.
+- A keeper raises `StoreUnavailable` when it cannot serve; any other exception is a bug.
+
+Theory of operation: the inbox is a log that the worker reads in order; settled messages stay for `retention`.
+The outbox holds one row per `effects.Call`, in order of queueing per building. A building with due rows is a *lane*;
+`lease` lends whole lanes, so one building never has two calls on the wire. A row of events is worked off from its
+front: `done` counts the events that are delivered or buried.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from bridge.core.effects import Call, Note
+from bridge.core.model import Building, Residence
+from bridge.core.vocabulary import DeadReason, Kind
+
+# ---- the door -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One message at the door, not yet stored."""
+
+    subscription: str
+    topic: str  # as named by the sender, e.g. "sub-1.vehicle.update"
+    body: bytes = field(repr=False)
+    received: datetime
+    message_id: str | None = None  # the sender's id; None = every copy is accepted
+    position: int = 0  # index within its array
+    dead: DeadReason | None = None  # the door itself found it unreadable
+    detail: str = ""  # why dead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What became of an arrival: a new row, or the same as an earlier one."""
+
+    id: int  # of the row, for a duplicate 0
+    duplicate: bool = False
+
+
+# ---- the worker -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """An accepted message that waits for the worker."""
+
+    id: int
+    subscription: str
+    topic: str
+    body: bytes = field(repr=False)
+    received: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versioned:
+    """A building's state and the version it was read at; version 0 = no row yet."""
+
+    state: Building
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """Where a device lives, and whose it is."""
+
+    building: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What the worker asked for; what is not there is absent from the mapping."""
+
+    residences: Mapping[str, tuple[Residence, ...]]  # user -> directory rows
+    homes: Mapping[tuple[Kind, str], Home]  # device -> where it lives
+    buildings: Mapping[str, Versioned]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A call to queue; `cause` is the inbox id (0 = a tick or the directory)."""
+
+    call: Call
+    cause: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Everything that one step of the worker or the clock changes, for one transaction."""
+
+    now: datetime
+    settled: Sequence[int] = ()
+    dead: Sequence[tuple[int, DeadReason, str]] = ()  # id, reason, detail
+    parked: Sequence[tuple[int, str]] = ()  # id, user
+    users: Mapping[int, str] = field(default_factory=dict)  # message id -> user, where known (for `forget` and the lists)
+    unparked: Sequence[str] = ()  # changed users that have been dealt with: their parked messages are pending again
+    buildings: Sequence[Versioned] = ()  # new states, each with the version it was read at
+    due: Mapping[str, datetime | None] = field(default_factory=dict)  # building -> when the clock should look at it; None = never
+    homes: Mapping[tuple[Kind, str], Home | None] = field(default_factory=dict)  # None = the device is gone
+    calls: Sequence[Outgoing] = ()
+    notes: Sequence[tuple[int, Note]] = ()  # message id (0 = none), note
+    ticked: datetime | None = None  # the clock room was alive then
+
+
+# ---- the sender -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A call that was about to go on the wire when its outcome was lost."""
+
+    payload: bytes = field(repr=False)  # exactly as it was sent
+    historical: bool  # the lane it took
+    count: int  # events in it, 1 for a whole state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """One row of the outbox, leased."""
+
+    id: int
+    call: Call  # events already done are cut off
+    queued: datetime
+    done: int = 0  # events delivered or buried before
+    attempts: int = 0
+    first_failed: datetime | None = None
+    repaired: bool = False  # building and list were sent again after a 400
+    doubt: Doubt | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """The calls owed for one building, oldest first, lent until `until`."""
+
+    building: str
+    calls: tuple[Owed, ...]
+    until: datetime
+    sheet: tuple[Call, ...] = ()  # the building and device list as last queued, to send again after a 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """A call goes on the wire next: from now on it is in doubt."""
+
+    call_id: int
+    doubt: Doubt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try and its answer, for `explain`."""
+
+    at: datetime
+    outcome: str  # "201", "timeout", "refused 400", …
+    detail: str = ""  # MOOST's answer, cut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Burial:
+    """One item at the front of a call that is taken out of the flow."""
+
+    reason: DeadReason
+    detail: str
+    answer: str = ""  # MOOST's answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What became of one call on the wire. Neither delivered nor buried = it is still owed."""
+
+    call_id: int
+    delivered: int = 0  # events (or 1) that MOOST took, from the front
+    buried: Burial | None = None  # the front item (after the delivered ones) is dead
+    bury_all: bool = False  # … and so are all items behind it
+    attempt: Attempt | None = None
+    failed: bool = False  # counts as an attempt, starts `first_failed`
+    repaired: bool = False
+    lost: bool = False  # the reply was lost: stays in doubt (with its payload) and is counted
+    dry: bool = False  # settled without a call (dry run)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Return:
+    """Give a lane back; it is due again at `at` (if it still owes anything)."""
+
+    building: str
+    at: datetime
+
+
+# ---- the numbers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """Counts kept by the transactions that they describe. Both identities hold at every moment:
+
+    accepted = settled + pending + parked + dead + discarded + erased
+    queued = delivered + calls_pending + calls_dead + replaced + calls_discarded   (events count one each)
+    """
+
+    accepted: int = 0
+    settled: int = 0
+    pending: int = 0
+    parked: int = 0
+    dead: int = 0
+    discarded: int = 0
+    erased: int = 0
+    duplicates: int = 0
+    same_id_other_bytes: int = 0
+    queued: int = 0
+    delivered: int = 0
+    calls_pending: int = 0
+    calls_dead: int = 0
+    replaced: int = 0
+    calls_discarded: int = 0
+    in_doubt: int = 0  # lost replies so far
+    last_tick: datetime | None = None  # newest `Work.ticked`
+    oldest_pending: datetime | None = None
+    oldest_owed: datetime | None = None
+    dead_letters: Mapping[str, int] = field(default_factory=dict)  # reason -> messages and calls
+    flags: Mapping[str, int] = field(default_factory=dict)  # building flag -> buildings
+    notes: Mapping[str, int] = field(default_factory=dict)  # note name -> count since the store was made
+    size_bytes: int = 0  # pages in use plus log
+    owed_bytes: int = 0  # of that, what may not be deleted yet (estimate)
+    free_disk_bytes: int | None = None
+
+
+class StoreUnavailable(Exception):  # noqa: N818 - a condition, named as the operator knows it
+    """The store cannot serve now; the sentence says why."""
+
+
+class Store(Protocol):
+    """What the rooms need of the memory."""
+
+    async def open(self) -> None:
+        """Open or create; check that the schema fits; free the leases of a former process."""
+
+    async def close(self) -> None:
+        """Finish what was begun and close."""
+
+    async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
+        """Store new messages, one receipt each, in order; returns after they are fsynced.
+
+        Same subscription, message_id, position and bytes as an earlier one: a duplicate, not stored.
+        """
+
+    async def claim(self, limit: int) -> tuple[Sequence[Pending], Sequence[str]]:
+        """Return the oldest pending messages, and users whose directory rows changed (deal with those first)."""
+
+    async def load(self, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]) -> Loaded:
+        """Read directory rows, homes, and the states of the named buildings, of those homes and of those rows."""
+
+    async def homes_of(self, user: str) -> Mapping[tuple[Kind, str], str]:
+        """Return all devices of a user, each with the building it lives in (asked only when the directory changed)."""
+
+    async def commit(self, work: Work) -> Sequence[str]:
+        """Write a step of work, or nothing of it.
+
+        Returns the buildings whose version has moved since they were read; then nothing was written.
+        """
+
+    async def due(self, now: datetime, limit: int) -> tuple[datetime, Sequence[str]]:
+        """Return the horizon, and the buildings due at it, the longest waiting first.
+
+        The horizon is the instant up to which every accepted message has been processed: `now`, or the receipt of the
+        oldest pending message. Parked and dead ones hold it not back.
+        """
+
+    async def lease(self, now: datetime, lanes: int, calls: int, hold: timedelta) -> Sequence[Lane]:
+        """Lend up to `lanes` buildings with due calls, each with up to `calls` oldest rows."""
+
+    async def settle(
+        self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]
+    ) -> None:
+        """Write what became of calls, which calls go on the wire next, and which lanes are given back."""
+
+    async def next_due(self) -> datetime | None:
+        """Return when the next lane that is not lent is due; None = nothing is owed."""
+
+    async def census(self) -> Census:
+        """Return the counts, cheap enough for every scrape."""
+
+    async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
+        """Delete a bounded number of settled rows that are past retention (or, over 60 % of max_size, the oldest).
+
+        Returns the number of rows deleted; call again until it is 0.
+        """
+
+
+# ---- the desk: what commands ask of a store, beside a running daemon or without one -------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message or call that was taken out of the flow."""
+
+    id: int
+    reason: DeadReason
+    detail: str
+    at: datetime
+    subscription: str | None
+    topic: str | None
+    building: str | None
+    user: str | None
+    body: bytes = field(repr=False)  # the raw message, or the call as JSON
+    answer: str = ""  # what MOOST said
+    message_id: int | None = None  # inbox id, for a message
+    call_id: int | None = None  # outbox id, for a call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadFilter:
+    """Which dead letters; None = any."""
+
+    ids: Sequence[int] | None = None
+    reason: DeadReason | None = None
+    subscription: str | None = None
+    building: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTrip:
+    """One queued call and what happened to it."""
+
+    id: int
+    call: Call
+    state: str  # "owed", "in doubt", "delivered", "dead", "replaced", "discarded", "dry"
+    queued: datetime
+    settled: datetime | None
+    attempts: Sequence[Attempt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageTrip:
+    """One message and everything it caused."""
+
+    id: int
+    subscription: str
+    topic: str
+    body: bytes = field(repr=False)
+    received: datetime
+    state: str  # "pending", "parked", "settled", "dead", "discarded"
+    building: str | None
+    notes: Sequence[Note]
+    calls: Sequence[CallTrip]
+    dead: DeadLetter | None = None
+
+
+class Desk(Protocol):
+    """What the commands ask; in steps of at most 100 rows a transaction."""
+
+    async def residences(self) -> Sequence[Residence]:
+        """Return the directory, by user and location."""
+
+    async def write_residences(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]] = ()) -> int:
+        """Upsert and remove directory rows; mark their users as changed. Returns how many rows differ now."""
+
+    async def building(self, building: str) -> Versioned | None:
+        """Return a building's state."""
+
+    async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
+        """Return dead letters with id > after, in order."""
+
+    async def retry(self, ids: Sequence[int], now: datetime) -> int:
+        """Put dead letters back into the flow; returns how many."""
+
+    async def discard(self, ids: Sequence[int], now: datetime) -> int:
+        """Give dead letters up for good; returns how many."""
+
+    async def trip(self, message_id: int) -> MessageTrip | None:
+        """Return the trip of one message."""
+
+    def raw(self, since: datetime | None, until: datetime | None) -> AsyncIterator[Pending]:
+        """Stream stored raw messages in order of acceptance."""
+
+    async def verify(self) -> Sequence[str]:
+        """Check integrity and the ledger against the rows; returns one sentence per problem."""

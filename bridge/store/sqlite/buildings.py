@@ -1,0 +1,173 @@
+"""States, homes and the directory, as the worker and the clock need them."""
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from bridge.core.model import Residence
+from bridge.core.vocabulary import Kind
+from bridge.store.codec import decode_state, encode_state, maybe_ms, to_json
+from bridge.store.ledger import Ledger
+from bridge.store.port import Home, Loaded, Versioned, Work
+from bridge.store.sqlite.statements import Batch, Row, gathered
+
+NO_PLACE: Final = ""
+"""The place of a user's row without location; other places are '=' and the location."""
+
+_strings: Final = msgspec.json.Decoder(list[str])
+_attributes: Final = msgspec.json.Decoder(dict[str, object])
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+_RESIDENCES: Final = """
+SELECT user, place, building, attributes FROM residence
+WHERE user IN (SELECT value FROM json_each(?)) ORDER BY user, place
+"""
+_HOMES: Final = """
+SELECT kind, device, building, user FROM home
+WHERE (kind, device) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))
+"""
+_STATES: Final = "SELECT id, version, state FROM building WHERE id IN (SELECT value FROM json_each(?))"
+
+
+def load(
+    con: sqlite3.Connection, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]
+) -> Loaded:
+    """Read what the worker asked for."""
+    residences: dict[str, tuple[Residence, ...]] = {}
+    for row in con.execute(_RESIDENCES, (to_json(list(users)),)) if users else ():
+        found = residence(row)
+        residences[found.user] = (*residences.get(found.user, ()), found)
+    homes: dict[tuple[Kind, str], Home] = {}
+    for kind, device, building, user in con.execute(_HOMES, (to_json(devices),)) if devices else ():
+        homes[Kind(kind), device] = Home(building=building, user=user)
+    named = {*buildings, *(home.building for home in homes.values())}
+    named.update(row.building for rows in residences.values() for row in rows)
+    return Loaded(residences=residences, homes=homes, buildings=states(con, named))
+
+
+def states(con: sqlite3.Connection, buildings: Iterable[str]) -> dict[str, Versioned]:
+    """Read the states of buildings; what is not there is absent."""
+    named = list(buildings)
+    if not named:
+        return {}
+    return {
+        building: Versioned(state=decode_state(state), version=version)
+        for building, version, state in con.execute(_STATES, (to_json(named),))
+    }
+
+
+def residence(row: tuple[str, str, str, str]) -> Residence:
+    """Return a row of the directory."""
+    user, place, building, attributes = row
+    location = None if place == NO_PLACE else place[1:]
+    return Residence(user=user, location=location, building=building, attributes=_attributes.decode(attributes))
+
+
+def place(location: str | None) -> str:
+    """Return the key of a location."""
+    return NO_PLACE if location is None else "=" + location
+
+
+def homes_of(con: sqlite3.Connection, user: str) -> dict[tuple[Kind, str], str]:
+    """Return all devices of a user."""
+    found = con.execute("SELECT kind, device, building FROM home WHERE user = ?", (user,))
+    return {(Kind(kind), device): building for kind, device, building in found}
+
+
+def due(con: sqlite3.Connection, horizon: int, limit: int) -> list[str]:
+    """Return buildings that are due at the horizon [ms]."""
+    found = con.execute("SELECT id FROM building WHERE due <= ? ORDER BY due, id LIMIT ?", (horizon, limit))
+    return [building for (building,) in found]
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+_VERSIONS: Final = """
+SELECT json_group_array(json_array(id, version, flags)) FROM building
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+
+class Old(msgspec.Struct, array_like=True):
+    """What a building's row said before."""
+
+    id: str
+    version: int
+    flags: str
+
+
+def old(con: sqlite3.Connection, new: Sequence[Versioned]) -> Mapping[str, Old]:
+    """Read versions and flags of the buildings that are to be written."""
+    if not new:
+        return {}
+    rows = gathered(con, _VERSIONS, (to_json([row.state.id for row in new]),))
+    return {row.id: row for row in msgspec.convert(rows, list[Old])}
+
+
+def moved(before: Mapping[str, Old], new: Sequence[Versioned]) -> list[str]:
+    """Return the buildings that have changed since they were read."""
+    return sorted(row.state.id for row in new if _version(before, row.state.id) != row.version)
+
+
+def _version(before: Mapping[str, Old], building: str) -> int:
+    return before[building].version if building in before else 0
+
+
+_WRITE: Final = Batch(
+    "INSERT INTO building (id, version, flags, state) VALUES ",
+    4,
+    " ON CONFLICT (id) DO UPDATE SET version = excluded.version, flags = excluded.flags, state = excluded.state",
+)
+_WRITE_DUE: Final = Batch(
+    "INSERT INTO building (id, version, flags, state, due) VALUES ",
+    5,
+    " ON CONFLICT (id) DO UPDATE SET version = excluded.version, flags = excluded.flags, state = excluded.state,"
+    " due = excluded.due",
+)
+_DUE: Final = Batch(
+    "WITH new (id, due) AS (VALUES ", 2, ") UPDATE building SET due = new.due FROM new WHERE building.id = new.id"
+)
+_HOME: Final = Batch(
+    "INSERT INTO home (kind, device, building, user) VALUES ",
+    4,
+    " ON CONFLICT (kind, device) DO UPDATE SET building = excluded.building, user = excluded.user",
+)
+_LEAVE: Final = "DELETE FROM home WHERE kind = ? AND device = ?"
+
+States = Sequence[tuple[str, int, str, bytes]]
+
+
+def prepared(new: Sequence[Versioned]) -> States:
+    """Encode new states, on the caller's side."""
+    return [
+        (row.state.id, row.version + 1, to_json(sorted(set(row.state.flags))), encode_state(row.state)) for row in new
+    ]
+
+
+def write(
+    con: sqlite3.Connection, ledger: Ledger, before: Mapping[str, Old], rows: States, due: Mapping[str, datetime | None]
+) -> None:
+    """Write states, and when the clock should look at buildings."""
+    for building, _, flags, _ in rows:
+        was = before[building].flags if building in before else "[]"
+        if was != flags:
+            ledger.flag(_strings.decode(was), _strings.decode(flags))
+    written = {row[0] for row in rows}
+    _WRITE.run(con, [row for row in rows if row[0] not in due])
+    _WRITE_DUE.run(con, [(*row, maybe_ms(due[row[0]])) for row in rows if row[0] in due])
+    _DUE.run(con, [(building, maybe_ms(at)) for building, at in due.items() if building not in written])
+
+
+def move_in(con: sqlite3.Connection, work: Work) -> None:
+    """Write where devices live."""
+    rows: list[Row] = []
+    for (kind, device), home in work.homes.items():
+        if home is None:
+            con.execute(_LEAVE, (kind, device))
+        else:
+            rows.append((kind, device, home.building, home.user))
+    _HOME.run(con, rows)

@@ -1,0 +1,65 @@
+"""The log is written back into the database beside the writer, not in its way.
+
+Theory of operation: a checkpoint in its own thread copies what is in the log while the writer goes on; only what the
+writer added meanwhile is left, and the log starts anew only when nothing is left. So when the log has grown long, the
+writer copies that small rest itself between two rounds.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Final
+
+INTERVAL_S: Final = 0.5
+"""Pause between two checkpoints while there is something to write back."""
+
+LONG_PAGES: Final = 4_000
+"""From this length on (16 MB) the writer finishes a checkpoint itself."""
+
+
+class Checkpoints:
+    """The thread that writes the log back."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        """Start the thread; it connects when there is something to do."""
+        self._connect = connect
+        self._dirty = threading.Event()
+        self._ending = threading.Event()
+        self._rest = threading.Event()  # the log is long, and all but its newest part is copied
+        self._thread = threading.Thread(target=self._work, name="store-checkpoint", daemon=True)
+        self._thread.start()
+
+    def written(self, con: sqlite3.Connection) -> None:
+        """Learn that the writer has committed; called in its thread, between two rounds."""
+        if self._rest.is_set():
+            self._rest.clear()
+            _write_back(con)
+        if not self._dirty.is_set():
+            self._dirty.set()
+
+    def _work(self) -> None:
+        con: sqlite3.Connection | None = None
+        while not self._ending.wait(INTERVAL_S):
+            self._dirty.wait()
+            self._dirty.clear()
+            with contextlib.suppress(sqlite3.Error):  # the writer meets the same trouble, and says so
+                con = con or self._connect()
+                if _write_back(con) >= LONG_PAGES:
+                    self._rest.set()
+        if con is not None:
+            con.close()
+
+    def close(self) -> None:
+        """End the thread; blocking, but for one checkpoint at most."""
+        self._ending.set()
+        self._dirty.set()
+        self._thread.join()
+
+
+def _write_back(con: sqlite3.Connection) -> int:
+    """Copy the log into the database as far as readers allow; return its length [pages]."""
+    with contextlib.suppress(sqlite3.Error):
+        _, pages, _ = con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return int(pages)
+    return 0

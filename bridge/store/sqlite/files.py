@@ -1,0 +1,187 @@
+"""The files of an embedded store: the database, its lock, its reserve.
+
+Rules:
+- One daemon per file: it holds an operating-system lock on `<path>-lock`, which a kill releases. Commands open beside.
+- The log is fsynced at every commit (WAL, synchronous=FULL): what is committed survives a power cut.
+- `<path>-reserve` holds back disk space for the day the disk is full: giving it up lets settling and deleting go on.
+- Deleted bytes are overwritten where that costs no extra page (secure_delete=FAST).
+"""
+
+import contextlib
+import fcntl
+import importlib.resources
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from bridge.store.port import StoreUnavailable
+from bridge.store.refusal import StoreRefused
+
+APPLICATION: Final = 0x4D4F4F53
+"""Marks the file as ours ("MOOS")."""
+
+SCHEMA: Final = 1
+"""Newest schema; older ones are brought up to date at `open`, one script per step."""
+
+BUSY_TIMEOUT_S: Final = 5.0
+"""How long to wait for another process; commands write at most 100 rows a transaction."""
+
+RESERVE_BYTES: Final = 8 * 1024 * 1024
+"""Twice what the log needs between two checkpoints."""
+
+_CACHE_KIB: Final = 16 * 1024
+
+
+def connect(path: Path, *, write: bool) -> sqlite3.Connection:
+    """Open a connection without implicit transactions; usable from any thread, one at a time."""
+    mode = "rwc" if write else "ro"
+    con = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=512,
+    )
+    try:
+        con.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        con.execute("PRAGMA temp_store = MEMORY")
+        if write:
+            con.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            con.execute("PRAGMA journal_mode = WAL")
+            con.execute("PRAGMA synchronous = FULL")
+            con.execute("PRAGMA secure_delete = FAST")
+            con.execute("PRAGMA wal_autocheckpoint = 0")
+    except sqlite3.Error:
+        con.close()
+        raise
+    return con
+
+
+def prepare(con: sqlite3.Connection) -> None:
+    """Create the schema or bring it up to date; refuse a file that is not ours or too new."""
+    con.execute("BEGIN IMMEDIATE")
+    try:
+        _migrate(con)
+    except BaseException:
+        con.execute("ROLLBACK")
+        raise
+    con.execute("COMMIT")
+
+
+def _migrate(con: sqlite3.Connection) -> None:
+    version, application = _pragma(con, "user_version"), _pragma(con, "application_id")
+    empty = con.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if application != APPLICATION and not empty:
+        raise StoreRefused("the file is a database of another program")
+    if version > SCHEMA:
+        raise StoreRefused(f"the store has schema {version}, this release knows only {SCHEMA}: it is newer")
+    for step in range(version + 1, SCHEMA + 1):
+        script = importlib.resources.files("bridge.store").joinpath("sql", f"sqlite_{step}.sql").read_text()
+        for statement in _statements(script):
+            con.execute(statement)
+    if empty:
+        con.execute("INSERT INTO bridge (one, dry, ledger) VALUES (1, NULL, '{}')")
+    if version != SCHEMA or application != APPLICATION:
+        con.execute(f"PRAGMA application_id = {APPLICATION}")
+        con.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _statements(script: str) -> list[str]:
+    lines = [line for line in script.splitlines() if not line.startswith("--")]
+    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
+
+
+def _pragma(con: sqlite3.Connection, name: str) -> int:
+    return int(con.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def mark(con: sqlite3.Connection, *, dry: bool) -> None:
+    """Check that a store belongs to this kind of run; the first daemon decides."""
+    marked = con.execute("SELECT dry FROM bridge").fetchone()[0]
+    if marked is None:
+        con.execute("UPDATE bridge SET dry = ?", (int(dry),))
+    elif bool(marked) != dry:
+        made = "a dry run" if marked else "real calls"
+        raise StoreRefused(f"the store was made for {made}: give a dry run a store of its own")
+
+
+class Lock:
+    """The daemon's hold on a store."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock, or raise StoreRefused when another process has it."""
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise StoreRefused("another bridge already serves this store") from None
+
+    def release(self) -> None:
+        """Let another process take it."""
+        os.close(self._file)
+
+
+class Reserve:
+    """Disk space held back; without it new messages are refused."""
+
+    def __init__(self, path: Path, size: int = RESERVE_BYTES) -> None:
+        """Name the file; nothing is held yet."""
+        self._path = path
+        self._size = size
+        self.held = False
+
+    def hold(self) -> bool:
+        """Take the space if there is any; tell whether it is held."""
+        if not self.held:
+            try:
+                self._fill()
+            except OSError:
+                self.release()
+            else:
+                self.held = True
+        return self.held
+
+    def _fill(self) -> None:
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(file, 0, self._size)
+        finally:
+            os.close(file)
+
+    def release(self) -> None:
+        """Give the space up."""
+        self.held = False
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def low(self) -> bool:
+        """Tell whether less than half of the space is left on the disk."""
+        return (free_bytes(self._path) or 0) < self._size // 2
+
+
+def free_bytes(path: Path) -> int | None:
+    """Return the space left for this user on the disk of a file [bytes]."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return None
+    return disk.f_bavail * disk.f_frsize
+
+
+def unavailable(error: sqlite3.Error) -> StoreUnavailable | None:
+    """Return the condition behind a database error; None = it is a bug of ours."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE):
+        return None
+    sentences = {
+        sqlite3.SQLITE_FULL: "the disk is full",
+        sqlite3.SQLITE_BUSY: "another process holds the store",
+        sqlite3.SQLITE_READONLY: "the store cannot be written",
+        sqlite3.SQLITE_CANTOPEN: "the store cannot be opened",
+        sqlite3.SQLITE_CORRUPT: "the store is damaged",
+        sqlite3.SQLITE_NOTADB: "the file is not a store",
+    }
+    return StoreUnavailable(f"{sentences.get(code, 'the disk does not do as told')} ({error})")

@@ -1,0 +1,276 @@
+"""The log of raw messages: what comes in, what waits, what is done.
+
+Theory of operation: messages are processed in order, so progress is a cursor in the ledger and settling costs nothing
+per message. Exceptions are rows: `ahead` (done beyond the cursor), `again` (waits once more), `parked`, and the dead.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bridge.core.vocabulary import DeadReason
+from bridge.store.codec import from_ms, plain, to_json, to_ms
+from bridge.store.ledger import Ledger
+from bridge.store.port import Arrival, Pending, Receipt, Work
+from bridge.store.sqlite.statements import Batch, gathered, value
+
+CLAIM_BYTES: Final = 4 * 1024 * 1024
+"""No claim holds more bodies than this, one message aside."""
+
+SCAN_ROWS: Final = 5_000
+"""How far one commit looks for the next waiting message."""
+
+Key = tuple[str, str, int, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An arrival, prepared on the caller's side so that the writer has little to do."""
+
+    subscription: str
+    topic: str
+    received: int
+    message_id: str | None
+    position: int
+    body: bytes
+    key: Key | None
+    dead: DeadReason | None
+    detail: str
+
+
+def entry(arrival: Arrival) -> Entry:
+    """Prepare an arrival."""
+    message_id = None if arrival.message_id is None else plain(arrival.message_id)
+    key = None
+    if message_id is not None:
+        digest = hashlib.blake2b(arrival.body, digest_size=16).digest()
+        key = (message_id, arrival.subscription, arrival.position, digest)
+    return Entry(
+        subscription=arrival.subscription,
+        topic=plain(arrival.topic),
+        received=to_ms(arrival.received),
+        message_id=message_id,
+        position=arrival.position,
+        body=arrival.body,
+        key=key,
+        dead=arrival.dead,
+        detail=plain(arrival.detail) if arrival.dead is not None else "",
+    )
+
+
+# ---- the door -------------------------------------------------------------------------------------------------------
+
+_INSERT: Final = Batch(
+    "INSERT INTO inbox (id, subscription, topic, received, message_id, position, body) VALUES ", 7
+)
+_INSERT_SEEN: Final = Batch("INSERT INTO seen (message_id, subscription, position, digest, message) VALUES ", 5)
+_INSERT_AHEAD: Final = Batch("INSERT INTO ahead (id) VALUES ", 1)
+_INSERT_LETTER: Final = Batch("INSERT INTO letter (id, reason, detail, at, user, message) VALUES ", 6)
+
+_SEEN: Final = """
+SELECT json_group_array(json_array(message_id, subscription, position, hex(digest)))
+FROM seen WHERE message_id IN (SELECT value FROM json_each(?))
+"""
+
+
+def accept(con: sqlite3.Connection, ledger: Ledger, entries: Sequence[Entry]) -> list[Receipt]:
+    """Store new messages, tell repeats apart."""
+    known = _known(con, entries)
+    receipts: list[Receipt] = []
+    fresh: list[Entry] = []
+    for row in entries:
+        if row.key is not None:
+            digests = known.setdefault(row.key[:3], set())
+            if row.key[3] in digests:
+                ledger.duplicates += 1
+                receipts.append(Receipt(id=0, duplicate=True))
+                continue
+            ledger.same_id_other_bytes += bool(digests)
+            digests.add(row.key[3])
+        fresh.append(row)
+        receipts.append(Receipt(id=ledger.last_message + len(fresh)))
+    _store(con, ledger, fresh)
+    return receipts
+
+
+def _known(con: sqlite3.Connection, entries: Sequence[Entry]) -> dict[tuple[str, str, int], set[bytes]]:
+    ids = {row.message_id for row in entries if row.message_id is not None}
+    known: dict[tuple[str, str, int], set[bytes]] = {}
+    if ids:
+        for message_id, subscription, position, digest in gathered(con, _SEEN, (to_json(sorted(ids)),)):
+            key = (str(message_id), str(subscription), int(str(position)))
+            known.setdefault(key, set()).add(bytes.fromhex(str(digest)))
+    return known
+
+
+def _store(con: sqlite3.Connection, ledger: Ledger, fresh: Sequence[Entry]) -> None:
+    first = ledger.last_message + 1
+    numbered = list(enumerate(fresh, first))
+    _INSERT.run(
+        con,
+        [(n, r.subscription, r.topic, r.received, r.message_id, r.position, r.body) for n, r in numbered],
+    )
+    _INSERT_SEEN.run(con, [(*r.key, n) for n, r in numbered if r.key is not None])
+    ledger.take_in(len(fresh), sum(len(row.body) for row in fresh))
+    dead = [(n, r, r.dead) for n, r in numbered if r.dead is not None]
+    if dead:
+        letters = [(ledger.bury_message(reason), reason, r.detail, r.received, None, n) for n, r, reason in dead]
+        _INSERT_LETTER.run(con, letters)
+        _INSERT_AHEAD.run(con, [(n,) for n, _, _ in dead])
+        ledger.ahead += len(dead)
+
+
+# ---- the worker -----------------------------------------------------------------------------------------------------
+
+_AGAIN: Final = """
+SELECT inbox.id, subscription, topic, received, body FROM again JOIN inbox USING (id) ORDER BY id LIMIT ?
+"""
+_LOG: Final = "SELECT id, subscription, topic, received, body FROM inbox WHERE id > ? ORDER BY id LIMIT ?"
+_LOG_AHEAD: Final = """
+SELECT id, subscription, topic, received, body FROM inbox
+WHERE id > ? AND id NOT IN (SELECT id FROM ahead) ORDER BY id LIMIT ?
+"""
+
+
+def claim(con: sqlite3.Connection, ledger: Ledger, limit: int) -> list[Pending]:
+    """Return the oldest messages that wait."""
+    found: list[Pending] = []
+    if ledger.again:
+        found += _taken(con.execute(_AGAIN, (limit,)), CLAIM_BYTES)
+    room = CLAIM_BYTES - sum(len(message.body) for message in found)
+    if len(found) < limit and (room > 0 or not found):
+        statement = _LOG_AHEAD if ledger.ahead else _LOG
+        found += _taken(con.execute(statement, (ledger.cursor, limit - len(found))), room)
+    return found
+
+
+def _taken(rows: Iterable[tuple[int, str, str, int, bytes]], room: int) -> list[Pending]:
+    """Return messages until their bodies fill the room."""
+    taken = []
+    for number, subscription, topic, received, body in rows:
+        taken.append(
+            Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body)
+        )
+        room -= len(body)
+        if room <= 0:
+            break
+    return taken
+
+
+def oldest_pending(con: sqlite3.Connection, ledger: Ledger) -> int | None:
+    """Return the earliest receipt among the first of those that wait [ms]."""
+    first = [value(con, _AGAIN_RECEIVED)] if ledger.again else []
+    first.append(value(con, _LOG_AHEAD_RECEIVED if ledger.ahead else _LOG_RECEIVED, (ledger.cursor,)))
+    return min((at for at in first if isinstance(at, int)), default=None)
+
+
+_AGAIN_RECEIVED: Final = "SELECT received FROM again JOIN inbox USING (id) ORDER BY id LIMIT 1"
+_LOG_RECEIVED: Final = "SELECT received FROM inbox WHERE id > ? ORDER BY id LIMIT 1"
+_LOG_AHEAD_RECEIVED: Final = """
+SELECT received FROM inbox WHERE id > ? AND id NOT IN (SELECT id FROM ahead) ORDER BY id LIMIT 1
+"""
+
+_INSERT_PARKED: Final = Batch("INSERT INTO parked (id, user) VALUES ", 2)
+
+
+def process(con: sqlite3.Connection, ledger: Ledger, work: Work) -> None:
+    """Take messages out of those that wait: settled, dead or parked. What does not wait is passed over."""
+    waited = _begin(con, ledger, {*work.settled, *(n for n, _, _ in work.dead), *(n for n, _ in work.parked)})
+    ledger.settle(len(waited.intersection(work.settled)))
+    dead = [row for row in work.dead if row[0] in waited]
+    if dead:
+        now = to_ms(work.now)
+        _INSERT_LETTER.run(
+            con,
+            [
+                (ledger.bury_message(reason), reason, plain(detail), now, work.users.get(number), number)
+                for number, reason, detail in dead
+            ],
+        )
+    parked = [row for row in work.parked if row[0] in waited]
+    if parked:
+        ledger.park(len(parked))
+        _INSERT_PARKED.run(con, parked)
+
+
+def _begin(con: sqlite3.Connection, ledger: Ledger, ids: Collection[int]) -> set[int]:
+    """Return which of the ids waited, and let them wait no longer."""
+    waited = set()
+    if ledger.again and ids:
+        waited = _take_again(con, ledger, ids)
+    fresh = {number for number in ids if ledger.cursor < number <= ledger.last_message} - waited
+    if fresh and ledger.ahead:
+        fresh -= {number for (number,) in _listed(con, _WHICH_AHEAD, fresh)}
+    _advance(con, ledger, fresh)
+    return waited | fresh
+
+
+_WHICH_AGAIN: Final = "SELECT json_group_array(json_array(id)) FROM again WHERE id IN (SELECT value FROM json_each(?))"
+_WHICH_AHEAD: Final = "SELECT json_group_array(json_array(id)) FROM ahead WHERE id IN (SELECT value FROM json_each(?))"
+_NO_LONGER: Final = "DELETE FROM again WHERE id IN (SELECT value FROM json_each(?))"
+
+
+def _listed(con: sqlite3.Connection, statement: str, ids: Collection[int]) -> list[tuple[int]]:
+    return [(int(str(row[0])),) for row in gathered(con, statement, (to_json(sorted(ids)),))]
+
+
+def _take_again(con: sqlite3.Connection, ledger: Ledger, ids: Collection[int]) -> set[int]:
+    waited = {number for (number,) in _listed(con, _WHICH_AGAIN, ids)}
+    if waited:
+        con.execute(_NO_LONGER, (to_json(sorted(waited)),))
+        ledger.again -= len(waited)
+        ledger.swept = min(ledger.swept, min(waited) - 1)
+    return waited
+
+
+def _advance(con: sqlite3.Connection, ledger: Ledger, fresh: Collection[int]) -> None:
+    """Move the cursor over what is done; keep what is done beyond a gap."""
+    if not ledger.ahead and fresh and max(fresh) == ledger.cursor + len(fresh):
+        ledger.cursor = max(fresh)
+        return
+    if fresh:
+        _INSERT_AHEAD.run(con, [(number,) for number in sorted(fresh)])
+        ledger.ahead += len(fresh)
+    if ledger.ahead:
+        ledger.cursor = _first_gap(con, ledger)
+        ledger.ahead -= con.execute("DELETE FROM ahead WHERE id <= ?", (ledger.cursor,)).rowcount
+
+
+_NEXT_WAITING: Final = """
+SELECT min(id), (SELECT max(id) FROM (SELECT id FROM inbox WHERE id > ?1 ORDER BY id LIMIT ?2))
+FROM (SELECT id FROM inbox WHERE id > ?1 ORDER BY id LIMIT ?2) WHERE id NOT IN (SELECT id FROM ahead)
+"""
+
+
+def _first_gap(con: sqlite3.Connection, ledger: Ledger) -> int:
+    """Return the id before the next message that waits, as far as one look goes."""
+    waiting, last = con.execute(_NEXT_WAITING, (ledger.cursor, SCAN_ROWS)).fetchone()
+    if waiting is not None:
+        return int(waiting) - 1
+    return ledger.cursor if last is None else int(last)
+
+
+# ---- parked ---------------------------------------------------------------------------------------------------------
+
+_FREE: Final = "INSERT INTO again (id) SELECT id FROM parked WHERE user IN (SELECT value FROM json_each(?))"
+_UNPARK: Final = "DELETE FROM parked WHERE user IN (SELECT value FROM json_each(?))"
+_DEALT_WITH: Final = """
+DELETE FROM changed WHERE EXISTS (
+    SELECT 1 FROM json_each(?) AS dealt
+    WHERE dealt.value ->> 0 = changed.user AND changed.change <= coalesce(dealt.value ->> 1, changed.change)
+)
+"""
+
+
+def unpark(con: sqlite3.Connection, ledger: Ledger, shown: dict[str, int], users: Sequence[str]) -> None:
+    """Let the messages of users wait once more; forget the changes that the worker was shown, not newer ones."""
+    if not users:
+        return
+    named = to_json(users)
+    freed = con.execute(_FREE, (named,)).rowcount
+    con.execute(_UNPARK, (named,))
+    con.execute(_DEALT_WITH, (to_json([(user, shown.get(user)) for user in users]),))
+    ledger.unpark(freed)
+    ledger.again += freed

@@ -1,0 +1,312 @@
+"""The calls owed to MOOST: lent lane by lane, settled.
+
+Theory of operation: `lane` says whose turn it is, so that finding work needs no look at the calls. A lane that is lent
+has no `due`; giving it back, or the end of its lease, makes it due again if it still owes anything. Being due later
+than the others puts it behind them.
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from bridge.core.effects import Call
+from bridge.store.calls import CallState, Progress, Step, advance, item, rest, sheet
+from bridge.store.codec import (
+    decode_call,
+    encode_call,
+    from_ms,
+    maybe_from_ms,
+    maybe_ms,
+    plain,
+    to_json,
+    to_ms,
+)
+from bridge.store.ledger import Ledger
+from bridge.store.port import Begin, Doubt, Lane, Owed, Return, Settlement
+from bridge.store.sqlite.statements import Batch, cut, gathered
+
+# ---- lending --------------------------------------------------------------------------------------------------------
+
+_OWES: Final = "EXISTS (SELECT 1 FROM outbox WHERE outbox.building = lane.building AND state = 'owed')"
+_EXPIRE: Final = f"""
+UPDATE lane SET due = CASE WHEN {_OWES} THEN lent_until END, lent_until = NULL, lent = NULL WHERE lent_until <= ?
+"""  # noqa: S608 - a part of the statement, no value
+_LATE: Final = """
+SELECT json_group_array(json_array(building))
+FROM (SELECT building FROM lane WHERE due <= ? ORDER BY due, building LIMIT ?)
+"""
+_CALLS: Final = """
+SELECT json_group_array(json_array(
+    id, building, form, queued, done, attempts, first_failed, repaired, doubt IS NOT NULL, length(call)
+)), group_concat(call, '')
+FROM (
+    SELECT outbox.* FROM json_each(?1) AS asked
+    CROSS JOIN outbox ON outbox.id IN (
+        SELECT id FROM outbox WHERE building = asked.value AND state = 'owed' ORDER BY id LIMIT ?2
+    )
+)
+"""
+_DOUBTS: Final = """
+SELECT id, doubt, historical, doubt_count FROM outbox WHERE id IN (SELECT value FROM json_each(?))
+"""
+_SHEETS: Final = """
+SELECT json_group_array(json_array(building, form, length(call), length(devices))),
+    group_concat(coalesce(call, '') || coalesce(devices, ''), '')
+FROM sheet WHERE building IN (SELECT value FROM json_each(?))
+"""
+_LEND: Final = Batch(
+    "WITH new (building, lent_until, lent) AS (VALUES ",
+    3,
+    ") UPDATE lane SET due = NULL, lent_until = new.lent_until, lent = new.lent"
+    " FROM new WHERE lane.building = new.building",
+)
+
+
+class _Row(msgspec.Struct, array_like=True):
+    """One owed row, without its call."""
+
+    id: int
+    building: str
+    form: int
+    queued: int
+    done: int
+    attempts: int
+    first_failed: int | None
+    repaired: int
+    in_doubt: int
+    length: int
+
+
+def lease(con: sqlite3.Connection, now: datetime, lanes: int, calls: int, hold: timedelta) -> list[Lane]:
+    """Lend the lanes that have waited longest."""
+    ms, until = to_ms(now), to_ms(now + hold)
+    con.execute(_EXPIRE, (ms,))
+    late = [str(row[0]) for row in gathered(con, _LATE, (ms, lanes))]
+    if not late:
+        return []
+    owed = _owed(con, late, calls)
+    sheets = _sheets(con, late)
+    _LEND.run(con, [(building, until, owed[building][-1].id) for building in late if building in owed])
+    return [
+        Lane(building=building, calls=tuple(owed[building]), until=from_ms(until), sheet=sheets.get(building, ()))
+        for building in late
+        if building in owed
+    ]
+
+
+def _owed(con: sqlite3.Connection, buildings: Sequence[str], calls: int) -> dict[str, list[Owed]]:
+    meta, text = con.execute(_CALLS, (to_json(buildings), calls)).fetchone()
+    rows = msgspec.json.decode(meta, type=list[_Row])
+    data = cut(b"" if text is None else text.encode(), (row.length for row in rows))
+    doubts = _doubts(con, [row.id for row in rows if row.in_doubt])
+    found: dict[str, list[Owed]] = {}
+    for row, call in sorted(zip(rows, data, strict=True), key=lambda pair: pair[0].id):
+        found.setdefault(row.building, []).append(
+            Owed(
+                id=row.id,
+                call=rest(decode_call(row.form, call), row.done),
+                queued=from_ms(row.queued),
+                done=row.done,
+                attempts=row.attempts,
+                first_failed=maybe_from_ms(row.first_failed),
+                repaired=bool(row.repaired),
+                doubt=doubts.get(row.id),
+            )
+        )
+    return found
+
+
+def _doubts(con: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Doubt]:
+    if not ids:
+        return {}
+    return {
+        number: Doubt(payload=payload, historical=bool(historical), count=count)
+        for number, payload, historical, count in con.execute(_DOUBTS, (to_json(ids),))
+    }
+
+
+def _sheets(con: sqlite3.Connection, buildings: Sequence[str]) -> dict[str, tuple[Call, ...]]:
+    meta, text = con.execute(_SHEETS, (to_json(buildings),)).fetchone()
+    rows = msgspec.json.decode(meta, type=list[tuple[str, int | None, int | None, int | None]])
+    lengths = [length or 0 for row in rows for length in row[2:]]
+    data = cut(b"" if text is None else text.encode(), lengths)
+    found = {}
+    for (building, kind, _, devices), call, listed in zip(rows, data[::2], data[1::2], strict=True):
+        first = None if kind is None else decode_call(kind, call)
+        second = None if devices is None else decode_call(3, listed)
+        found[building] = tuple(sheet(first, second))
+    return found
+
+
+_NEXT_DUE: Final = "SELECT min(at) FROM (SELECT min(due) AS at FROM lane UNION ALL SELECT min(lent_until) FROM lane)"
+
+
+def next_due(con: sqlite3.Connection) -> datetime | None:
+    """Return when `lease` could next lend something."""
+    return maybe_from_ms(con.execute(_NEXT_DUE).fetchone()[0])
+
+
+def free(con: sqlite3.Connection, ledger: Ledger) -> None:
+    """End all leases of a former process; what it had on the wire has lost its reply."""
+    lost = con.execute(
+        "UPDATE outbox SET lost = 1 WHERE lost = 0 AND doubt IS NOT NULL AND state = 'owed'"
+        " AND building IN (SELECT building FROM lane WHERE lent_until IS NOT NULL)"
+    ).rowcount
+    ledger.in_doubt += lost
+    con.execute(
+        f"UPDATE lane SET due = CASE WHEN {_OWES} THEN 0 END, lent_until = NULL, lent = NULL"  # noqa: S608 - a part
+        " WHERE lent_until IS NOT NULL"
+    )
+
+
+# ---- settling -------------------------------------------------------------------------------------------------------
+
+_SETTLED: Final = """
+SELECT json_group_array(json_array(
+    id, building, form, cause, count, done, buried, attempts, first_failed, repaired, doubt IS NOT NULL, lost
+))
+FROM outbox WHERE state = 'owed' AND id IN (SELECT value FROM json_each(?))
+"""
+_WRITE: Final = Batch(
+    "WITH new (id, state, settled, done, buried, attempts, first_failed, repaired, lost, in_doubt, tried, outcome,"
+    " answer) AS (VALUES ",
+    13,
+    ") UPDATE outbox SET state = new.state, settled = new.settled, done = new.done, buried = new.buried,"
+    " attempts = new.attempts, first_failed = new.first_failed, repaired = new.repaired, lost = new.lost,"
+    " doubt = CASE WHEN new.in_doubt THEN doubt END,"
+    " tried = new.tried, outcome = new.outcome, answer = new.answer FROM new WHERE outbox.id = new.id",
+)
+_BEGIN: Final = Batch(
+    "WITH new (id, doubt, historical, count) AS (VALUES ",
+    4,
+    ") UPDATE outbox SET doubt = new.doubt, historical = new.historical, doubt_count = new.count, lost = 0"
+    " FROM new WHERE outbox.id = new.id AND state = 'owed'",
+)
+_ATTEMPT: Final = Batch("INSERT INTO attempt (call, at, outcome, detail) VALUES ", 4)
+_LETTER: Final = Batch(
+    "INSERT INTO letter (id, reason, detail, answer, at, user, call, cause, form, building, item) VALUES ", 11
+)
+_RETURN: Final = Batch(
+    "WITH new (building, at) AS (VALUES ",
+    2,
+    f") UPDATE lane SET due = CASE WHEN {_OWES} THEN new.at END, lent_until = NULL, lent = NULL"  # noqa: S608 - a part
+    " FROM new WHERE lane.building = new.building AND lent_until IS NOT NULL",
+)
+
+
+class _Live(msgspec.Struct, array_like=True):
+    """One owed row, as far as settling needs it."""
+
+    id: int
+    building: str
+    form: int
+    cause: int
+    count: int
+    done: int
+    buried: int
+    attempts: int
+    first_failed: int | None
+    repaired: int
+    in_doubt: int
+    lost: int
+
+    def progress(self) -> Progress:
+        return Progress(
+            count=self.count,
+            done=self.done,
+            buried=self.buried,
+            attempts=self.attempts,
+            first_failed=maybe_from_ms(self.first_failed),
+            repaired=bool(self.repaired),
+            in_doubt=bool(self.in_doubt),
+            lost=bool(self.lost),
+        )
+
+
+def settle(con: sqlite3.Connection, ledger: Ledger, now: datetime, settlements: Sequence[Settlement]) -> None:
+    """Write what became of calls."""
+    if not settlements:
+        return
+    asked = sorted({said.call_id for said in settlements})
+    rows = {row.id: row for row in msgspec.convert(gathered(con, _SETTLED, (to_json(asked),)), list[_Live])}
+    progress = {number: row.progress() for number, row in rows.items()}
+    last: dict[int, Settlement] = {}
+    attempts: list[tuple[object, ...]] = []
+    buried: list[tuple[_Live, Step]] = []
+    for said in settlements:
+        if said.call_id not in rows or progress[said.call_id].state is not CallState.OWED:
+            continue
+        step = advance(progress[said.call_id], said, now)
+        progress[said.call_id], last[said.call_id] = step.after, said
+        ledger.deliver(step.delivered)
+        ledger.in_doubt += step.newly_lost
+        if step.burial is not None:
+            buried.append((rows[said.call_id], step))
+        if said.attempt is not None and step.after.left:
+            tried = said.attempt
+            attempts.append((said.call_id, to_ms(tried.at), plain(tried.outcome), plain(tried.detail)))
+    _WRITE.run(con, [_written(number, progress[number], said, now) for number, said in last.items()])
+    ledger.outbox_settled += sum(progress[number].state is not CallState.OWED for number in last)
+    _ATTEMPT.run(con, attempts)
+    if buried:
+        _bury(con, ledger, now, buried)
+
+
+def _written(number: int, row: Progress, said: Settlement, now: datetime) -> tuple[object, ...]:
+    ended = row.state is not CallState.OWED
+    tried = said.attempt if ended else None
+    return (
+        number,
+        row.state,
+        to_ms(now) if ended else None,
+        row.done,
+        row.buried,
+        row.attempts,
+        maybe_ms(row.first_failed),
+        row.repaired,
+        row.lost,
+        row.in_doubt,
+        None if tried is None else to_ms(tried.at),
+        None if tried is None else plain(tried.outcome),
+        None if tried is None else plain(tried.detail),
+    )
+
+
+def _bury(con: sqlite3.Connection, ledger: Ledger, now: datetime, buried: Sequence[tuple[_Live, Step]]) -> None:
+    """Write one letter per dead item."""
+    calls = _contents(con, {row.id for row, _ in buried})
+    letters: list[tuple[object, ...]] = []
+    for row, step in buried:
+        burial = step.burial
+        if burial is None:
+            continue
+        call = decode_call(row.form, calls[row.id])
+        numbers = ledger.bury_calls(burial.reason, len(step.buried))
+        letters += [
+            (
+                *(number, burial.reason, plain(burial.detail), plain(burial.answer), to_ms(now), None),
+                *(row.id, row.cause, row.form, row.building, encode_call(item(call, place))),
+            )
+            for number, place in zip(numbers, step.buried, strict=True)
+        ]
+    _LETTER.run(con, letters)
+
+
+def _contents(con: sqlite3.Connection, ids: set[int]) -> Mapping[int, bytes]:
+    statement = "SELECT id, call FROM outbox WHERE id IN (SELECT value FROM json_each(?))"
+    return dict(con.execute(statement, (to_json(sorted(ids)),)).fetchall())
+
+
+def begin(con: sqlite3.Connection, begun: Sequence[Begin]) -> None:
+    """Mark the calls that go on the wire next."""
+    _BEGIN.run(
+        con, [(next_.call_id, next_.doubt.payload, next_.doubt.historical, next_.doubt.count) for next_ in begun]
+    )
+
+
+def give_back(con: sqlite3.Connection, returned: Sequence[Return]) -> None:
+    """End leases."""
+    _RETURN.run(con, [(back.building, to_ms(back.at)) for back in returned])

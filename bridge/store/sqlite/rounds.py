@@ -1,0 +1,333 @@
+"""The only writing connection and the thread that owns it.
+
+Rules:
+- One round is one transaction and one fsync: all waiting accepts, then settlements, then everything else.
+- A round that fails is rolled back and its parts run one by one: a part that fails takes no other along.
+- Whatever happens in the thread becomes the answer of a part; the thread ends only when it is told to.
+- A transaction ends after `SLICE_S`; what has not begun by then stands first in the next round.
+
+Theory of operation: the event loop collects parts while a round is under way and starts the next one when its results
+arrive; the thread itself never waits for the interpreter's lock to look for more work.
+
+Measured on one core, 3,000 accepts/s beside a loop that is always busy: rounds started by the loop leave 89 % of the
+core to the loop, a thread that takes from a queue 73 % (it makes 2.3 times as many rounds), statements on the loop
+itself with only the commit in the thread 90 %, at the price of the disk blocking the loop. A switch interval of
+0.5 ms instead of 5 ms halves the wait when the loop computes in slices of 4 ms (p50 28 to 17 ms, p99 90 to 40 ms)
+for 1 % of the core.
+"""
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from bridge.store.ledger import Ledger
+from bridge.store.port import Receipt, StoreUnavailable
+from bridge.store.sqlite.checkpoint import Checkpoints
+from bridge.store.sqlite.files import Reserve, unavailable
+from bridge.store.sqlite.inbox import Entry, accept
+
+SLICE_S: Final = 0.015
+"""After this long no further part begins; with the longest part a transaction stays under 20 ms."""
+
+ACCEPT_ROWS: Final = 1_000
+"""Most messages of one round; more wait for the next."""
+
+RESERVE_LOOK_S: Final = 1.0
+
+T = TypeVar("T")
+Write = Callable[[sqlite3.Connection, Ledger], T]
+
+
+class Turn(IntEnum):
+    """In which order the parts of a round run."""
+
+    ACCEPT = 0
+    SETTLE = 1
+    COMMIT = 2
+    LEASE = 3
+    DESK = 4
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One caller's share of a round."""
+
+    turn: Turn
+    future: asyncio.Future[Any]
+    run: Write[Any] | None = None  # None = accept these entries
+    entries: Sequence[Entry] = ()
+    result: Any = None
+    error: BaseException | None = None
+    done: bool = False
+
+    def fail(self, error: BaseException) -> None:
+        """Make an error the answer."""
+        self.error, self.done = error, True
+
+    def answer(self) -> None:
+        """Hand the result to the caller, who may have gone."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    accepts: deque[Part] = field(default_factory=deque)
+    others: list[Part] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.accepts or self.others)
+
+    def take(self) -> list[Part]:
+        """Return the parts of the next round."""
+        parts, rows = [], 0
+        while self.accepts and rows < ACCEPT_ROWS:
+            part = self.accepts.popleft()
+            if not part.future.done():
+                parts.append(part)
+                rows += len(part.entries)
+        others = sorted((part for part in self.others if not part.future.done()), key=lambda part: part.turn)
+        self.others = []
+        return parts + others
+
+
+class Rounds:
+    """Collects parts on the event loop, runs them in the thread."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], reserve: Reserve, checkpoints: Checkpoints) -> None:
+        """Start the thread; call on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._waiting = _Waiting()
+        self._under_way = False
+        self._scheduled = False
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._writer = Writer(connect, reserve, checkpoints)
+        self._orders: queue.SimpleQueue[list[Part] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
+        self._thread.start()
+
+    async def accept(self, entries: Sequence[Entry]) -> list[Receipt]:
+        """Store new messages in the next round."""
+        part = Part(turn=Turn.ACCEPT, future=self._loop.create_future(), entries=entries)
+        self._waiting.accepts.append(part)
+        receipts: list[Receipt] = await self._wait(part)
+        return receipts
+
+    async def write(self, turn: Turn, run: Write[T]) -> T:
+        """Run a function of the connection and the ledger in the next round."""
+        part = Part(turn=turn, future=self._loop.create_future(), run=run)
+        self._waiting.others.append(part)
+        result: T = await self._wait(part)
+        return result
+
+    def _wait(self, part: Part) -> asyncio.Future[Any]:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        if not self._under_way and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._start)
+        self._idle.clear()
+        return part.future
+
+    def _start(self) -> None:
+        self._scheduled = False
+        parts = self._waiting.take()
+        if parts:
+            self._under_way = True
+            self._orders.put(parts)
+        elif not self._waiting:
+            self._idle.set()
+
+    def _finish(self, parts: list[Part]) -> None:
+        self._under_way = False
+        left = [part for part in parts if not part.done]
+        self._waiting.accepts.extendleft(part for part in reversed(left) if part.turn is Turn.ACCEPT)
+        self._waiting.others[:0] = [part for part in left if part.turn is not Turn.ACCEPT]
+        for part in parts:
+            if part.done:
+                part.answer()
+        self._start()
+
+    def _work(self) -> None:
+        while (parts := self._orders.get()) is not None:
+            self._writer.run(parts)
+            try:
+                self._loop.call_soon_threadsafe(self._finish, parts)
+            except RuntimeError:  # the loop has gone: nobody waits any more
+                break
+        self._writer.close()
+
+    async def close(self) -> None:
+        """Finish what was begun, then end the thread."""
+        self._closed = True
+        await self._idle.wait()
+        self._orders.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(Ledger)
+
+
+class Writer:
+    """What the thread does; blocking, one round at a time."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], reserve: Reserve, checkpoints: Checkpoints) -> None:
+        """Connect at the first round."""
+        self._connect = connect
+        self._reserve = reserve
+        self._checkpoints = checkpoints
+        self._con: sqlite3.Connection | None = None
+        self._full = False  # new messages are refused until the reserve is held again
+        self._looked = 0.0
+
+    def run(self, parts: list[Part]) -> None:
+        """Run a round; afterwards every part is done, or has not begun."""
+        self._look_at_reserve()
+        started = [part for part in parts if not self._refused(part)]
+        if not started:
+            return
+        try:
+            self._transaction(started)
+        except Exception as error:  # noqa: BLE001 - it becomes the answer of a part
+            self._recover(error)
+            if len(started) > 1 and _of_one_part(error):
+                self._one_by_one(started)
+            else:
+                for part in started:
+                    part.fail(_answer(error))
+        if self._con is not None:
+            self._checkpoints.written(self._con)
+
+    def _one_by_one(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            if self._refused(part):
+                continue
+            try:
+                self._transaction([part])
+            except Exception as error:  # noqa: BLE001 - it becomes the answer of this part
+                self._recover(error)
+                part.fail(_answer(error))
+
+    def _transaction(self, parts: Sequence[Part]) -> None:
+        con = self._connected()
+        until = time.monotonic() + SLICE_S
+        con.execute("BEGIN IMMEDIATE")
+        text = con.execute("SELECT ledger FROM bridge").fetchone()[0]
+        ledger = _decoder.decode(text)
+        begun = self._accept(con, ledger, [part for part in parts if part.run is None])
+        for part in parts:
+            if part.run is None:
+                continue
+            if begun and time.monotonic() >= until:
+                break
+            part.result = part.run(con, ledger)
+            begun.append(part)
+        written = _encoder.encode(ledger).decode()
+        if written != text:
+            con.execute("UPDATE bridge SET ledger = ?", (written,))
+        con.execute("COMMIT")
+        for part in begun:
+            part.error, part.done = None, True
+
+    def _accept(self, con: sqlite3.Connection, ledger: Ledger, parts: Sequence[Part]) -> list[Part]:
+        """Store the messages of all callers at once."""
+        if parts:
+            receipts = iter(accept(con, ledger, [row for part in parts for row in part.entries]))
+            for part in parts:
+                part.result = [next(receipts) for _ in part.entries]
+        return list(parts)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._con is None:
+            self._con = self._connect()
+        return self._con
+
+    def _recover(self, error: BaseException) -> None:
+        """Roll back; after trouble with the file take a fresh connection next time."""
+        con = self._con
+        if con is None:
+            return
+        with contextlib.suppress(sqlite3.Error):
+            if con.in_transaction:
+                con.execute("ROLLBACK")
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+        full = code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._reserve.low())
+        if full and self._reserve.held:
+            self._give_up_reserve(con)
+        elif code in _BROKEN:
+            with contextlib.suppress(sqlite3.Error):
+                con.close()
+            self._con = None
+
+    # ---- a full disk ----
+
+    def _give_up_reserve(self, con: sqlite3.Connection) -> None:
+        """Make room for settling and deleting: release the reserve, empty the log."""
+        self._full = True
+        self._looked = time.monotonic()
+        self._reserve.release()
+        with contextlib.suppress(sqlite3.Error):
+            con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _look_at_reserve(self) -> None:
+        """Take the reserve back as soon as the disk allows it."""
+        if self._full and time.monotonic() - self._looked >= RESERVE_LOOK_S:
+            self._looked = time.monotonic()
+            self._full = not self._reserve.hold()
+
+    def _refused(self, part: Part) -> bool:
+        """Turn away what makes the store grow while the disk is full."""
+        if self._full and (part.turn is Turn.ACCEPT or (part.turn is Turn.COMMIT and self._reserve.low())):
+            part.fail(StoreUnavailable("the disk is full"))
+            return True
+        return False
+
+    def close(self) -> None:
+        """Close the connection; the last one of a file writes its log back."""
+        if self._con is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._con.close()
+            self._con = None
+
+
+_BROKEN: Final = frozenset({
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+})
+
+
+def _of_one_part(error: BaseException) -> bool:
+    """Tell whether an error may be one part's fault: a bug, or too little room for all of them."""
+    if not isinstance(error, sqlite3.Error) or unavailable(error) is None:
+        return True
+    return (error.sqlite_errorcode & 0xFF) == sqlite3.SQLITE_FULL
+
+
+def _answer(error: BaseException) -> BaseException:
+    """Return what the caller is told: a condition as StoreUnavailable, a bug as itself."""
+    if isinstance(error, sqlite3.Error):
+        condition = unavailable(error)
+        if condition is not None:
+            condition.__cause__ = error
+            return condition
+    return error

@@ -1,0 +1,60 @@
+"""One step of the worker or the clock, written as a whole."""
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+from bridge.store.codec import plain, to_json, to_ms
+from bridge.store.ledger import Ledger
+from bridge.store.port import Work
+from bridge.store.sqlite import buildings, inbox, queueing
+from bridge.store.sqlite.statements import Batch
+
+_NOTE: Final = Batch("INSERT INTO note (message, name, detail) VALUES ", 3)
+_OWNER: Final = "INSERT INTO owner (last, users) VALUES (?, ?) ON CONFLICT (last) DO UPDATE SET users = json_patch(users, excluded.users)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A step of work, encoded on the caller's side."""
+
+    work: Work
+    states: buildings.States
+    calls: list[queueing.Planned]
+    shown: dict[str, int]  # changed users as the worker was last shown them
+
+
+def prepare(work: Work, shown: dict[str, int]) -> Prepared:
+    """Encode a step of work."""
+    return Prepared(
+        work=work, states=buildings.prepared(work.buildings), calls=queueing.planned(work.calls), shown=shown
+    )
+
+
+def commit(con: sqlite3.Connection, ledger: Ledger, step: Prepared) -> list[str]:
+    """Write a step, or nothing: return the buildings that have moved."""
+    work = step.work
+    before = buildings.old(con, work.buildings)
+    moved = buildings.moved(before, work.buildings)
+    if moved:
+        return moved
+    inbox.unpark(con, ledger, step.shown, work.unparked)
+    inbox.process(con, ledger, work)
+    buildings.write(con, ledger, before, step.states, work.due)
+    buildings.move_in(con, work)
+    queueing.queue(con, ledger, step.calls, work.now)
+    _notes(con, ledger, work)
+    if work.ticked is not None:
+        ledger.tick(to_ms(work.ticked))
+    return []
+
+
+def _notes(con: sqlite3.Connection, ledger: Ledger, work: Work) -> None:
+    for _, note in work.notes:
+        ledger.note(note.name)
+    _NOTE.run(
+        con,
+        [(number, plain(note.name), plain(note.detail)) for number, note in work.notes if number and note.detail],
+    )
+    if work.users:
+        con.execute(_OWNER, (max(work.users), to_json(work.users)))

@@ -1,0 +1,331 @@
+"""From the inbox to state and outbox: what was accepted is decoded, reduced and written in one transaction.
+
+Rules:
+- Messages are processed in order of acceptance; a crash half-way leaves nothing behind (one transaction a batch).
+- A batch that raises is taken item by item; the item that raises again is a dead letter `fault` (R12).
+- A building that somebody else changed meanwhile makes the batch start over from what is stored now.
+- The event loop is never held for more than a slice of a few milliseconds.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Final, assert_never
+
+from bridge import errors, logs
+from bridge.core.effects import Bury, ChangeBuilding, CreateBuilding, Effect, Note, Park, PutDevices, SendEvents
+from bridge.core.identity import building_id
+from bridge.core.messages import Inbound, Message, Moved, Readdressed, Report, Tombstone, Unreadable
+from bridge.core.model import Building, Residence, key
+from bridge.core.reduce import reduce
+from bridge.core.routing import device_of, place, residence
+from bridge.core.rules import Rules, Unknown
+from bridge.core.slots import LOOK_AGAIN, due
+from bridge.core.vocabulary import Action, DeadReason, Kind
+from bridge.metrics import Metrics
+from bridge.source.decode import decode
+from bridge.source.topics import Topic, parse
+from bridge.store.port import Home, Loaded, Outgoing, Pending, Store, StoreUnavailable, Versioned, Work
+
+BATCH: Final = 128  # messages a transaction; the store bounds its time besides
+SLICE_S: Final = 0.002  # longest computing without letting the door breathe
+IDLE_S: Final = 0.5  # how often to look for messages that another process put back
+WAIT_S: Final = 1.0  # pause while the store cannot serve
+MOST_CONFLICTS: Final = 20
+
+_Decoded = Inbound | Tombstone | Unreadable
+
+_log = logs.logger("worker")
+
+
+class Worker:
+    """The room between inbox and outbox."""
+
+    def __init__(
+        self, store: Store, rules: Rules, metrics: Metrics, *, queued: Callable[[], None], now: Callable[[], datetime]
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._metrics = metrics
+        self._queued = queued  # tells the sender that there is something to deliver
+        self._now = now
+        self.wake = asyncio.Event()  # set by whoever accepted something
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until told to stop; a store that cannot serve is waited for."""
+        while not stop.is_set():
+            try:
+                busy = await self.step()
+            except StoreUnavailable as why:
+                _log.warning("store_unavailable", reason=str(why))
+                await _pause(stop, WAIT_S)
+                continue
+            if not busy:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE_S):
+                        await self.wake.wait()
+                self.wake.clear()
+
+    async def step(self) -> bool:
+        """Process one batch; return whether there was anything to do."""
+        rows, changed = await self._store.claim(BATCH)
+        if changed:
+            for user in changed:
+                await self._readdress(user)
+            return True
+        if not rows:
+            return False
+        try:
+            await self._process(rows)
+        except StoreUnavailable:
+            raise
+        except Exception as fault:  # noqa: BLE001 - one bad item must not hold up the rest (R12)
+            _log.warning("batch_failed", error=type(fault).__name__, messages=len(rows))
+            await self._one_by_one(rows)
+        return True
+
+    async def _one_by_one(self, rows: Sequence[Pending]) -> None:
+        """Process a failed batch message by message; the culprit is buried with the place of its fault."""
+        for row in rows:
+            try:
+                await self._process([row])
+            except StoreUnavailable:
+                raise
+            except Exception as fault:  # noqa: BLE001 - isolates the item; it becomes a dead letter
+                detail = errors.place_of(fault)
+                _log.error("message_faulted", message=row.id, fault=detail)
+                await self._store.commit(Work(now=self._now(), dead=[(row.id, DeadReason.FAULT, detail)]))
+
+    async def _process(self, rows: Sequence[Pending]) -> None:
+        """Decode, load, reduce and commit; start over where a building has moved meanwhile."""
+        decoded = [(row, await self._decode(row, breath)) for breath in [_Breath()] for row in rows]
+        for _ in range(MOST_CONFLICTS):
+            step = Step(await self._load(message for _, message in decoded), self._rules, self._now())
+            breath = _Breath()
+            for row, message in decoded:
+                step.take(row, message)
+                await breath.take()
+            if not await self._store.commit(step.work()):
+                self._count(step)
+                return
+        msg = "a building changed under the worker again and again"
+        raise RuntimeError(msg)
+
+    async def _decode(self, row: Pending, breath: "_Breath") -> _Decoded:
+        """Return what a stored message says."""
+        await breath.take()
+        topic = parse(row.topic)
+        if not isinstance(topic, Topic):
+            return Unreadable(number=row.id, detail=f"the topic {row.topic!r} is not known")
+        return decode(topic, row.body, number=row.id, received=row.received, rules=self._rules)
+
+    async def _load(self, messages: Iterable[_Decoded]) -> Loaded:
+        """Read everything a batch needs in one go."""
+        inbound = [message for message in messages if not isinstance(message, Tombstone | Unreadable)]
+        users = {message.user for message in inbound if message.user is not None}
+        buildings = {building_id(user) for user in users} if self._rules.unknown is Unknown.CREATE else set()
+        return await self._store.load(sorted(users), sorted({device_of(message) for message in inbound}), sorted(buildings))
+
+    def _count(self, step: "Step") -> None:
+        """Count a committed step, and wake the sender where it queued something."""
+        self._metrics.messages_settled.inc(len(step.settled))
+        if step.dead:
+            self._metrics.messages_dead.inc(len(step.dead))
+        late = sum(note.name == "late_sample" for _, note in step.notes)
+        if late:
+            self._metrics.late_samples.inc(late)
+        if step.calls:
+            self._queued()
+
+    async def _readdress(self, user: str) -> None:
+        """Bring the buildings of a user in line with its changed directory rows, then free its parked messages."""
+        homes = await self._store.homes_of(user)
+        for _ in range(MOST_CONFLICTS):
+            loaded = await self._store.load([user], sorted(homes), [])
+            step = Step(loaded, self._rules, self._now())
+            step.readdress(user, homes)
+            if not await self._store.commit(step.work(unparked=[user])):
+                self._count(step)
+                return
+
+
+class _Breath:
+    """Lets the event loop run once a slice of computing has passed."""
+
+    __slots__ = ("_since",)
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    async def take(self) -> None:
+        """Give way if the slice is used up."""
+        if time.perf_counter() - self._since > SLICE_S:
+            await asyncio.sleep(0)
+            self._since = time.perf_counter()
+
+
+class Step:
+    """One batch on its way through the core: what was loaded, and what becomes of it."""
+
+    def __init__(self, loaded: Loaded, rules: Rules, now: datetime) -> None:
+        self._loaded = loaded
+        self._rules = rules
+        self._now = now
+        self._states: dict[str, Building] = {}
+        self._homes: dict[tuple[Kind, str], Home | None] = {}
+        self._due: dict[str, datetime | None] = {}
+        self._users: dict[int, str] = {}
+        self.settled: list[int] = []
+        self.dead: list[tuple[int, DeadReason, str]] = []
+        self.parked: list[tuple[int, str]] = []
+        self.calls: list[Outgoing] = []
+        self.notes: list[tuple[int, Note]] = []
+
+    def work(self, unparked: Sequence[str] = ()) -> Work:
+        """Return everything that the step changes."""
+        states = [
+            Versioned(state=state, version=self._version(name))
+            for name, state in self._states.items()
+            if state is not self._stored(name)
+        ]
+        return Work(
+            now=self._now, settled=self.settled, dead=self.dead, parked=self.parked, users=self._users, unparked=unparked,
+            buildings=states, due=self._due, homes=self._homes, calls=self.calls, notes=self.notes,
+        )  # fmt: skip
+
+    def take(self, row: Pending, message: _Decoded) -> None:
+        """Process one message."""
+        match message:
+            case Unreadable():
+                self.dead.append((row.id, DeadReason.UNREADABLE, message.detail))
+            case Tombstone():
+                self.settled.append(row.id)
+                self.notes.append((row.id, Note(name="tombstone")))
+            case _:
+                if message.user is not None:
+                    self._users[row.id] = message.user
+                self._route(row.id, message)
+
+    def _route(self, number: int, message: Inbound) -> None:
+        """Find the message's building and apply it there."""
+        device = device_of(message)
+        rows = self._loaded.residences.get(message.user, ()) if message.user is not None else ()
+        home = self._home(device)
+        where = place(message, rows, home.building if home is not None else None, self._rules)
+        match where:
+            case Bury():
+                self.dead.append((number, where.reason, where.detail))
+                return
+            case Park():
+                self.parked.append((number, where.user))
+                return
+            case Note():
+                self.settled.append(number)
+                self.notes.append((number, where))
+                return
+        building = where.building
+        self.settled.append(number)
+        if home is not None and home.building != building and isinstance(message, Report):
+            if message.action is Action.DELETE or self._is_outdated(message, home):
+                building = home.building
+            else:
+                self._move(device, home, message.stamp, message.received, number)
+        self._reduce(building, message, number, where.residence)
+        self._settle_home(device, building, message.user)
+
+    def _is_outdated(self, message: Report, home: Home) -> bool:
+        """Tell whether a device has been heard of, where it lives now, after this message."""
+        device = self._state(home.building).devices.get(key(message.kind, message.id))
+        return device is not None and message.stamp < device.stamp
+
+    def _move(self, device: tuple[Kind, str], home: Home, stamp: datetime, received: datetime, number: int) -> None:
+        """Take a device out of the building it lived in (M1.6)."""
+        kind, device_id = device
+        self._reduce(home.building, Moved(kind=kind, id=device_id, stamp=stamp, received=received), number, None)
+
+    def _settle_home(self, device: tuple[Kind, str], building: str, user: str | None) -> None:
+        """Remember where the device lives now."""
+        there = self._state(building).devices.get(key(*device))
+        home = Home(building=building, user=there.user if there is not None else user or "") if there is not None else None
+        if home != self._home(device):
+            self._homes[device] = home
+
+    def readdress(self, user: str, homes: Iterable[tuple[Kind, str]]) -> None:
+        """Apply a user's changed directory rows: moves first, then what the buildings should say."""
+        rows = self._loaded.residences.get(user, ())
+        for device in homes:
+            home = self._home(device)
+            state = self._stored(home.building) if home is not None else None
+            known = state.devices.get(key(*device)) if state is not None else None
+            row = residence(rows, known.location) if known is not None else None
+            if home is None or known is None or row is None or row.building == home.building:
+                continue
+            self._move(device, home, known.stamp, self._now, 0)
+            arrival = Report(
+                number=0, received=self._now, subscription=known.subscription, kind=known.kind, action=Action.CONNECT,
+                id=known.id, user=user, raw_user=user.removeprefix(self._rules.subscription(known.subscription).user_prefix),
+                stamp=known.stamp, location=known.location, facts=known.facts,
+            )  # fmt: skip
+            self._reduce(row.building, arrival, 0, row)
+            self._settle_home(device, row.building, user)
+        for row in {row.building: row for row in rows}.values():
+            if self._state(row.building).created:
+                self._reduce(row.building, Readdressed(received=self._now), 0, row)
+
+    def _reduce(self, name: str, message: Message, number: int, row: Residence | None) -> None:
+        """Apply a message to one building and collect the effects."""
+        before = self._state(name)
+        after, effects = reduce(before, message, self._rules, row)
+        if after is not before:
+            self._states[name] = after
+            self._schedule(after, message)
+        for effect in effects:
+            self._collect(effect, number)
+
+    def _schedule(self, building: Building, message: Message) -> None:
+        """Tell the clock when to look at the building; one that catches up is not looked at with every message."""
+        at = due(building, self._rules)
+        if at is not None and isinstance(message, Report) and message.received - message.stamp > self._rules.live_max_age:
+            at = max(at, message.received + LOOK_AGAIN)
+        self._due[building.id] = at
+
+    def _collect(self, effect: Effect, number: int) -> None:
+        """Put an effect where it belongs."""
+        match effect:
+            case CreateBuilding() | ChangeBuilding() | PutDevices() | SendEvents():
+                self.calls.append(Outgoing(call=effect, cause=number))
+            case Note():
+                self.notes.append((number, effect))
+            case Bury() | Park():
+                msg = "the core buries and parks before it reduces"
+                raise AssertionError(msg)
+            case _:
+                assert_never(effect)
+
+    def _home(self, device: tuple[Kind, str]) -> Home | None:
+        """Return where a device lives as of this step."""
+        return self._homes[device] if device in self._homes else self._loaded.homes.get(device)
+
+    def _stored(self, name: str) -> Building | None:
+        """Return a building as it was loaded."""
+        row = self._loaded.buildings.get(name)
+        return row.state if row is not None else None
+
+    def _version(self, name: str) -> int:
+        """Return the version a building was loaded at; 0 = it is new."""
+        row = self._loaded.buildings.get(name)
+        return row.version if row is not None else 0
+
+    def _state(self, name: str) -> Building:
+        """Return a building as of this step; a new one where there is none."""
+        found = self._states.get(name) or self._stored(name)
+        return found if found is not None else Building(id=name, time_zone=self._rules.default_time_zone)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait, but not longer than until told to stop."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()

@@ -1,0 +1,456 @@
+"""Ground rules (M0): absence, units, newest wins, deletes, identity, names, privacy, limits."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.core.effects import PutDevices
+from bridge.core.identity import building_id, device_id, device_name, gateway_id, one_line, product_name, safe
+from bridge.core.mapping import READINGS, NumberRow
+from bridge.core.messages import Facts, Quantity
+from bridge.core.model import Residence
+from bridge.core.units import tidy
+from bridge.core.vocabulary import EVENT_TYPES, EventType, Kind
+from tests.core.house import House, at, body, calls, events, iso, listed, notes, prices, read, without_places
+
+POWER, SOC = Quantity.POWER, Quantity.STATE_OF_CHARGE
+VIN = "WVWZZZE1ZMP000001"
+
+# ---- absence ---------------------------------------------------------------------------------------------------------
+
+USELESS: list[tuple[str, dict[str, Any], str, Quantity]] = [
+    ("vehicle", {"chargeState": {"stateOfCharge": None}}, "absent_value", SOC),
+    ("vehicle", {"chargeState": {"stateOfCharge": "null"}}, "odd_value", SOC),
+    ("vehicle", {"chargeState": {"stateOfCharge": math.nan}}, "odd_value", SOC),
+    ("vehicle", {"chargeState": {"stateOfCharge": math.inf}}, "odd_value", SOC),
+    ("vehicle", {"chargeState": {"stateOfCharge": 100.01}}, "odd_value", SOC),
+    ("vehicle", {"chargeState": {"chargingState": "null"}}, "absent_value", POWER),
+    ("vehicle", {"chargeState": {"chargingState": "TELEPORTING"}}, "odd_value", POWER),
+    ("vehicle", {"chargeState": {"chargeRate": None}}, "absent_value", POWER),
+    ("battery", {"chargeState": {"chargeRate": None}}, "absent_value", POWER),
+    ("meter", {"powerState": {"power": None}}, "absent_value", POWER),
+    ("meter", {"powerState": {"meterValue": -1}}, "odd_value", Quantity.COUNTER),
+    ("pv-inverter", {"powerState": {"solarPower": None}}, "absent_value", POWER),
+    ("hvac", {"climateState": {"temperatureCurrent": None}}, "absent_value", Quantity.TEMPERATURE),
+    ("hvac", {"climateState": {"mode": "TURBO"}}, "odd_value", Quantity.MODE),
+    ("hvac", {"climateState": {"isActive": "yes"}}, "odd_value", Quantity.ACTIVE),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "note", "quantity"), USELESS)
+def test_what_says_nothing_usable_yields_no_event_is_counted_and_ends_the_held_value(
+    kind: str, change: dict[str, Any], note: str, quantity: Quantity
+) -> None:
+    house = House()
+    house.hear(f"{kind}.update", body(kind, "10:00"))
+    known = house.series(f"{kind}:d-1", quantity)
+    effects = house.hear(f"{kind}.update", body(kind, "10:05", **change))
+    after = house.series(f"{kind}:d-1", quantity)
+    assert () == events(effects)
+    assert note in notes(effects)
+    assert (at("10:05"), None) == after[-1]
+    assert known == after[:-1] or known[0][1] is not None  # slots keep the history, words do not
+
+
+def test_nothing_is_counted_in_a_message_without_flaw() -> None:
+    for kind in Kind:
+        assert [] == notes(House().hear(f"{kind}.update", body(kind)))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.TARIFF])
+@pytest.mark.parametrize("missing", ["left out", "null"])
+def test_a_block_that_is_missing_as_a_whole_changes_nothing(kind: Kind, missing: str) -> None:
+    house = House()
+    house.hear(f"{kind}.update", body(kind, "10:00"))
+    known = house.device(f"{kind}:d-1").series
+    sparse = body(kind, "10:05")
+    for block in {row.block for row in READINGS[kind]}:
+        if missing == "null":
+            sparse[block] = None
+        else:
+            del sparse[block]
+    effects = house.hear(f"{kind}.update", sparse)
+    assert known == house.device(f"{kind}:d-1").series
+    assert () == effects
+
+
+def test_nothing_usable_in_an_older_block_leaves_the_newer_value_alone() -> None:
+    house = House()
+    house.hear("vehicle.update", body("vehicle", "10:05"))
+    house.hear("vehicle.update", body("vehicle", "10:00", chargeState={"stateOfCharge": None}))
+    assert [(at("10:05"), 50.0)] == house.series("vehicle:d-1", SOC)
+
+
+def test_nothing_usable_counts_even_if_it_arrives_before_the_value_it_ends() -> None:
+    house = House()
+    house.hear("battery.update", body("battery", "10:05", chargeState={"chargeRate": None}))
+    house.hear("battery.update", body("battery", "10:00"))
+    assert [(at("10:00"), 2000.0), (at("10:05"), None)] == house.series("battery:d-1", POWER)
+
+
+# ---- units -----------------------------------------------------------------------------------------------------------
+
+UNITS = {
+    ("chargeState", "stateOfCharge"): 1,
+    ("chargeState", "chargeRate"): 1000,
+    ("powerState", "solarPower"): 1000,
+    ("powerState", "power"): 1000,
+    ("powerState", "meterValue"): 1000,
+    ("powerState", "powerConsumption"): 1000,
+    ("climateState", "temperatureCurrent"): 1,
+}
+NUMBERS = [(kind, row) for kind, rows in READINGS.items() for row in rows if isinstance(row, NumberRow)]
+
+
+@pytest.mark.parametrize(("kind", "row"), NUMBERS)
+def test_every_number_enters_in_watt_watt_hours_percent_or_degrees(kind: Kind, row: NumberRow) -> None:
+    house = House()
+    house.hear(f"{kind}.update", body(kind, **{row.block: {row.field: 12.5}}))
+    assert [(at("10:00"), 12.5 * UNITS[row.block, row.field])] == house.series(f"{kind}:d-1", row.quantity)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_value_leaves_with_three_decimals_and_never_as_minus_zero(value: float) -> None:
+    left = tidy(value)
+    assert round(value, 3) == left
+    assert math.copysign(1, left) == 1 or left < 0
+
+
+# ---- newest wins -----------------------------------------------------------------------------------------------------
+
+
+def updates(times: list[int]) -> list[dict[str, Any]]:
+    """Return one vehicle update per minute named, each with values of its own; every third has a null."""
+    return [
+        body(
+            "vehicle",
+            f"10:{minute:02}",
+            chargeState={
+                "stateOfCharge": minute,
+                "chargeRate": None if minute % 3 == 0 else minute / 10,
+                "chargingState": ["CHARGING", "FINISHED", "FAULT"][minute % 5 % 3],
+            },
+        )
+        for minute in times
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.permutations(list(range(0, 30, 3)) + [1, 2, 17, 29]))
+def test_the_order_of_arrival_does_not_matter(order: list[int]) -> None:
+    straight, shuffled = House(), House()
+    for content in updates(sorted(order)):
+        straight.hear("vehicle.update", content)
+    for content in updates(order):
+        shuffled.hear("vehicle.update", content)
+    assert without_places(straight.state) == without_places(shuffled.state)
+
+
+PLAY: list[tuple[str, dict[str, Any]]] = [
+    ("battery.connect", body("battery", "10:00")),
+    ("battery.update", body("battery", "10:05", chargeState={"chargeRate": -1})),
+    ("battery.update", body("battery", "10:06", chargeState={"chargeRate": None, "stateOfCharge": 51})),
+    ("battery.offline", body("battery", "10:07", isOnline=False)),
+    ("battery.update", body("battery", "10:08")),
+    ("battery.offline", body("battery", "10:08", isOnline=False)),
+    ("vehicle.update", body("vehicle", "10:09")),
+    ("battery.update", body("battery", "10:10", staticData={"name": "Renamed", "lastUpdated": iso("10:10")})),
+    ("battery.disconnect", body("battery", "10:11")),
+    ("battery.connect", body("battery", "10:12")),
+    ("battery.delete", body("battery", "10:13")),
+    ("battery.update", body("battery", "10:14", chargeState={"chargeRate": 3})),
+    ("tariff.update", body("tariff")),
+    ("tariff.price.update", prices(("12:00", 0.3), ("13:00", 0.2))),
+    ("hvac.update", body("hvac", "10:15")),
+    ("hvac.schedules.update", {"id": "d-1", "userId": "user-1", "timeZone": "Europe/Berlin", "schedules": []}),
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, len(PLAY) - 1), st.data())
+def test_a_repeat_changes_nothing_whenever_it_comes(upto: int, data: st.DataObject) -> None:
+    house = House()
+    for topic, content in PLAY[: upto + 1]:
+        house.hear(topic, content)
+    before = without_places(house.state)
+    topic, content = data.draw(st.sampled_from(PLAY[: upto + 1]))
+    effects = house.hear(topic, content)
+    assert () == calls(effects), topic
+    assert before == without_places(house.state), topic
+
+
+def test_of_equal_times_the_greater_object_time_wins() -> None:
+    block = {"lastUpdated": iso("10:00")}
+    newer = body("vehicle", "10:05", chargeState={**block, "stateOfCharge": 60})
+    older = body("vehicle", "10:04", chargeState={**block, "stateOfCharge": 40})
+    for order in ([newer, older], [older, newer]):
+        house = House()
+        for content in order:
+            house.hear("vehicle.update", content)
+        assert [(at("10:00"), 60.0)] == house.series("vehicle:d-1", SOC)
+
+
+def test_of_equal_times_and_object_times_the_later_accepted_wins() -> None:
+    house = House()
+    house.hear("vehicle.update", body("vehicle", "10:00", chargeState={"stateOfCharge": 60}))
+    house.hear("vehicle.update", body("vehicle", "10:00", chargeState={"stateOfCharge": 40}))
+    assert [(at("10:00"), 40.0)] == house.series("vehicle:d-1", SOC)
+
+
+# ---- offline, disconnect, delete -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["offline", "disconnect"])
+@pytest.mark.parametrize("quantity", [POWER, SOC, Quantity.STATE, Quantity.MODE])
+def test_going_away_ends_every_value_at_the_stamp(action: str, quantity: Quantity) -> None:
+    house = House()
+    house.hear("battery.update", body("battery", "10:00"))
+    house.hear(f"battery.{action}", body("battery", "10:30"))
+    assert (at("10:30"), None) == house.series("battery:d-1", quantity)[-1]
+
+
+@pytest.mark.parametrize("action", ["offline", "disconnect"])
+@pytest.mark.parametrize("stamp", ["10:00", "09:00"])
+def test_going_away_with_an_old_stamp_ends_the_values_at_the_receipt(action: str, stamp: str) -> None:
+    house = House()
+    house.hear("battery.update", body("battery", "10:00"))
+    house.hear(f"battery.{action}", body("battery", stamp), received="11:00")
+    assert [(at("10:00"), 2000.0), (at("11:00"), None)] == house.series("battery:d-1", POWER)
+
+
+def test_a_value_older_than_the_absence_that_arrives_after_it_is_ended_by_it() -> None:
+    house = House()
+    house.hear("battery.offline", body("battery", "10:30", isOnline=False))
+    house.hear("battery.update", body("battery", "10:00"))
+    assert [(at("10:00"), 2000.0), (at("10:30"), None)] == house.series("battery:d-1", POWER)
+
+
+@pytest.mark.parametrize("last", ["10:00", "10:30"])
+def test_delete_ends_the_values_at_its_stamp_or_else_its_receipt(last: str) -> None:
+    house = House()
+    house.hear("battery.update", body("battery", "10:00"))
+    house.hear("battery.delete", body("battery", last), received="11:00")
+    departed = house.state.departed
+    assert [at("10:30" if last == "10:30" else "11:00")] == [device.until for device in departed]
+
+
+BACK = [
+    ("update", "10:29", False),
+    ("update", "10:30", False),
+    ("update", "10:31", True),
+    ("connect", "10:29", False),
+    ("connect", "10:30", True),
+    ("connect", "10:31", True),
+    ("offline", "10:31", False),
+    ("disconnect", "10:31", False),
+    ("delete", "10:31", False),
+]
+
+
+@pytest.mark.parametrize(("action", "stamp", "back"), BACK)
+def test_only_a_newer_update_or_a_connect_brings_a_deleted_device_back(action: str, stamp: str, back: bool) -> None:  # noqa: FBT001
+    house = House()
+    house.hear("battery.update", body("battery", "10:00"))
+    house.hear("battery.delete", body("battery", "10:30"))
+    effects = house.hear(f"battery.{action}", body("battery", stamp))
+    assert back == ("battery:d-1" in house.state.devices)
+    assert ([["gateway:user-1", "battery:d-1"]] if back else []) == listed(effects)
+
+
+def test_a_delete_that_arrives_before_the_update_it_follows_keeps_the_device_out() -> None:
+    house = House()
+    assert () == house.hear("battery.delete", body("battery", "10:30"))
+    effects = house.hear("battery.update", body("battery", "10:00"))
+    assert {} == house.state.devices
+    assert () == calls(effects)
+
+
+def test_prices_schedules_and_commands_never_bring_anything_back() -> None:
+    house = House()
+    house.hear("tariff.connect", body("tariff"))
+    house.hear("tariff.delete", body("tariff", staticData={"lastUpdated": iso("11:00")}))
+    house.hear("hvac.update", body("hvac", "10:00"))
+    house.hear("hvac.delete", body("hvac", "10:30"))
+    for topic, content in (
+        ("tariff.price.update", prices(("13:00", 0.3))),
+        ("hvac.schedules.update", {"id": "d-1", "userId": "user-1", "timeZone": None, "schedules": []}),
+        ("hvac.command", {"id": "c-1", "userId": "user-1", "deviceId": "d-1", "type": "SET_MODE", "state": "PENDING"}),
+    ):
+        assert () == calls(house.hear(topic, content)), topic
+    assert {} == house.state.devices
+    assert {} == house.state.prices
+
+
+def test_a_device_that_came_back_begins_afresh() -> None:
+    house = House()
+    house.hear("vehicle.update", body("vehicle", "10:00"))
+    house.hear("vehicle.delete", body("vehicle", "10:30"))
+    effects = house.hear("vehicle.connect", body("vehicle", "10:40"))
+    assert [50.0] == [event.value for event in events(effects)]
+    assert [(at("10:40"), 50.0)] == house.series("vehicle:d-1", SOC)
+
+
+# ---- identity --------------------------------------------------------------------------------------------------------
+
+
+def test_two_kinds_with_one_id_are_two_devices() -> None:
+    house = House()
+    house.hear("battery.update", body("battery"))
+    effects = house.hear("meter.update", body("meter"))
+    assert [["gateway:user-1", "battery:d-1", "meter:d-1"]] == listed(effects)
+
+
+def test_safe_names_are_as_the_rule_spells_them() -> None:
+    assert "vehicle:6eb5497d-c6bb-4290-84ef-4409fe9501f1" == device_id(
+        Kind.VEHICLE, "6eb5497d-c6bb-4290-84ef-4409fe9501f1"
+    )
+    assert "a_b_c-de9b0b851ef1" == safe("a b@c", 100)  # the digits are those of sha256sum
+    assert 64 == len(device_id(Kind.PV_INVERTER, "x" * 100))
+    assert device_id(Kind.PV_INVERTER, "x" * 100).startswith("pv-inverter:" + "x" * 39 + "-")
+    assert "x" * 87 + "-" == building_id("x" * 101)[:88]
+    assert building_id("core-data").startswith("core-data-")
+    assert "gateway:user-1" == gateway_id("user-1")
+    assert building_id("").startswith("-")
+
+
+@given(st.lists(st.text(max_size=200), min_size=2, max_size=8, unique=True), st.sampled_from([64, 100]))
+def test_safe_names_never_meet_and_always_fit(texts: list[str], longest: int) -> None:
+    names = [safe(text, longest) for text in texts]
+    assert len(set(texts)) == len(set(names))
+    for text, name in zip(texts, names, strict=True):
+        assert 1 <= len(name) <= longest
+        assert not set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:._-")
+        assert name == safe(name, longest) or text in {"core-data"}
+
+
+@given(st.sampled_from(list(Kind)), st.text(min_size=1, max_size=100))
+def test_a_device_id_has_at_least_three_characters(kind: Kind, device: str) -> None:
+    assert 3 <= len(device_id(kind, device)) <= 64
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+NAMES = [
+    (Facts(name="Wallbox", vendor="EASEE", model="Home"), "Wallbox"),
+    (Facts(vendor="EASEE", model="Home"), "EASEE Home"),
+    (Facts(vendor="EASEE"), "EASEE"),
+    (Facts(model="Home"), "Home"),
+    (Facts(), "charger 4567"),
+    (Facts(name="  \n\t "), "charger 4567"),
+    (Facts(name=" two\r\nlines\u2028three "), "two lines three"),
+    (Facts(name="x" * 300), "x" * 100),
+    (Facts(name="Büro 🚗"), "Büro 🚗"),
+]
+
+
+@pytest.mark.parametrize(("facts", "name"), NAMES)
+def test_a_device_is_named_by_its_name_else_vendor_and_model_else_kind_and_end_of_id(facts: Facts, name: str) -> None:
+    assert name == device_name(Kind.CHARGER, "0123-4567", facts)
+
+
+def test_the_product_name_is_vendor_and_model() -> None:
+    assert "EASEE Home" == product_name(Facts(vendor="EASEE", model="Home", name="Wallbox"))
+    assert product_name(Facts(name="Wallbox")) is None
+
+
+@given(st.text())
+def test_a_name_is_one_line_of_at_most_a_hundred_characters_or_nothing(text: str) -> None:
+    line = one_line(text)
+    assert line is None or (1 <= len(line) <= 100 and line == line.strip() and len(line.splitlines()) == 1)
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_a_name_never_holds_a_line_break_even_from_the_id(vendor: str, device: str) -> None:
+    name = device_name(Kind.METER, device, Facts(vendor=vendor))
+    assert 1 <= len(name) <= 100
+    assert 1 == len(name.splitlines())
+
+
+# ---- privacy ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["name", "model", "vendor"])
+@pytest.mark.parametrize("text", [VIN, f"My {VIN.lower()} car"])
+def test_a_text_with_the_vin_counts_as_missing(field: str, text: str) -> None:
+    house = House()
+    house.hear("vehicle.update", body("vehicle", staticData={field: text}))
+    entry = next(effect for effect in house.effects if isinstance(effect, PutDevices)).devices[1]
+    assert VIN.casefold() not in f"{entry.name} {entry.product_name}".casefold()
+    assert {"name": "ACME One", "model": "Thing", "vendor": "Thing"}[field] == entry.name
+
+
+def test_neither_vin_nor_place_nor_address_is_in_state_effects_or_repr() -> None:
+    home = {"geolocation": {"lat": 52.27, "lon": 8.04}, "zip": "49074", "city": "Osnabrück", "timeZoneId": "Europe/Berlin"}
+    house = House(residence=Residence(user="user-1", location=None, building="home", attributes=home), name="home")
+    place = {"latitude": 52.123456, "longitude": 8.654321, "lastUpdated": iso("10:00")}
+    content = body("vehicle", staticData={"name": f"Car {VIN}", "siteName": "Secret Street 5"}, location=place)
+    message = read("vehicle.update", content)
+    house.hear("vehicle.update", content)
+    house.hear("tariff.update", body("tariff", staticData={"name": "Ostrom Feldstraße 22"}))
+    house.hear("vehicle.command", {"id": "c", "userId": "u", "deviceId": "d-1", "type": "CHARGING_STOP", "state": "FAILED"})
+    from_cloud = [VIN, "52.123456", "8.654321", "Secret Street", "Feldstraße"]
+    from_directory = ["52.27", "49074", "Osnabrück"]
+    for text in (repr(message), repr(house.effects)):
+        assert [] == [secret for secret in from_cloud if secret in text]
+    assert [] == [secret for secret in from_cloud + from_directory if secret in repr(house.state)]
+
+
+# ---- limits ----------------------------------------------------------------------------------------------------------
+
+LIMITS = [
+    ("hvac", "powerState", "powerConsumption", POWER, 50, 1000),
+    ("vehicle", "chargeState", "chargeRate", POWER, 400, 1000),
+    ("charger", "chargeState", "chargeRate", POWER, 400, 1000),
+    ("battery", "chargeState", "chargeRate", POWER, 1000, 1000),
+    ("battery", "chargeState", "chargeRate", POWER, -1000, 1000),
+    ("pv-inverter", "powerState", "solarPower", POWER, 1000, 1000),
+    ("meter", "powerState", "power", POWER, 1000, 1000),
+    ("meter", "powerState", "power", POWER, -1000, 1000),
+    ("vehicle", "chargeState", "stateOfCharge", SOC, 100, 1),
+    ("battery", "chargeState", "stateOfCharge", SOC, 0, 1),
+    ("hvac", "climateState", "temperatureCurrent", Quantity.TEMPERATURE, 120, 1),
+    ("hvac", "climateState", "temperatureCurrent", Quantity.TEMPERATURE, -60, 1),
+    ("meter", "powerState", "meterValue", Quantity.COUNTER, 0, 1000),
+]
+
+
+@pytest.mark.parametrize(("kind", "block", "field", "quantity", "limit", "unit"), LIMITS)
+def test_a_value_at_its_limit_counts_and_one_beyond_is_unknown(  # noqa: PLR0917
+    kind: str, block: str, field: str, quantity: Quantity, limit: float, unit: float
+) -> None:
+    house = House()
+    assert [] == notes(house.hear(f"{kind}.update", body(kind, "10:00", **{block: {field: limit}})))
+    assert (at("10:00"), limit * unit) == house.series(f"{kind}:d-1", quantity)[-1]
+    beyond = limit + (0.001 if limit > 0 else -0.001)
+    assert "odd_value" in notes(house.hear(f"{kind}.update", body(kind, "10:01", **{block: {field: beyond}})))
+    assert (at("10:01"), None) == house.series(f"{kind}:d-1", quantity)[-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "field"),
+    [
+        ("pv-inverter", "powerState", "solarPower"),
+        ("vehicle", "chargeState", "chargeRate"),
+        ("charger", "chargeState", "chargeRate"),
+        ("hvac", "powerState", "powerConsumption"),
+    ],
+)
+def test_a_negative_power_of_what_only_takes_or_gives_is_zero_and_counted(kind: str, block: str, field: str) -> None:
+    house = House()
+    effects = house.hear(f"{kind}.update", body(kind, **{block: {field: -0.004}}))
+    assert ["odd_value"] == notes(effects)
+    assert [(at("10:00"), 0.0)] == house.series(f"{kind}:d-1", POWER)
+
+
+def test_every_number_row_has_a_limit_test() -> None:
+    tested = {(kind, block, field) for kind, block, field, *_ in LIMITS}
+    assert {(kind.value, row.block, row.field) for kind, row in NUMBERS} == tested
+
+
+def test_every_kind_has_its_readings_and_every_event_type_its_rule() -> None:
+    assert set(Kind) == set(READINGS)
+    assert set(EventType) == set(EVENT_TYPES)
+    assert 26 == len(EVENT_TYPES)
