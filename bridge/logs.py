@@ -25,6 +25,9 @@ MASK: Final = "[redacted]"
 _TOO_SHORT: Final = 4
 """Known values below this many characters are not searched for: they would mask half of every line."""
 
+_DEPTH: Final = 3
+"""How often a text may have been escaped: a body in an exception in a line."""
+
 _PATTERNS: Final = (
     # MOOST takes id and secret in the query string; any library that prints an address prints them.
     re.compile(
@@ -37,8 +40,8 @@ _PATTERNS: Final = (
     re.compile(r"((?:postgres(?:ql)?|kafka|https?)://[^\s:/@\"']+:)[^\s@\"']+(?=@)"),  # user:password@ in an address
 )
 
-_QUIET: Final = ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn.access", "hpack", "markdown_it")
-"""Libraries whose lines below a warning are per request or of no use to an operator."""
+_QUIET: Final = ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn")
+"""Libraries whose lines below a warning are one per request, or repeat what the bridge says itself."""
 
 
 class Redaction:
@@ -64,20 +67,17 @@ class Redaction:
 
 
 def _forms(secret: str) -> set[str]:
-    """Return the ways in which a secret may be written in a line."""
-    raw = secret.encode()
-    forms = {
-        secret,
-        jsonlib.dumps(secret)[1:-1],
-        jsonlib.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
-        quote(secret, safe=""),
-        quote_plus(secret),
-        base64.b64encode(raw).decode(),
-        base64.urlsafe_b64encode(raw).decode(),
-        raw.hex(),
-    }
-    return {form for form in forms if len(form) >= _TOO_SHORT}
+    """Return the ways in which a secret may be written in a line: within JSON within JSON, in an address, as base64."""
+    raw = secret.encode(errors="surrogatepass")
+    encoded = {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode(), raw.hex()}
+    written = {secret}
+    for _ in range(_DEPTH):
+        written |= {escaped for text in written for escaped in _escaped(text)}
+    return {form for form in {quote(raw, safe=""), quote_plus(raw), *encoded, *written} if len(form) >= _TOO_SHORT}
+
+
+def _escaped(text: str) -> tuple[str, ...]:
+    return jsonlib.dumps(text)[1:-1], jsonlib.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]
 
 
 def configure(level: str, json: bool, secrets: Iterable[str] = ()) -> None:  # noqa: FBT001 - the one choice there is
@@ -102,7 +102,7 @@ def configure(level: str, json: bool, secrets: Iterable[str] = ()) -> None:  # n
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *_renderers(json=json),
@@ -118,10 +118,17 @@ def _renderers(*, json: bool) -> list[Processor]:
     if json:
         return [
             structlog.processors.format_exc_info,
+            _in_order,
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
     colors = sys.stderr.isatty()
     return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
+
+
+def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put first what a reader looks for first."""
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event", "logger") if name in event}
+    return {**first, **event}
 
 
 def _install(handler: logging.Handler, level: str) -> None:
@@ -129,12 +136,11 @@ def _install(handler: logging.Handler, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in ("uvicorn", "uvicorn.error", *_QUIET):
+    for name in _QUIET:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+        library.setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(capture=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pydantic_core
 
 from bridge.config import Settings
-from bridge.core.effects import SendEvents
+from bridge.core.effects import Call, SendEvents
 from bridge.core.rules import Rules
 from bridge.core.vocabulary import Action
 from bridge.sink import encode, validate
@@ -72,10 +72,10 @@ class _Shown:
         self._customer = customer
         self._battery_soc = battery_soc
 
-    def show(self, call: encode.Call) -> None:
+    def show(self, call: Call) -> None:
         """Add the calls of one effect."""
         for wire in encode.calls(call, self._customer):
-            body = pydantic_core.from_json(wire.body) if wire.body is not None else None
+            body: Any = pydantic_core.from_json(wire.body) if wire.body is not None else None
             events = body if isinstance(body, list) else [body]
             broken = [validate.event(event, battery_soc=self._battery_soc) for event in events] if isinstance(call, SendEvents) else []
             refused = [f"rule: {rule}" for rule in broken if rule is not None]

@@ -61,8 +61,8 @@ def sqlite_path(url: str) -> Path:
     return Path(unquote(parts.path[1:]))
 
 
-def _keeper(settings: Settings, *, exclusive: bool, dry: bool | None) -> Keeper:
-    """Return the store that the settings name; `dry` None = whatever it is."""
+def _keeper(settings: Settings, *, exclusive: bool, dry: bool = False) -> Keeper:
+    """Return the store that the settings name, for the daemon alone or for a command beside it."""
     path = sqlite_path(settings.store.url.get_secret_value())
     return SqliteStore(str(path), exclusive=exclusive, dry=dry)
 
@@ -70,7 +70,7 @@ def _keeper(settings: Settings, *, exclusive: bool, dry: bool | None) -> Keeper:
 @contextlib.asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Keeper]:
     """Open the store beside a running daemon or without one, as the commands do."""
-    keeper = _keeper(settings, exclusive=False, dry=None)
+    keeper = _keeper(settings, exclusive=False)
     await keeper.open()
     try:
         yield keeper
@@ -96,7 +96,7 @@ def _bind(settings: Settings) -> socket.socket:
     server = settings.server
     try:
         family = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)[0][0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else Nagle's delay stays on
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((server.host, server.port))
     except OSError as why:
@@ -140,8 +140,8 @@ class _Daemon:
         settings, rules, now = self._settings, self._settings.rules(), _clock(self._settings)
         metrics = Metrics()
         sender = Sender(
-            store=keeper, client=client, moost=settings.moost, metrics=metrics, now=now, dry_run=self._dry_run,
-            drain_timeout=settings.server.drain_timeout, desk=keeper,
+            store=keeper, client=client, moost=settings.moost, metrics=metrics, now=times.wall, world=now,
+            dry_run=self._dry_run, drain_timeout=settings.server.drain_timeout, desk=keeper,
         )  # fmt: skip
         worker = Worker(keeper, rules, metrics, queued=sender.nudge.set, now=now)
         gate = Gate(max_size=settings.store.max_size, disk_bytes=_disk_bytes(settings))
@@ -162,12 +162,14 @@ class _Daemon:
         server: DoorServer | None = None
         if self._sock is not None:
             receiver = build_app(
-                settings=settings, store=keeper, metrics=metrics, gate=gate, sources=sources, now=now, accepted=worker.wake.set
-            )
+                settings=settings, store=keeper, metrics=metrics, gate=gate, sources=sources, now=now, wall=times.wall,
+                accepted=worker.wake.set,
+            )  # fmt: skip
             server = make_server(receiver.app, self._sock, settings)
             runs["receiver"] = server.serve
             self._on_hangup(receiver.reload)
         self._catch_signals()
+        failed = False
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = {
@@ -176,9 +178,11 @@ class _Daemon:
                     if name in self._rooms or name == "clock"
                 }
                 group.create_task(self._conduct(gate, server, tasks.get("receiver")), name="conductor")
-        except* Exception as failed:  # noqa: BLE001 - whatever ends a room ends the process
-            for fault in failed.exceptions:
+        except* Exception as faults:  # noqa: BLE001 - whatever ends a room ends the process
+            failed = True
+            for fault in faults.exceptions:
                 _log.error("room_failed", fault=errors.place_of(fault), reason=_sentence(fault))
+        if failed:
             return CRASHED
         _log.info("drained", **_ledger(await keeper.census()))
         return DONE
@@ -242,10 +246,11 @@ async def _watch(store: Store, gate: Gate, halt: asyncio.Event) -> None:
 
 def _clock(settings: Settings) -> times.Now:
     """Return the clock that the settings ask for."""
-    start, speed = settings.clock.start, settings.clock.speed
-    if start is None and speed == 1:
+    clock = settings.clock
+    if clock.start is None and clock.speed == 1:
         return times.wall
-    return times.simulated(start or times.wall(), speed)
+    now = times.wall()
+    return times.simulated(clock.start or now, clock.speed, clock.anchor or now)
 
 
 def _disk_bytes(settings: Settings) -> int | None:

@@ -20,7 +20,7 @@ from bridge.core.identity import building_id
 from bridge.core.messages import Inbound, Message, Moved, Readdressed, Report, Tombstone, Unreadable
 from bridge.core.model import Building, Residence, key
 from bridge.core.reduce import reduce
-from bridge.core.routing import device_of, place, residence
+from bridge.core.routing import Place, device_of, place, residence
 from bridge.core.rules import Rules, Unknown
 from bridge.core.slots import LOOK_AGAIN, due
 from bridge.core.vocabulary import Action, DeadReason, Kind
@@ -225,6 +225,11 @@ class Step:
                 self.settled.append(number)
                 self.notes.append((number, where))
                 return
+            case Place():
+                self._arrive(number, message, device, home, where)
+
+    def _arrive(self, number: int, message: Inbound, device: tuple[Kind, str], home: Home | None, where: Place) -> None:
+        """Apply a message in its building; a device that lived elsewhere moves in (M1.6)."""
         building = where.building
         self.settled.append(number)
         if home is not None and home.building != building and isinstance(message, Report):
@@ -233,7 +238,7 @@ class Step:
             else:
                 self._move(device, home, message.stamp, message.received, number)
         self._reduce(building, message, number, where.residence)
-        self._settle_home(device, building, message.user)
+        self._settle_home(device, building)
 
     def _is_outdated(self, message: Report, home: Home) -> bool:
         """Tell whether a device has been heard of, where it lives now, after this message."""
@@ -245,10 +250,10 @@ class Step:
         kind, device_id = device
         self._reduce(home.building, Moved(kind=kind, id=device_id, stamp=stamp, received=received), number, None)
 
-    def _settle_home(self, device: tuple[Kind, str], building: str, user: str | None) -> None:
+    def _settle_home(self, device: tuple[Kind, str], building: str) -> None:
         """Remember where the device lives now."""
         there = self._state(building).devices.get(key(*device))
-        home = Home(building=building, user=there.user if there is not None else user or "") if there is not None else None
+        home = Home(building=building, user=there.user) if there is not None else None
         if home != self._home(device):
             self._homes[device] = home
 
@@ -269,7 +274,7 @@ class Step:
                 stamp=known.stamp, location=known.location, facts=known.facts,
             )  # fmt: skip
             self._reduce(row.building, arrival, 0, row)
-            self._settle_home(device, row.building, user)
+            self._settle_home(device, row.building)
         for row in {row.building: row for row in rows}.values():
             if self._state(row.building).created:
                 self._reduce(row.building, Readdressed(received=self._now), 0, row)

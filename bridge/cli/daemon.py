@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from bridge.errors import BridgeError, ConfigErrors, UsageError
 if TYPE_CHECKING:
     from bridge.config import Settings
 
+ISO = ["%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%dT%H:%M:%S%z"]
 ROOMS = ("receiver", "worker", "sender", "clock")
 
 
@@ -66,9 +68,9 @@ def demo(
     speed: Annotated[float, typer.Option(min=0.1, max=10_000, help="Times real time.")] = 60,
 ) -> None:
     """Run the bridge between a simulated device cloud and the MOOST sandbox; ctrl-C ends it."""
-    from bridge import run
+    from bridge import demo as stage
 
-    raise typer.Exit(run.demo(homes=homes, speed=speed))
+    raise typer.Exit(stage.run(homes=homes, speed=speed))
 
 
 @app.command()
@@ -101,7 +103,13 @@ def simulate(
     speed: Annotated[float, typer.Option(min=0, help="Simulated seconds per second; 0 = as fast as possible.")] = 0,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
     subscription: Annotated[str, typer.Option(metavar="ID", help="First part of the topics.")] = "sub-1",
-    secret: Annotated[str | None, typer.Option(metavar="whsec_…", help="Signs as Standard Webhooks do.")] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(metavar="whsec_…", help="Signs as Standard Webhooks do.", envvar="BRIDGE_SIMULATE_SECRET"),
+    ] = None,
+    anchor: Annotated[
+        datetime | None, typer.Option(formats=ISO, help="Wall time at which the span begins to run; now if not given.")
+    ] = None,
     truth: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the true energies here.")] = None,
     verify: Annotated[str | None, typer.Option(metavar="URL", help="Compare with what this sandbox received.")] = None,
 ) -> None:
@@ -128,6 +136,7 @@ def simulate(
                     secret=secret,
                     truth=truth,
                     verify=verify,
+                    anchor=None if anchor is None else anchor.timestamp(),
                     progress=tell,
                 )
             )

@@ -144,6 +144,7 @@ class ClockSettings(_Section):
     """Simulated time, for tests and the demo only. `start` None and `speed` 1 = the real clock."""
 
     start: AwareDatetime | None = None
+    anchor: AwareDatetime | None = None  # the wall time at which it is `start`; None = when the process starts
     speed: Annotated[float, Field(gt=0, le=100_000)] = 1.0
 
 

@@ -11,81 +11,110 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from bridge.core import tariffs
 from bridge.core.devices import device_list
 from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, Effect, PutDevices
 from bridge.core.identity import moost_user
-from bridge.core.messages import Message, Prices, Readdressed, Report
-from bridge.core.model import Building, Flag, Residence, flagged
+from bridge.core.messages import Message, Prices, Readdressed, Report, Tick
+from bridge.core.model import Building, Flag, Residence, flagged, key
 from bridge.core.rules import Rules, Unknown
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import Action, Kind
+
+
+CREATING: Final = frozenset({Action.CONNECT, Action.UPDATE, Action.OFFLINE, Action.DISCONNECT})
+CREATING_TARIFF: Final = frozenset({Action.CONNECT, Action.UPDATE})  # and price.update, which is no report
 
 
 def announce(
-    before: Building, after: Building, message: Message, rules: Rules, residence: Residence | None, now: datetime
+    before: Building, after: Building, message: Message, rules: Rules, residence: Residence | None
 ) -> tuple[Building, tuple[Effect, ...]]:
     """Return the building and the calls about it as a whole: itself, its device list, its tariff."""
     if isinstance(message, Report | Prices | Readdressed):
         after = _placed(after, message, rules, residence)
-    if not after.created:
-        return _created(after, rules, residence) if _creates(after, message) else (after, ())
+    if after.devices is not before.devices or after.known != before.known:
+        after = _doubted(after, rules)
+    now = message.now if isinstance(message, Tick) else message.received
     calls: list[Effect] = []
-    if isinstance(message, Readdressed) or after.users != before.users or after.known != before.known:
-        after, calls = _changed(after, rules, residence, now)
-    if _lists_differently(before, after):
-        devices = device_list(after.id, after.devices.values())
-        if devices != device_list(before.id, before.devices.values()):
-            calls.append(PutDevices(building=after.id, devices=devices))
+    if not after.created:
+        if not _creates(after, message):
+            return after, ()
+        after, calls = _created(after, rules, residence)
+    else:
+        if isinstance(message, Readdressed) or after.users != before.users or after.known != before.known:
+            after, calls = _changed(after, rules, residence, now)
+        if _lists_differently(before, after):
+            calls.append(PutDevices(building=after.id, devices=device_list(after.id, after.devices.values())))
     if after.prices is not before.prices or _tariffs_differ(before, after):
         calls += _tariff_change(before, after, rules, residence, now)
     return after, tuple(calls)
 
 
-def _created(building: Building, rules: Rules, residence: Residence | None) -> tuple[Building, tuple[Effect, ...]]:
+def _creates(building: Building, message: Message) -> bool:
+    """Tell whether a message makes MOOST hear of the building (M1.4)."""
+    if isinstance(message, Prices):
+        return message.id in building.prices
+    if not isinstance(message, Report) or key(message.kind, message.id) not in building.devices:
+        return False
+    return message.action in (CREATING_TARIFF if message.kind is Kind.TARIFF else CREATING)
+
+
+def _placed(
+    building: Building, message: Report | Prices | Readdressed, rules: Rules, residence: Residence | None
+) -> Building:
+    """Return the building with what the directory and the message say of it: users, time zone."""
+    users = building.users
+    if not isinstance(message, Readdressed) and message.raw_user is not None and message.raw_user not in users:
+        users = (*users, *moost_user(message.raw_user))
+    zone = residence.attributes.get("timeZoneId") if residence is not None else None
+    time_zone = zone if isinstance(zone, str) else rules.default_time_zone
+    known = residence is not None
+    if (users, known, time_zone) == (building.users, building.known, building.time_zone):
+        return building
+    return replace(building, users=users, known=known, time_zone=time_zone)
+
+
+def _doubted(building: Building, rules: Rules) -> Building:
+    """Return the building with the flags that say whether its devices belong together (M1.3) and are here (M1.6)."""
+    places = {
+        device.location
+        for device in building.devices.values()
+        if device.location is not None and device.kind is not Kind.TARIFF  # a contract is no device
+    }
+    ambiguous = not building.known and rules.unknown is Unknown.CREATE and len(places) > 1
+    flags = flagged(building.flags, Flag.AMBIGUOUS_LOCATION, on=ambiguous)
+    if building.devices:
+        flags = flagged(flags, Flag.LEFT_BEHIND, on=False)
+    return replace(building, flags=flags) if flags != building.flags else building
+
+
+def _created(building: Building, rules: Rules, residence: Residence | None) -> tuple[Building, list[Effect]]:
     """Return a building that MOOST hears of for the first time, with its device list."""
     sheet = _sheet(building, rules, residence)
-    return replace(building, created=True, sheet=_fingerprints(sheet)), (
+    return replace(building, created=True, sheet=_fingerprints(sheet)), [
         CreateBuilding(building=building.id, attributes=_wire_sheet(sheet)),
         PutDevices(building=building.id, devices=device_list(building.id, building.devices.values())),
-    )
+    ]
 
 
 def _lists_differently(before: Building, after: Building) -> bool:
-    """Tell, cheaply, whether the device list can have changed."""
-    if before.devices.keys() != after.devices.keys():
-        return True
-    return any(device.facts is not before.devices[name].facts for name, device in after.devices.items())
+    """Tell whether the device list has changed; almost always a glance at the static data is enough."""
+    old, new = before.devices, after.devices
+    if old is new:
+        return False
+    if old.keys() == new.keys() and all(device.facts is old[name].facts for name, device in new.items()):
+        return False
+    return device_list(before.id, old.values()) != device_list(after.id, new.values())
 
 
 def _tariffs_differ(before: Building, after: Building) -> bool:
-    """Tell, cheaply, whether another tariff or currency can count now."""
-    if not before.prices or before.devices is after.devices:
-        return False
+    """Tell whether another tariff or currency can count now; without prices none does."""
     old, new = before.devices, after.devices
+    if not before.prices or old is new:
+        return False
     names = {name for name in (*old, *new) if name.startswith(Kind.TARIFF)}
     return any(name not in old or name not in new or old[name].facts is not new[name].facts for name in names)
-
-
-def _creates(building: Building, message: Message) -> bool:
-    """Tell whether a message makes MOOST hear of the building (M1.4)."""
-    return isinstance(message, Prices) or (isinstance(message, Report) and bool(building.devices))
-
-
-def _placed(building: Building, message: Report | Prices | Readdressed, rules: Rules, residence: Residence | None) -> Building:
-    """Return the building with what the directory and the message say of it: users, time zone, doubts about the place."""
-    users = building.users
-    if not isinstance(message, Readdressed):
-        users = tuple(dict.fromkeys((*users, *moost_user(message.raw_user))))
-    known = residence is not None
-    zone = residence.attributes.get("timeZoneId") if residence is not None else None
-    places = {device.location for device in building.devices.values() if device.location is not None}
-    ambiguous = not known and rules.unknown is Unknown.CREATE and len(places) > 1
-    time_zone = zone if isinstance(zone, str) else rules.default_time_zone
-    flags = flagged(building.flags, Flag.AMBIGUOUS_LOCATION, on=ambiguous)
-    if (users, known, time_zone, flags) == (building.users, building.known, building.time_zone, building.flags):
-        return building
-    return replace(building, users=users, known=known, time_zone=time_zone, flags=flags)
 
 
 def _sheet(building: Building, rules: Rules, residence: Residence | None) -> Attributes:
@@ -144,7 +173,7 @@ def _tariff_change(
 ) -> list[Effect]:
     """Return the change of `settings.tariff` that new prices or a deleted tariff ask for (M6.2, M6.3)."""
     wanted = tariffs.desired(after, now)
-    if wanted == tariffs.desired(before, now):
+    if wanted == (tariffs.desired(before, now) if before.created else None):
         return []
     sheet = _sheet(after, rules, residence)
     tariff = tariffs.as_moost(wanted) if wanted is not None else sheet.get("tariff")

@@ -1,6 +1,8 @@
 """A device as MOOST lists it (mapping rule M2), and what it is doing now (M3.3)."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 
 from bridge.core.effects import DeviceEntry
 from bridge.core.identity import HOUSEHOLD, device_id, device_name, gateway_id, product_name
@@ -48,6 +50,14 @@ def device_list(building: str, devices: Iterable[Device]) -> tuple[DeviceEntry, 
     return (gateway_entry(building), *entries)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """A word that a device says of itself, and since when."""
+
+    word: str
+    at: datetime
+
+
 def newest(device: Device, quantity: Quantity) -> Value | None:
     """Return the newest value of a series, whether it still holds or not."""
     series = device.series.get(quantity)
@@ -68,12 +78,20 @@ def status(device: Device) -> str:
     return "online"
 
 
-def switch(device: Device) -> str | None:
+def switch(device: Device) -> Said | None:
     """Return plugged or unplugged; None where neither flag nor word says (SWITCH_STATE, charger only)."""
-    plugged = newest(device, Quantity.PLUGGED)
-    if plugged is not None:
-        return "plugged" if plugged else "unplugged"
-    state = newest(device, Quantity.STATE)
-    if state is None:
+    if device.kind is not Kind.CHARGER:
         return None
-    return "unplugged" if state == "UNPLUGGED" else "plugged"
+    for quantity, unplugged in ((Quantity.PLUGGED, False), (Quantity.STATE, "UNPLUGGED")):
+        series = device.series.get(quantity)
+        if series and series[-1].value is not None:
+            return Said(word="unplugged" if series[-1].value == unplugged else "plugged", at=series[-1].at)
+    return None
+
+
+def mode(device: Device) -> Said | None:
+    """Return the mode that a battery or hvac device runs in (CHARGING_MODE)."""
+    series = device.series.get(Quantity.MODE)
+    if not series or not isinstance(series[-1].value, str):
+        return None
+    return Said(word=series[-1].value, at=series[-1].at)

@@ -2,20 +2,22 @@
 
 Rules:
 - pv = sum of solar power, grid = signed sum of the grid meters (+ = import), bat = sum of the batteries (+ = charging).
-- At each instant a device that exists must be known; a kind that the building lacks counts as 0.
-- A value is there only where everything it needs is known for `min_coverage` of its interval. Nothing is scaled.
+- At each instant a device that exists must be known; it exists from its first message to its delete.
+- A kind that the building lacks counts as 0 in a balance, but nothing is said of it: generation begins with the first
+  inverter, and without any grid meter at an instant the grid is unknown, not 0 (M0.1).
+- Energies are exact over the time for which all they need is known. Nothing is scaled.
 - A slot whose balance says that more is consumed than can be is withheld: the meter's sign is wrong (M4.5).
 
 Source: MOOST "Common integration", event type table; standard energy accounting
 (consumption = generation + import - export + discharge - charge).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
-from bridge.core.intervals import QUARTER_S, Limit, Piece, energy_wh, merged, pieces, value_before
+from bridge.core.intervals import QUARTER_S, SECONDS_PER_HOUR, Limit, Piece, merged, pieces
 from bridge.core.messages import Quantity, Value
 from bridge.core.model import Device, Sum
 from bridge.core.rules import MeterRule, Role, Rules
@@ -29,13 +31,15 @@ SIGN_SHARE: Final = 0.1  # … and a share of all energy that moved
 _MINUTE_HOLDERS: Final = frozenset({Kind.PV_INVERTER, Kind.METER, Kind.BATTERY})
 _NO_RULE: Final = MeterRule()
 
+# ---- settings of a device -------------------------------------------------------------------------------------------
+
 
 def limit_of(kind: Kind, rules: Rules) -> Limit:
-    """Return how long a value of this kind of device holds after it was last seen (M5.2)."""
+    """Return how long a power of this kind of device holds after it was last seen (M5.2)."""
     active = rules.hold_active if kind in _MINUTE_HOLDERS else HOLD_CONSUMER
 
     def limit(value: Value) -> timedelta:
-        return rules.hold if not isinstance(value, float) or value == 0 else active
+        return active if value else rules.hold
 
     return limit
 
@@ -57,163 +61,264 @@ def sign_of(device: Device, rules: Rules) -> int:
 
 
 def counts(device: Device, rules: Rules) -> bool:
-    """Tell whether the counter of a meter counts import (M4.4)."""
+    """Tell whether a device is a meter whose counter counts import (M4.4)."""
+    if device.kind is not Kind.METER:
+        return False
     own = meter_rule(device, rules).counter
     return own if own is not None else rules.subscription(device.subscription).meter_counter
 
 
-def roles(devices: Iterable[Device], rules: Rules) -> tuple[dict[tuple[Kind, str], Role], bool]:
-    """Return the role of each meter, and whether there are several of which some have none (M4.2)."""
+def roles(devices: Sequence[Device], rules: Rules) -> tuple[dict[str, Role], bool]:
+    """Return the role of each meter by its id, and whether there are several of which some have none (M4.2).
+
+    A meter that takes the place of another within a slot is single as long as the two were never there at once.
+    """
     meters = [device for device in devices if device.kind is Kind.METER]
-    if len({meter.id for meter in meters}) == 1 and meter_rule(meters[0], rules).role is None:
-        return {(Kind.METER, meters[0].id): Role.GRID}, False
-    found = {(meter.kind, meter.id): meter_rule(meter, rules).role for meter in meters}
-    return {name: role or Role.IGNORE for name, role in found.items()}, any(role is None for role in found.values())
+    found: dict[str, Role] = {}
+    unclear = False
+    for meter in meters:
+        role = meter_rule(meter, rules).role
+        if role is None:
+            single = not any(_meet(meter, other) for other in meters if other.id != meter.id)
+            unclear = unclear or not single
+            role = Role.GRID if single else Role.IGNORE
+        found[meter.id] = role
+    return found, unclear
 
 
-def power_track(device: Device, start: datetime, end: datetime, rules: Rules, *, absent: float | None) -> list[Piece]:
-    """Return the known power [W] of a device in a slot; `absent` is what it counts where it does not exist."""
-    track = pieces(device.series.get(Quantity.POWER, ()), start, end, limit_of(device.kind, rules))
-    sign = sign_of(device, rules) if device.kind is Kind.METER else 1
-    if sign < 0:
-        track = [Piece(piece.start, piece.end, -piece.value) for piece in track]
-    born = min(max((device.since - start).total_seconds(), 0.0), QUARTER_S)
-    gone = QUARTER_S if device.until is None else min(max((device.until - start).total_seconds(), 0.0), QUARTER_S)
-    track = [
-        Piece(max(piece.start, born), min(piece.end, gone), piece.value)
-        for piece in track
-        if max(piece.start, born) < min(piece.end, gone)
-    ]
-    if absent is None:
-        return track
-    before = [Piece(0.0, born, absent)] if born > 0 else []
-    after = [Piece(gone, QUARTER_S, absent)] if gone < QUARTER_S else []
-    return [*before, *track, *after]
+def _meet(one: Device, other: Device) -> bool:
+    """Tell whether two devices were there at the same time."""
+    return (one.until is None or other.since < one.until) and (other.until is None or one.since < other.until)
 
 
-@dataclass(slots=True, kw_only=True)
-class Flows:
-    """What moved in one slot: energies [Wh] over the time [s] for which what they need was known."""
+# ---- what a device's power did --------------------------------------------------------------------------------------
 
-    generation: Sum = Sum()
-    draw: Sum = Sum()  # from the grid
-    excess: Sum = Sum()  # into the grid
-    net: Sum = Sum()  # pv + grid - battery, signed
-    gross: Sum = Sum()  # |pv| + |grid| + |battery|
-    all_draw: Sum = Sum()  # draw, over the time of `net`
-    pair_generation: Sum = Sum()  # generation, over the time when inverters and meters are known
-    pair_excess: Sum = Sum()  # excess, over the same time
-    load: Sum = Sum()  # the load meters
+
+class Track(NamedTuple):
+    """The power [W] of a device in one slot; times are seconds from the slot's start."""
+
+    device: Device
+    pieces: list[Piece]  # known stretches while it was there, with the meter's sign
+    born: float
+    gone: float
+
+    @property
+    def last(self) -> float | None:
+        """Return the power just before the slot's end."""
+        return self.pieces[-1].value if self.pieces and self.pieces[-1].end == QUARTER_S else None
+
+
+def track(device: Device, start: datetime, end: datetime, rules: Rules) -> Track:
+    """Return what a device's power did in a slot."""
+    found = pieces(device.series.get(Quantity.POWER, ()), start, end, limit_of(device.kind, rules))
+    if device.kind is Kind.METER and sign_of(device, rules) < 0:
+        found = [Piece(piece.start, piece.end, -piece.value) for piece in found]
+    born = (device.since - start).total_seconds() if device.since > start else 0.0
+    gone = (device.until - start).total_seconds() if device.until is not None and device.until < end else QUARTER_S
+    if born > 0.0 or gone < QUARTER_S:
+        cut = (Piece(max(piece.start, born), min(piece.end, gone), piece.value) for piece in found)
+        found = [piece for piece in cut if piece.start < piece.end]
+    return Track(device, found, born, gone)
+
+
+def _total(group: Sequence[Track], *, absent: float | None) -> list[Piece]:
+    """Return the summed power of a group, where every device that is there is known.
+
+    `absent` is what the group counts while none of it is there; None = unknown.
+    """
+    if len(group) == 1:
+        return group[0].pieces if absent is None else _filled(group[0], absent)
+    if not group:
+        return [] if absent is None else [Piece(0.0, QUARTER_S, absent)]
+    found: list[Piece] = []
+    for start, end, values in merged([_filled(one, 0.0) for one in group]):
+        if absent is None and not any(one.born <= start < one.gone for one in group):
+            continue
+        known = [value for value in values if value is not None]
+        if len(known) == len(values):
+            found.append(Piece(start, end, sum(known)))
+    return found
+
+
+def _filled(one: Track, absent: float) -> list[Piece]:
+    """Return the pieces of a device, with a value for the time when it was not there."""
+    before = [Piece(0.0, one.born, absent)] if one.born > 0.0 else []
+    after = [Piece(one.gone, QUARTER_S, absent)] if one.gone < QUARTER_S else []
+    return [*before, *one.pieces, *after]
+
+
+# ---- the balance ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Members:
-    """The devices of a household by what they do in the balance."""
+    """What the devices of a household did, by their part in the balance."""
 
-    inverters: tuple[Device, ...]
-    batteries: tuple[Device, ...]
-    grid: tuple[Device, ...]
-    load: tuple[Device, ...]
+    inverters: tuple[Track, ...]
+    batteries: tuple[Track, ...]
+    grid: tuple[Track, ...]
+    load: tuple[Track, ...]
 
 
-def members(devices: Sequence[Device], roles_: Mapping[tuple[Kind, str], Role]) -> Members:
+def members(tracks: Sequence[Track], roles_: Mapping[str, Role]) -> Members:
     """Return who takes part in the balance."""
+    meters = [one for one in tracks if one.device.kind is Kind.METER]
     return Members(
-        inverters=tuple(d for d in devices if d.kind is Kind.PV_INVERTER),
-        batteries=tuple(d for d in devices if d.kind is Kind.BATTERY),
-        grid=tuple(d for d in devices if roles_.get((d.kind, d.id)) is Role.GRID),
-        load=tuple(d for d in devices if roles_.get((d.kind, d.id)) is Role.LOAD),
+        inverters=tuple(one for one in tracks if one.device.kind is Kind.PV_INVERTER),
+        batteries=tuple(one for one in tracks if one.device.kind is Kind.BATTERY),
+        grid=tuple(one for one in meters if roles_[one.device.id] is Role.GRID),
+        load=tuple(one for one in meters if roles_[one.device.id] is Role.LOAD),
     )
 
 
-def flows(who: Members, start: datetime, end: datetime, rules: Rules) -> Flows:
+class Tally:
+    """An energy that is being added up, and the time for which it is known."""
+
+    __slots__ = ("known_s", "joule")
+
+    def __init__(self) -> None:
+        self.joule = 0.0
+        self.known_s = 0.0
+
+    def add(self, power_w: float, seconds: float) -> None:
+        """Add a stretch of constant power."""
+        self.joule += power_w * seconds
+        self.known_s += seconds
+
+    @property
+    def sum(self) -> Sum:
+        """Return what was added up [Wh]."""
+        return Sum(self.joule / SECONDS_PER_HOUR, self.known_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flows:
+    """What moved in one slot, each over the time for which what it needs is known."""
+
+    generation: Tally = field(default_factory=Tally)
+    draw: Tally = field(default_factory=Tally)  # from the grid
+    excess: Tally = field(default_factory=Tally)  # into the grid
+    net: Tally = field(default_factory=Tally)  # pv + grid - battery, signed
+    gross: Tally = field(default_factory=Tally)  # |pv| + |grid| + |battery|, over the same time
+    all_draw: Tally = field(default_factory=Tally)  # draw, over the same time
+    pair_generation: Tally = field(default_factory=Tally)  # generation, over the time when inverters and meters are known
+    pair_excess: Tally = field(default_factory=Tally)  # excess, over the same time
+
+
+def flows(who: Members) -> Flows:
     """Integrate one slot over the merged breakpoints of everybody who takes part."""
-    groups = (who.inverters, who.grid, who.batteries, who.load)
-    tracks = [power_track(device, start, end, rules, absent=0.0) for group in groups for device in group]
-    cuts = [0]
-    for group in groups:
-        cuts.append(cuts[-1] + len(group))
     found = Flows()
-    for seconds, values in merged(tracks):
-        pv, grid, bat, load = (_total(values[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
-        _add_stretch(found, seconds, pv, grid, bat, load)
+    begun = min((one.born for one in who.inverters), default=QUARTER_S)
+    power = (_total(who.inverters, absent=0.0), _total(who.grid, absent=None), _total(who.batteries, absent=0.0))
+    for start, end, (pv, grid, bat) in merged(power):
+        seconds = end - start
+        sun = pv is not None and start >= begun
+        if pv is not None and sun:
+            found.generation.add(pv, seconds)
+        if grid is None:
+            continue
+        draw, excess = max(grid, 0.0), max(-grid, 0.0)
+        found.draw.add(draw, seconds)
+        found.excess.add(excess, seconds)
+        if pv is not None and sun:
+            found.pair_generation.add(pv, seconds)
+            found.pair_excess.add(excess, seconds)
+        if pv is not None and bat is not None:
+            found.net.add(pv + grid - bat, seconds)
+            found.gross.add(abs(pv) + abs(grid) + abs(bat), seconds)
+            found.all_draw.add(draw, seconds)
     return found
 
 
-def _total(values: Sequence[float | None]) -> float | None:
-    """Return the sum of a group, unknown as soon as one of it is; an empty group is 0."""
-    total = 0.0
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total
-
-
-def _plus(sum_: Sum, power_w: float, seconds: float) -> Sum:
-    """Return a sum with a stretch added."""
-    return Sum(sum_.energy_wh + energy_wh(power_w, seconds), sum_.known_s + seconds)
-
-
-def _add_stretch(f: Flows, seconds: float, pv: float | None, grid: float | None, bat: float | None, load: float | None) -> None:
-    """Add a stretch in which nothing changes [W] to all flows whose inputs are known."""
-    if pv is not None:
-        f.generation = _plus(f.generation, pv, seconds)
-    if load is not None:
-        f.load = _plus(f.load, load, seconds)
-    if grid is None:
-        return
-    draw, excess = max(grid, 0.0), max(-grid, 0.0)
-    f.draw = _plus(f.draw, draw, seconds)
-    f.excess = _plus(f.excess, excess, seconds)
-    if pv is None:
-        return
-    f.pair_generation = _plus(f.pair_generation, pv, seconds)
-    f.pair_excess = _plus(f.pair_excess, excess, seconds)
-    if bat is None:
-        return
-    f.net = _plus(f.net, pv + grid - bat, seconds)
-    f.gross = _plus(f.gross, abs(pv) + abs(grid) + abs(bat), seconds)
-    f.all_draw = _plus(f.all_draw, draw, seconds)
+def load(who: Members) -> Sum:
+    """Return what the load meters measured [Wh]."""
+    tally = Tally()
+    for start, end, power_w in _total(who.load, absent=None):
+        tally.add(power_w, end - start)
+    return Sum(max(tally.sum.energy_wh, 0.0), tally.known_s)
 
 
 def wrong_sign(found: Flows) -> bool:
     """Tell whether a slot's balance cannot be: the sign of a meter is wrong (M4.5)."""
-    return found.net.energy_wh < -(SIGN_MARGIN_WH + SIGN_SHARE * found.gross.energy_wh)
+    return found.net.sum.energy_wh < -(SIGN_MARGIN_WH + SIGN_SHARE * found.gross.sum.energy_wh)
 
 
-def powers(who: Members, end: datetime, rules: Rules) -> dict[EventType, float]:
+def powers(who: Members) -> dict[EventType, float]:
     """Return the household's powers [W] just before a slot's end, those that are known."""
-    pv, grid, bat, load = (_instant(group, end, rules) for group in (who.inverters, who.grid, who.batteries, who.load))
+    pv, grid, bat, load_ = (_instant(group) for group in (who.inverters, who.grid, who.batteries, who.load))
     found: dict[EventType, float] = {}
-    if who.inverters and pv is not None:
+    if pv is not None and _there(who.inverters):
         found[EventType.POWER_GENERATION] = pv
-    if who.grid and grid is not None:
-        found[EventType.GRID_POWER_CONSUMPTION] = max(grid, 0.0)
-        if who.inverters or who.batteries:
-            found[EventType.POWER_EXCESS] = max(-grid, 0.0)
-        if pv is not None and bat is not None:
-            found[EventType.POWER_CONSUMPTION] = max(pv + grid - bat, 0.0)
-    elif not who.grid and who.load and load is not None:
-        found[EventType.POWER_CONSUMPTION] = max(load, 0.0)
+    if _there(who.grid):
+        if grid is not None:
+            found[EventType.GRID_POWER_CONSUMPTION] = max(grid, 0.0)
+            if who.inverters or who.batteries:
+                found[EventType.POWER_EXCESS] = max(-grid, 0.0)
+            if pv is not None and bat is not None:
+                found[EventType.POWER_CONSUMPTION] = max(pv + grid - bat, 0.0)
+    elif load_ is not None and _there(who.load):
+        found[EventType.POWER_CONSUMPTION] = max(load_, 0.0)
     return found
 
 
-def _instant(group: Sequence[Device], end: datetime, rules: Rules) -> float | None:
-    """Return the sum of a group just before an instant [W]; None as soon as one that exists is unknown."""
+def _there(group: Sequence[Track]) -> bool:
+    """Tell whether any of a group is there just before the slot's end."""
+    return any(one.gone == QUARTER_S for one in group)
+
+
+def _instant(group: Sequence[Track]) -> float | None:
+    """Return the sum of a group just before the slot's end [W]; None as soon as one that is there is unknown."""
     total = 0.0
-    for device in group:
-        if device.since >= end or (device.until is not None and device.until < end):
-            continue
-        value = value_before(device.series.get(Quantity.POWER, ()), end, limit_of(device.kind, rules))
-        if not isinstance(value, float):
-            return None
-        total += value * (sign_of(device, rules) if device.kind is Kind.METER else 1)
+    for one in group:
+        if one.gone == QUARTER_S:
+            if one.last is None:
+                return None
+            total += one.last
     return total
 
 
-def rate(part_wh: float, whole_wh: float) -> float | None:
-    """Return 100 * part / whole [%], kept within 0..100; None where the whole is too small to say anything."""
-    if whole_wh < LEAST_WH:
-        return None
-    return min(max(100.0 * part_wh / whole_wh, 0.0), 100.0)
+# ---- energies and rates ---------------------------------------------------------------------------------------------
+
+# Sums that only the rates need; like the event types they are keys of `Building.days`.
+_PAIR_GENERATION: Final = "pair-generation"
+_PAIR_EXCESS: Final = "pair-excess"
+_ALL_CONSUMPTION: Final = "all-consumption"
+_ALL_DRAW: Final = "all-draw"
+
+
+def energies(who: Members, found: Flows, counted: Callable[[Sequence[Track]], Sum | None], *, counter_mode: bool) -> dict[str, Sum]:
+    """Return the household's energies [Wh] of a slot, each with the time for which it is known.
+
+    `counted` says what the counters of some meters give; `counter_mode`, whether the grid meters count at all (M4.4).
+    """
+    energies_: dict[str, Sum] = {}
+    behind_meter = bool(who.inverters or who.batteries)
+    if who.inverters:
+        energies_[EventType.ENERGY_GENERATION] = found.generation.sum
+    if who.grid:
+        grid = counted(who.grid) or found.draw.sum
+        consumed = Sum(max(found.net.sum.energy_wh, 0.0), found.net.known_s)
+        energies_[EventType.GRID_ENERGY_CONSUMPTION] = grid
+        energies_[EventType.ENERGY_CONSUMPTION] = grid if counter_mode and not behind_meter else consumed
+        if behind_meter:
+            energies_[EventType.ENERGY_EXCESS] = found.excess.sum
+            energies_[_ALL_CONSUMPTION] = consumed
+            energies_[_ALL_DRAW] = found.all_draw.sum
+        if who.inverters:
+            energies_[_PAIR_GENERATION] = found.pair_generation.sum
+            energies_[_PAIR_EXCESS] = found.pair_excess.sum
+    elif who.load:
+        energies_[EventType.ENERGY_CONSUMPTION] = counted(who.load) or load(who)
+    return energies_
+
+
+def rates(energies_: Mapping[str, Sum], enough: Callable[[float], bool]) -> Iterator[tuple[EventType, float]]:
+    """Yield self-consumption and self-sufficiency [%] from the energies of a slot or a day."""
+    for type_, whole_name, less_name in (
+        (EventType.SELF_CONSUMPTION_RATE, _PAIR_GENERATION, _PAIR_EXCESS),
+        (EventType.SELF_SUFFICIENCY_RATE, _ALL_CONSUMPTION, _ALL_DRAW),
+    ):
+        whole, less = energies_.get(whole_name), energies_.get(less_name)
+        if whole is not None and less is not None and enough(whole.known_s) and whole.energy_wh >= LEAST_WH:
+            rate = 100.0 * (whole.energy_wh - less.energy_wh) / whole.energy_wh
+            yield type_, min(max(rate, 0.0), 100.0)

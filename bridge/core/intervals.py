@@ -21,7 +21,9 @@ QUARTER: Final = timedelta(minutes=15)
 QUARTER_S: Final = QUARTER.total_seconds()
 SECONDS_PER_HOUR: Final = 3600.0
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
-"""Last seen "for ever": a value without a limit (the sleeping inverter of M4.3)."""
+"""Last seen "for ever": the mark of an absence. Its value is unknown, or the 0 of a sleeping inverter (M4.3)."""
+GONE: Final = datetime.min.replace(tzinfo=UTC)
+"""Last seen "before all time": the mark of a disconnect, which nobody sleeps through."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -72,6 +74,11 @@ def trim(series: Series, open_from: datetime | None) -> Series:
     return series[first:] if first else series
 
 
+def is_absence(sample: Sample) -> bool:
+    """Tell whether a sample is the mark of an absence, not a value that a message brought."""
+    return sample.seen == NEVER or sample.seen == GONE  # noqa: PLR1714 - hashing them costs more than comparing
+
+
 Limit = Callable[[Value], timedelta]
 """How long a value holds after it was last seen."""
 
@@ -110,18 +117,31 @@ def pieces(series: Series, start: datetime, end: datetime, limit: Limit) -> list
     return found
 
 
-def merged(tracks: Sequence[Sequence[Piece]], length_s: float = QUARTER_S) -> Iterator[tuple[float, tuple[float | None, ...]]]:
-    """Yield (seconds, value of each track) for every stretch between the tracks' breakpoints; None = unknown."""
-    points = sorted({0.0, length_s, *(point for track in tracks for piece in track for point in (piece.start, piece.end))})
+class Stretch(NamedTuple):
+    """A time in seconds from the slot's start in which none of several tracks changes; None = unknown."""
+
+    start: float
+    end: float
+    values: list[float | None]
+
+
+def merged(tracks: Sequence[Sequence[Piece]], length_s: float = QUARTER_S) -> Iterator[Stretch]:
+    """Yield every stretch between the common breakpoints of tracks whose pieces are in order."""
+    points = {0.0, length_s}
+    for track in tracks:
+        for piece in track:
+            points.add(piece.start)
+            points.add(piece.end)
+    ends = sorted(points)
     at = [0] * len(tracks)
-    for start, end in zip(points, points[1:], strict=False):
+    for start, end in zip(ends, ends[1:], strict=False):
         values: list[float | None] = []
         for index, track in enumerate(tracks):
-            while at[index] < len(track) and track[at[index]].end <= start:
+            if at[index] < len(track) and track[at[index]].end <= start:
                 at[index] += 1
-            piece = track[at[index]] if at[index] < len(track) else None
-            values.append(piece.value if piece is not None and piece.start <= start else None)
-        yield end - start, tuple(values)
+            here = at[index]
+            values.append(track[here].value if here < len(track) and track[here].start <= start else None)
+        yield Stretch(start, end, values)
 
 
 def energy_wh(power_w: float, seconds: float) -> float:

@@ -127,6 +127,11 @@ READINGS: Final[Mapping[Kind, tuple[ReadingRow, ...]]] = {
     Kind.TARIFF: (),
 }  # fmt: skip
 
+QUANTITIES: Final[Mapping[Kind, tuple[Quantity, ...]]] = {
+    kind: tuple(row.quantity for row in rows) for kind, rows in READINGS.items()
+}
+"""The series that a device of a kind can have."""
+
 DEVICE_TYPES: Final[Mapping[Kind, DeviceType]] = {
     Kind.VEHICLE: DeviceType.CAR,
     Kind.CHARGER: DeviceType.CAR_CHARGER,

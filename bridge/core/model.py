@@ -97,6 +97,7 @@ class Building:
     gone: Mapping[str, datetime] = field(default_factory=dict)  # deleted devices: key -> stamp of the delete
     newest_stamp: datetime | None = None
     last_received: datetime | None = None
+    last_stamp: datetime | None = None  # of the message last accepted: an old one means that a backlog is coming in
     open_from: datetime | None = None  # start of the first open slot; None = no sample yet
     closed: bool = False  # a slot has been closed: `open_from` only grows from now on
     clock: datetime | None = None  # the building's clock (M5.4); never goes back

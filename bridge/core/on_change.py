@@ -8,10 +8,10 @@ Rules:
 from dataclasses import replace
 from datetime import datetime
 
-from bridge.core.devices import STATUS_FALLBACK, device_type, entry_of, newest, status, switch
+from bridge.core.devices import STATUS_FALLBACK, device_type, entry_of, mode, status, switch
 from bridge.core.effects import Event
 from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG
-from bridge.core.messages import Quantity, Report, Value
+from bridge.core.messages import Report
 from bridge.core.model import Building, Device, key
 from bridge.core.rules import Rules
 from bridge.core.units import tidy
@@ -25,7 +25,9 @@ def on_change(building: Building, message: Report, rules: Rules) -> tuple[Buildi
     type_ = device_type(device) if device is not None else None
     if device is None or type_ is None:
         return building, ()
-    said = (*_measured(device, type_, rules), *_codes(device, type_, message, rules))
+    said = _measured(device, type_, rules)
+    if rules.codes:
+        said += _codes(device, type_, message, rules)
     news = [(event_type, tidy(value), at) for event_type, value, at in said if device.sent.get(event_type) != tidy(value)]
     entry = entry_of(device) if news else None
     if entry is None:
@@ -53,21 +55,24 @@ def _measured(device: Device, type_: DeviceType, rules: Rules) -> list[tuple[Eve
 def _codes(device: Device, type_: DeviceType, message: Report, rules: Rules) -> list[tuple[EventType, float, datetime]]:
     """Return the codes that the operator has configured for this type of device (M3.3)."""
     found: list[tuple[EventType, float, datetime]] = []
-    if not rules.codes or message.stamp < device.stamp:
-        return found
     table = rules.codes.get((EventType.DEVICE_STATUS, type_))
     if table:
         word = status(device)
         while word not in table and word in STATUS_FALLBACK:
             word = STATUS_FALLBACK[word]
         if word in table:
-            found.append((EventType.DEVICE_STATUS, float(table[word]), message.stamp))
-    words: tuple[tuple[EventType, Value | None], ...] = (
-        (EventType.SWITCH_STATE, switch(device) if type_ is DeviceType.CAR_CHARGER else None),
-        (EventType.CHARGING_MODE, newest(device, Quantity.MODE)),
-    )
+            found.append((EventType.DEVICE_STATUS, float(table[word]), _as_of(device, message)))
+    words = ((EventType.SWITCH_STATE, switch(device)), (EventType.CHARGING_MODE, mode(device)))
     for event_type, said in words:
         codes = rules.codes.get((event_type, type_))
-        if codes and isinstance(said, str) and said in codes:
-            found.append((event_type, float(codes[said]), message.stamp))
+        if codes and said is not None and said.word in codes:
+            found.append((event_type, float(codes[said.word]), said.at))
     return found
+
+
+def _as_of(device: Device, message: Report) -> datetime:
+    """Return since when a device's status is known: it is the device's, not one block's.
+
+    An absence that took effect at its receipt has left its ends there.
+    """
+    return max([message.stamp, *(samples[-1].at for samples in device.series.values())])

@@ -31,7 +31,6 @@ def reduce(
 
     `residence` is the directory row that led here, None where the directory has none.
     """
-    now = message.now if isinstance(message, Tick) else message.received
     notes: tuple[Note, ...] = ()
     events: tuple[Event, ...] = ()
     match message:
@@ -41,7 +40,7 @@ def reduce(
         case Prices():
             after = _prices(building, message)
         case Command():
-            after, notes = building, (Note(name="command_failed"),) if message.state == "FAILED" else ()
+            after, notes = building, (_remark(message),)
         case Schedules():
             after = _schedules(building, message)
         case Moved():
@@ -52,14 +51,21 @@ def reduce(
             after, events, notes = advance(building, message, rules)
         case _:
             assert_never(message)
-    after, calls = announce(building, after, message, rules, residence, now)
+    after, calls = announce(building, after, message, rules, residence)
     sent: tuple[Effect, ...] = (SendEvents(building=building.id, events=events),) if events else ()
     return after, (*notes, *calls, *sent)
 
 
+def _remark(message: Command) -> Note:
+    """Return what `explain` tells of a command (M7); failed ones are counted by a name of their own."""
+    name = "command_failed" if message.state == "FAILED" else "command"
+    return Note(name=name, detail=f"{message.type} {message.state} for {key(message.kind, message.device)}")
+
+
 def _prices(building: Building, message: Prices) -> Building:
     """Merge new prices; a tariff that was deleted stays deleted (M0.5)."""
-    if key(message.kind, message.id) in building.gone:
+    name = key(message.kind, message.id)
+    if name in building.gone and name not in building.devices:
         return building
     stored = building.prices.get(message.id, ())
     return replace(
@@ -83,5 +89,5 @@ def _moved(building: Building, message: Moved) -> Building:
     if name not in building.devices:
         return building
     after = delete(building, message.kind, message.id, message.stamp, message.received)
-    gone = {other: stamp for other, stamp in after.gone.items() if other != name}
-    return replace(after, gone=gone, flags=flagged(after.flags, Flag.LEFT_BEHIND, on=not after.devices))
+    # It was not deleted: any later message that names this building may bring it back.
+    return replace(after, gone=building.gone, flags=flagged(after.flags, Flag.LEFT_BEHIND, on=not after.devices))

@@ -2,7 +2,8 @@
 
 Rules:
 - Newest wins per series, whatever the order of arrival; a repeat changes nothing (M0.4).
-- Offline and disconnect end a device's values; an inverter that goes offline at 0 sleeps (M0.5, M4.3).
+- Offline and disconnect end a device's values at their stamp; if that is not news, at their receipt (M0.5).
+- An inverter that goes offline while its value is 0 sleeps: the value stays 0 (M4.3).
 - After a delete only a newer message brings the device back (M0.5).
 - Coordinates are compared in passing; nothing of them stays (M0.8).
 """
@@ -16,45 +17,77 @@ from typing import Final
 from bridge.core.devices import device_type
 from bridge.core.effects import Note
 from bridge.core.household import limit_of
-from bridge.core.intervals import NEVER, holds_until, insert, slot_of
+from bridge.core.intervals import GONE, NEVER, Limit, holds_until, insert, is_absence, slot_of
+from bridge.core.mapping import QUANTITIES
 from bridge.core.messages import Facts, Quantity, Reading, Report
-from bridge.core.model import Building, Device, Residence, Sample, key
+from bridge.core.model import Building, Device, Residence, Sample, Series, Slice, key
 from bridge.core.rules import Rules
+from bridge.core.slots import next_slot
 from bridge.core.vocabulary import Action, Kind
 
 NEARBY_M: Final = 1_000.0  # M3.1: a vehicle further from its building does not charge there
 EARTH_M: Final = 6_371_000.0
 
 _SLOT_SERIES: Final = frozenset({Quantity.POWER, Quantity.TEMPERATURE, Quantity.COUNTER})
+_NOTHING: Final = Facts()
+_ABSENT: Final = Note(name="absent_value")
 
 
-def report(building: Building, message: Report, rules: Rules, residence: Residence | None) -> tuple[Building, tuple[Note, ...]]:
-    """Apply connect, update, offline, disconnect or delete of one device."""
+def report(
+    building: Building, message: Report, rules: Rules, residence: Residence | None
+) -> tuple[Building, tuple[Note, ...]]:
+    """Apply a report; return the building, and what was unusual."""
     notes = tuple(Note(name="odd_value", detail=text) for text in message.odd)
-    name = key(message.kind, message.id)
-    deleted = building.gone.get(name)
-    device = building.devices.get(name)
     if message.action is Action.DELETE:
-        return delete(building, message.kind, message.id, message.stamp, message.received), notes
-    if device is None:
-        if deleted is not None and not _brings_back(message, deleted):
-            return building, (*notes, Note(name="after_delete", detail=f"{name} was deleted at {deleted.isoformat()}"))
-        if message.user is None:
-            return building, (*notes, Note(name="unknown_device_ignored"))
-        device = Device(
-            kind=message.kind, id=message.id, user=message.user, subscription=message.subscription,
-            since=message.stamp, stamp=message.stamp,
-        )  # fmt: skip
-    known_currency = device.facts.currency
-    device, late = _updated(building, device, message, rules, residence)
-    if known_currency is not None and device.facts.currency != known_currency:  # M6.2: prices in the old one mean nothing
-        building = replace(building, prices={**building.prices, message.id: ()})
-    gone = {other: stamp for other, stamp in building.gone.items() if other != name} if deleted is not None else building.gone
-    building = replace(building, devices={**building.devices, name: device}, gone=gone)
-    building = _begun(building, device, message, rules)
-    if late:
-        notes = (*notes, Note(name="late_sample", detail=f"{late} sample(s) of {name} came after their slot had closed"))
+        return _heard(delete(building, message.kind, message.id, message.stamp, message.received), message), notes
+    name = key(message.kind, message.id)
+    before = building.devices.get(name)
+    refusal = _refusal(building, name, message)
+    if refusal is not None:
+        return building, (*notes, refusal)
+    device = _told(before or _new(message), message)
+    away = _away(message)
+    if away is not None:
+        device = _leave(device, message, rules, disconnected=away is Action.DISCONNECT)
+        open_from = building.open_from
+    else:
+        device, remarks = _present(building, device, message, rules, residence)
+        notes = (*notes, *remarks)
+        open_from = _open_from(building, message, rules)
+    building = replace(
+        building,
+        devices={**building.devices, name: device},
+        prices=_prices(building, before, device),
+        open_from=open_from,
+    )
     return _heard(building, message), notes
+
+
+def _heard(building: Building, message: Report) -> Building:
+    """Remember how fresh the building's messages are: M5.4 needs to know."""
+    newest = _later(building.newest_stamp, message.stamp)
+    return replace(building, newest_stamp=newest, last_received=message.received, last_stamp=message.stamp)
+
+
+def _new(message: Report) -> Device:
+    """Return a device that is heard of for the first time, or again after its delete."""
+    return Device(
+        kind=message.kind,
+        id=message.id,
+        user=message.user or "",
+        subscription=message.subscription,
+        since=message.stamp,
+        stamp=message.stamp,
+    )
+
+
+def _refusal(building: Building, name: str, message: Report) -> Note | None:
+    """Return why a message says nothing; None if it does: it is older than a delete, or about nobody's device."""
+    deleted = building.gone.get(name)
+    there = name in building.devices
+    if deleted is not None and (message.stamp < deleted if there else not _brings_back(message, deleted)):
+        return Note(name="after_delete", detail=f"{name} was deleted at {deleted.isoformat()}")
+    return Note(name="unknown_device_ignored") if message.user is None and not there else None
 
 
 def _brings_back(message: Report, deleted: datetime) -> bool:
@@ -64,33 +97,62 @@ def _brings_back(message: Report, deleted: datetime) -> bool:
     return message.action is Action.CONNECT and message.stamp >= deleted
 
 
-def _heard(building: Building, message: Report) -> Building:
-    """Remember how fresh the building's messages are; the clock of M5.4 needs it."""
-    newest_stamp = building.newest_stamp
-    if newest_stamp is None or message.stamp > newest_stamp:
-        newest_stamp = message.stamp
-    return replace(building, newest_stamp=newest_stamp, last_received=message.received)
+def _later(one: datetime | None, other: datetime) -> datetime:
+    """Return the later of two times, the first of which may be missing."""
+    return other if one is None or other > one else one
 
 
-def _updated(
-    building: Building, device: Device, message: Report, rules: Rules, residence: Residence | None
-) -> tuple[Device, int]:
-    """Return a device after a message about it, and how many samples came too late for their slot."""
-    old_type = device_type(device)
-    device = replace(
+# ---- what it is ------------------------------------------------------------------------------------------------------
+
+
+def _told(device: Device, message: Report) -> Device:
+    """Return a device with what a message says of itself: static data, place, owner."""
+    told = replace(
         device,
-        facts=_facts(device.facts, message),
+        facts=_facts(device.facts, message.facts),
         location=_location(device, message),
         since=min(device.since, message.stamp),
         stamp=max(device.stamp, message.stamp),
         user=message.user or device.user,
     )
-    if device_type(device) is not old_type:  # M2: a changed type starts fresh series
-        device = replace(device, series={}, sent={}, days={}, counter_base=None, since=message.stamp)
-    away = _away(message)
-    if away is not None:
-        return _leave(device, message, rules, disconnected=away is Action.DISCONNECT), 0
-    return _present(building, device, message, residence)
+    if told.facts is not device.facts and device_type(told) is not device_type(device):  # M2: a changed hvac type
+        return replace(told, series={}, sent={}, days={}, counter_base=None, since=message.stamp)
+    return told
+
+
+def _facts(known: Facts, said: Facts) -> Facts:
+    """Return static data: the newer wins field by field, missing keeps what is known (M2)."""
+    if said in (known, _NOTHING):
+        return known
+    newer = known.updated is None or said.updated is None or said.updated >= known.updated
+    first, second = (said, known) if newer else (known, said)
+    return Facts(
+        vendor=first.vendor or second.vendor,
+        model=first.model or second.model,
+        name=first.name or second.name,
+        type=first.type or second.type,
+        engine=first.engine or second.engine,
+        currency=first.currency or second.currency,
+        updated=first.updated or second.updated,
+    )
+
+
+def _location(device: Device, message: Report) -> str | None:
+    """Return where the device is by its newest message that says so."""
+    if message.location is None or (device.location is not None and message.stamp < device.stamp):
+        return device.location
+    return message.location
+
+
+def _prices(building: Building, before: Device | None, device: Device) -> Mapping[str, tuple[Slice, ...]]:
+    """Return the building's prices; those in a currency that the tariff has given up mean nothing (M6.2)."""
+    known = before.facts.currency if before is not None else None
+    if known is None or known == device.facts.currency:
+        return building.prices
+    return {**building.prices, device.id: ()}
+
+
+# ---- away ------------------------------------------------------------------------------------------------------------
 
 
 def _away(message: Report) -> Action | None:
@@ -102,122 +164,167 @@ def _away(message: Report) -> Action | None:
     return None
 
 
-def _facts(known: Facts, message: Report) -> Facts:
-    """Return static data: the newer wins field by field, missing keeps what is known (M2)."""
-    said = message.facts
-    if said == known or said == _NOTHING:
-        return known
-    newer = known.updated is None or said.updated is None or said.updated >= known.updated
-    first, second = (said, known) if newer else (known, said)
-    return Facts(
-        vendor=first.vendor or second.vendor, model=first.model or second.model, name=first.name or second.name,
-        type=first.type or second.type, engine=first.engine or second.engine, currency=first.currency or second.currency,
-        updated=first.updated or second.updated,
-    )  # fmt: skip
-
-
-_NOTHING: Final = Facts()
-
-
-def _location(device: Device, message: Report) -> str | None:
-    """Return where the device is by its newest message that says so."""
-    if message.location is None:
-        return device.location
-    return message.location if device.location is None or message.stamp >= device.stamp else device.location
-
-
 def _leave(device: Device, message: Report, rules: Rules, *, disconnected: bool) -> Device:
-    """End a device's values: offline or disconnected (M0.5). A repeat of what was applied does nothing."""
+    """End a device's values (M0.5); a repeat of what was applied does nothing.
+
+    Only a message newer than all that is known now ends the absence: a repeat of an older one does not.
+    """
     applied = device.disconnect_stamp if disconnected else device.offline_stamp
     if applied is not None and message.stamp <= applied:
         return device
-    at = message.stamp if _is_news(device, message.stamp) else message.received
-    series = {
-        quantity: insert(samples, _end(device, quantity, samples[-1], at, message, rules, asleep=not disconnected), None)
-        for quantity, samples in device.series.items()
-    }
+    at = _end(device, message.stamp, message.received)
+    end = Sample(at, None, GONE if disconnected else NEVER, message.updated or message.stamp, message.number)
+    # Every series gets its end, also one without values: an older value may still arrive.
+    series = {quantity: _with(_room(device.series.get(quantity, ())), end, quantity) for quantity in QUANTITIES[device.kind]}
+    if device.kind is Kind.PV_INVERTER:
+        series[Quantity.POWER] = _asleep(series[Quantity.POWER], limit_of(device.kind, rules))
     if disconnected:
-        return replace(device, series=series, disconnected=True, disconnect_stamp=message.stamp)
-    return replace(device, series=series, offline=True, offline_stamp=message.stamp)
+        return replace(device, series=series, disconnected=True, disconnect_stamp=device.stamp)
+    return replace(device, series=series, offline=True, offline_stamp=device.stamp)
 
 
-def _is_news(device: Device, stamp: datetime) -> bool:
-    """Tell whether a stamp is later than the device's newest sample."""
-    return all(stamp > samples[-1].at for samples in device.series.values())
+def _room(series: Series) -> Series:
+    """Return a series that is to end again: of absences in a row the first and the last say it all."""
+    if len(series) > 1 and is_absence(series[-1]) and is_absence(series[-2]) and series[-1].value == series[-2].value:
+        return series[:-1]
+    return series
 
 
-def _end(
-    device: Device, quantity: Quantity, last: Sample, at: datetime, message: Report, rules: Rules, *, asleep: bool
-) -> Sample:
-    """Return the sample that ends a value; an inverter that goes offline at 0 sleeps and stays 0 (M4.3)."""
-    if (
-        asleep
-        and device.kind is Kind.PV_INVERTER
-        and quantity is Quantity.POWER
-        and last.value == 0.0
-        and holds_until(last, limit_of(device.kind, rules)) >= at
-    ):
-        return Sample(at, 0.0, NEVER, message.updated or message.stamp, message.number)
-    return Sample(at, None, at, message.updated or message.stamp, message.number)
+def _end(device: Device, stamp: datetime, received: datetime) -> datetime:
+    """Return when an absence ends the values: at its stamp, or at its receipt if a value is as new as that (M0.5)."""
+    newest = max((samples[-1].at for samples in device.series.values()), default=None)
+    return stamp if newest is None or stamp > newest else max(received, newest)
+
+
+def _with(series: Series, sample: Sample, quantity: Quantity, closed_to: datetime | None = None) -> Series:
+    """Return a series with a sample; only the series that slots are made of keep their history."""
+    together = insert(series, sample, closed_to)
+    return together if quantity in _SLOT_SERIES else together[-1:]
+
+
+def _asleep(series: Series, limit: Limit) -> Series:
+    """Return an inverter's power in which going offline at 0 keeps it at 0 without limit (M4.3).
+
+    The end that an offline sets is marked by its `seen`; what it ends may arrive after it.
+    """
+    if all(sample.seen != NEVER for sample in series):
+        return series
+    settled: list[Sample] = []
+    for sample in series:
+        if settled and sample.seen == NEVER:
+            last = settled[-1]
+            sleeps = last.value == 0.0 and holds_until(last, limit) >= sample.at
+            settled.append(sample._replace(value=0.0 if sleeps else None))
+        else:
+            settled.append(sample)
+    return tuple(settled)
+
+
+# ---- present ---------------------------------------------------------------------------------------------------------
 
 
 def _present(
-    building: Building, device: Device, message: Report, residence: Residence | None
-) -> tuple[Device, int]:
+    building: Building, device: Device, message: Report, rules: Rules, residence: Residence | None
+) -> tuple[Device, tuple[Note, ...]]:
     """Take the values of a device that can be reached; a newer stamp ends its absence (M7)."""
-    if message.online is True:
-        if device.offline and device.offline_stamp is not None and message.stamp > device.offline_stamp:
-            device = replace(device, offline=False)
-        if device.disconnected and device.disconnect_stamp is not None and message.stamp > device.disconnect_stamp:
-            device = replace(device, disconnected=False)
     series = dict(device.series)
     since = device.since
-    late = 0
-    apart = _apart(message, residence)
+    floor = _last_delete(building, device)
+    late = absent = 0
+    closed_to = building.open_from if building.closed else None
+    apart = message.position is not None and _apart(message.position, residence)
     for reading in message.readings:
-        value = None if apart and reading.quantity is Quantity.POWER else reading.value
-        samples = series.get(reading.quantity, ())
-        if value is None and not samples:
-            continue
-        sample = Sample(reading.at, value, max(message.stamp, reading.at), message.updated or message.received, message.number)
-        series[reading.quantity] = _with(samples, sample, reading, building)
-        if reading.quantity in _SLOT_SERIES and value is not None:
-            since = min(since, reading.at)
-            late += _is_late(building, samples, sample)
-    _wake(device, message, series)
-    return replace(device, series=series, since=since), late
+        quantity, at = reading.quantity, reading.at
+        value = None if apart and quantity is Quantity.POWER else reading.value
+        samples = series.get(quantity, ())
+        sample = Sample(at, value, max(message.stamp, at), message.updated or message.received, message.number)
+        series[quantity] = _carried(_with(samples, sample, quantity, closed_to), sample, back=message.online is True)
+        if value is None:
+            absent += 1
+        elif quantity in _SLOT_SERIES:
+            since = min(since, at if floor is None else max(at, floor))
+            late += closed_to is not None and _is_late(samples, sample, closed_to)
+    if device.kind is Kind.PV_INVERTER and Quantity.POWER in series:
+        power = _asleep(series[Quantity.POWER], limit_of(device.kind, rules))
+        series[Quantity.POWER] = _awake(power, message)
+    remarks = (_ABSENT,) * absent
+    if late:
+        text = f"{late} sample(s) of {key(device.kind, device.id)} came after their slot had closed"
+        remarks = (*remarks, Note(name="late_sample", detail=text))
+    return _back(replace(device, series=series, since=since), message), remarks
 
 
-def _with(samples: tuple[Sample, ...], sample: Sample, reading: Reading, building: Building) -> tuple[Sample, ...]:
-    """Return a series with a sample; only the series that slots are made of keep their history."""
-    together = insert(samples, sample, building.open_from if building.closed else None)
-    return together if reading.quantity in _SLOT_SERIES else together[-1:]
+def _back(device: Device, message: Report) -> Device:
+    """End a device's absence if a message says so with a newer stamp."""
+    if message.online is not True or not (device.offline or device.disconnected):
+        return device
+    return replace(
+        device,
+        offline=device.offline and not _ends(message, device.offline_stamp),
+        disconnected=device.disconnected and not _ends(message, device.disconnect_stamp),
+    )
 
 
-def _is_late(building: Building, samples: tuple[Sample, ...], sample: Sample) -> bool:
+def _ends(message: Report, absence: datetime | None) -> bool:
+    """Tell whether a message is newer than an absence."""
+    return absence is None or message.stamp > absence
+
+
+def _is_late(samples: Series, sample: Sample, closed_to: datetime) -> bool:
     """Tell whether a sample is news about a slot that has closed (M5.5); a value carried along is none."""
-    if not building.closed or building.open_from is None or sample.at >= building.open_from:
+    if sample.at >= closed_to or any(other.at == sample.at for other in samples):
         return False
-    return all(other.at != sample.at for other in samples)
+    there = _in_force(samples, sample.seen)
+    return there is None or (there.value != sample.value and not is_absence(there))
 
 
-def _wake(device: Device, message: Report, series: dict[Quantity, tuple[Sample, ...]]) -> None:
+def _in_force(series: Series, at: datetime) -> Sample | None:
+    """Return the sample that counts at an instant."""
+    return next((sample for sample in reversed(series) if sample.at <= at), None)
+
+
+def _carried(series: Series, sample: Sample, *, back: bool) -> Series:
+    """Return a series after a message that carries a value older than what the series says at the message's stamp.
+
+    A device that is back is known again from the stamp on, although its block is older than its absence (M7). A value
+    that is known by a newer sample was still carried at the stamp (M5.2).
+    """
+    if sample.value is None or series[-1].at <= sample.at:
+        return series
+    there = _in_force(series, sample.seen)
+    if there is None or there.at <= sample.at:
+        return series
+    if is_absence(there):
+        return insert(series, sample._replace(at=sample.seen), None) if back and there.at < sample.seen else series
+    if there.value != sample.value or there.seen >= sample.seen:
+        return series
+    return tuple(other._replace(seen=sample.seen) if other is there else other for other in series)
+
+
+def _last_delete(building: Building, device: Device) -> datetime | None:
+    """Return up to when an earlier life of a device counts; it is not counted twice."""
+    lives = (gone.until for gone in building.departed if (gone.kind, gone.id) == (device.kind, device.id))
+    return max((until for until in lives if until is not None), default=None)
+
+
+def _awake(series: Series, message: Report) -> Series:
     """End the sleep of an inverter at its next message, where that brings no newer power (M4.3)."""
-    samples = series.get(Quantity.POWER, ())
-    if device.kind is Kind.PV_INVERTER and samples and samples[-1].seen == NEVER and message.stamp > samples[-1].at:
-        end = Sample(message.stamp, None, message.stamp, message.updated or message.received, message.number)
-        series[Quantity.POWER] = (*samples, end)
+    last = series[-1]
+    if last.seen != NEVER or last.value is None or message.stamp <= last.at:
+        return series
+    updated = message.updated or message.received
+    return (*series, Sample(message.stamp, None, message.stamp, updated, message.number))
 
 
-def _apart(message: Report, residence: Residence | None) -> bool:
+def _apart(position: tuple[float, float], residence: Residence | None) -> bool:
     """Tell whether a vehicle is more than 1 km from its building's coordinates (M3.1)."""
     place = residence.attributes.get("geolocation") if residence is not None else None
-    if message.position is None or not isinstance(place, Mapping):
+    if not isinstance(place, Mapping):
         return False
     lat, lon = place.get("lat"), place.get("lon")
     if not isinstance(lat, int | float) or not isinstance(lon, int | float):
         return False
-    return _distance_m(message.position, (float(lat), float(lon))) > NEARBY_M
+    return _distance_m(position, (float(lat), float(lon))) > NEARBY_M
 
 
 def _distance_m(one: tuple[float, float], other: tuple[float, float]) -> float:
@@ -227,32 +334,45 @@ def _distance_m(one: tuple[float, float], other: tuple[float, float]) -> float:
     return 2 * EARTH_M * math.asin(math.sqrt(min(half, 1.0)))
 
 
-def _begun(building: Building, device: Device, message: Report, rules: Rules) -> Building:
-    """Open the building's first slot with its earliest sample; an old sample makes no slots (M5.6)."""
+def _open_from(building: Building, message: Report, rules: Rules) -> datetime | None:
+    """Return the first open slot: the one of the earliest sample; an old sample makes no slots (M5.6)."""
+    starts = [reading.at for reading in message.readings if _makes_slots(reading)]
+    if not starts:
+        return building.open_from
     oldest = message.received - rules.max_backfill
-    first: datetime | None = None
-    for reading in message.readings:
-        if reading.quantity in _SLOT_SERIES and reading.value is not None and reading.quantity in device.series:
-            begin = slot_of(reading.at if reading.at >= oldest else message.received)
-            first = begin if first is None else min(first, begin)
-    if first is None:
-        return building
+    first = slot_of(min(at if at >= oldest else message.received for at in starts))
     if building.open_from is None or (first < building.open_from and not building.closed):
-        return replace(building, open_from=first)
-    if building.open_from < slot_of(oldest) and not building.days:  # nothing was known for so long: begin anew
-        return replace(building, open_from=slot_of(oldest))
-    return building
+        return first
+    if min(starts) < oldest and building.open_from < first and next_slot(building, building.open_from, rules) is None:
+        return first  # nothing was known or summed up since: begin anew, lest the old sample fills the gap
+    return building.open_from
+
+
+def _makes_slots(reading: Reading) -> bool:
+    """Tell whether a value is one that slots are made of."""
+    return reading.quantity in _SLOT_SERIES and reading.value is not None
+
+
+# ---- gone ------------------------------------------------------------------------------------------------------------
 
 
 def delete(building: Building, kind: Kind, device_id: str, stamp: datetime, received: datetime) -> Building:
-    """Take a device out; the household counts it up to its end (M0.5, M5.7)."""
+    """Take a device out; the household counts it up to its end (M0.5, M5.7).
+
+    Deletes are remembered for good, so that an older message does not bring the device back, and a repeat of the
+    delete does not take it away again once a newer one has.
+    """
     name = key(kind, device_id)
-    gone = {**building.gone, name: max(stamp, building.gone.get(name, stamp))}
     device = building.devices.get(name)
+    known = building.gone.get(name)
+    if known is not None and stamp <= known and (device is None or device.stamp > known):
+        return building
+    gone = {**building.gone, name: stamp if known is None else max(stamp, known)}
     if device is None:
         return replace(building, gone=gone)
-    until = stamp if _is_news(device, stamp) else received
     devices = {other: kept for other, kept in building.devices.items() if other != name}
-    departed = building.departed if kind is Kind.TARIFF else (*building.departed, replace(device, until=until, sent={}, days={}))
-    prices = {tariff: slices for tariff, slices in building.prices.items() if kind is not Kind.TARIFF or tariff != device_id}
-    return replace(building, devices=devices, departed=departed, gone=gone, prices=prices)
+    if kind is Kind.TARIFF:
+        prices = {tariff: slices for tariff, slices in building.prices.items() if tariff != device_id}
+        return replace(building, devices=devices, prices=prices, gone=gone)
+    departed = (*building.departed, replace(device, until=_end(device, stamp, received), sent={}, days={}))
+    return replace(building, devices=devices, departed=departed, gone=gone)

@@ -8,9 +8,12 @@ Rules:
 
 import ipaddress
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
+
+from starlette.types import Scope
 
 from bridge.config import Auth, Settings, Subscription
 from bridge.config.fields import Network
@@ -78,6 +81,7 @@ class Policy:
     trusted_proxies: tuple[Network, ...]
     topic_headers: tuple[bytes, ...]
     id_headers: tuple[bytes, ...]
+    limited: bool  # some subscription has a rate limit
 
     @classmethod
     def of(cls, settings: Settings, former: Self | None = None) -> Self:
@@ -92,6 +96,7 @@ class Policy:
             trusted_proxies=server.trusted_proxies,
             topic_headers=tuple(name.encode() for name in server.topic_headers),
             id_headers=tuple(name.encode() for name in server.id_headers),
+            limited=any(guard.bucket for guard in guards.values()),
         )
 
     def topic_named_by(self, headers: Headers) -> str | None:
@@ -119,14 +124,16 @@ def _guard(subscription: Subscription, former: Policy | None) -> Guard:
         bucket = None
     elif bucket is None or bucket.rate != rate:
         bucket = Bucket(rate)
-    return Guard(id=subscription.id, verify=verifier(subscription), networks=subscription.allowed_networks, bucket=bucket)
+    return Guard(
+        id=subscription.id, verify=verifier(subscription), networks=subscription.allowed_networks, bucket=bucket
+    )
 
 
 # ---- before the body is read ----------------------------------------------------------------------------------------
 
 
 def admit(
-    policy: Policy, topic: str | None, headers: Headers, peer: str | None, forwarded: Iterable[bytes]
+    policy: Policy, topic: str | None, headers: Headers, declared: int, scope: Scope
 ) -> Sequence[Guard] | Refusal:
     """Return whose request this may be, or why it is refused before its body is read."""
     guards: Sequence[Guard] = policy.callers
@@ -135,12 +142,12 @@ def admit(
         if named is None:
             return UNKNOWN
         guards = (named,)
-    if declared_length(headers) > policy.max_body:
+    if declared > policy.max_body:
         return TOO_LARGE
     if not _is_json(headers):
         return WRONG_TYPE
     if any(guard.networks for guard in guards):
-        address = client_address(peer, forwarded, policy.trusted_proxies)
+        address = client_address(scope, policy.trusted_proxies)
         guards = [guard for guard in guards if not guard.networks or _is_within(address, guard.networks)]
         if not guards:
             return FOREIGN_ADDRESS
@@ -163,9 +170,11 @@ def _is_json(headers: Headers) -> bool:
     return media in (b"", b"application/json") or (media.startswith(b"application/") and media.endswith(b"+json"))
 
 
-def client_address(peer: str | None, forwarded: Iterable[bytes], trusted: Sequence[Network]) -> Address | None:
+def client_address(scope: Scope, trusted: Sequence[Network]) -> Address | None:
     """Return who is calling: the last address in X-Forwarded-For that is no trusted proxy; None = cannot be told."""
-    address = _address(peer or "")
+    client = scope.get("client")
+    address = _address(client[0] if client else "")
+    forwarded = (value for name, value in scope["headers"] if name == b"x-forwarded-for")
     hops = b",".join(forwarded).decode("latin-1").split(",")
     while hops and _is_within(address, trusted):
         hop = hops.pop().strip()
@@ -205,10 +214,8 @@ def verified(guards: Sequence[Guard], headers: Headers, body: bytes, now: float)
 
 def limit(policy: Policy, owners: Sequence[str], now: float) -> Refusal | None:
     """Count messages, one owner each, against the rate limits of their subscriptions; `now` [s]."""
-    if not any(guard.bucket for guard in policy.guards.values()):
-        return None
-    counts = {owner: owners.count(owner) for owner in set(owners)}
-    buckets = [(bucket, counts[guard.id]) for guard in policy.guards.values() if (bucket := guard.bucket) and guard.id in counts]
+    counted = Counter(owners)
+    buckets = [(bucket, count) for owner, count in counted.items() if (bucket := policy.guards[owner].bucket)]
     wait = max((bucket.wait(now) for bucket, _ in buckets), default=0)
     if wait:
         return Refusal(status=429, error="too many messages for this subscription", retry_after=wait)

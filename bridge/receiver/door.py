@@ -42,14 +42,30 @@ _VISIBLE: Final = re.compile(rb"[\x21-\x7e]{1,2000}")
 class Door:
     """The ASGI application behind `/webhooks…`."""
 
-    def __init__(self, *, settings: Settings, store: Store, metrics: Metrics, gate: Gate, now: Callable[[], datetime]) -> None:
-        """Prepare the checks; `now` returns the wall time in UTC."""
+    def __init__(  # noqa: PLR0913 - one argument per part
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        metrics: Metrics,
+        gate: Gate,
+        now: Callable[[], datetime],
+        wall: Callable[[], datetime],
+        accepted: Callable[[], object],
+    ) -> None:
+        """Prepare the checks.
+
+        `now` returns the time of receipt, `wall` the one that signatures are held against, both in UTC; `accepted` is
+        called after messages were stored.
+        """
         self._policy = Policy.of(settings)
         self._store = store
         self._metrics = metrics
         self._gate = gate
         self._hands = Hands()
         self._now = now
+        self._wall = wall
+        self._accepted = accepted
 
     def reload(self, settings: Settings) -> None:
         """Use other secrets and limits from the next request on; if they are unusable, nothing changes."""
@@ -70,22 +86,24 @@ class Door:
             self._metrics.requests_refused.labels(status=str(answer.status)).inc()
             await _refuse(answer, headers, reading, receive, send)
         elif answer is not None:
-            await send({"type": "http.response.start", "status": 202, "headers": [_JSON, (b"content-length", b"%d" % len(answer))]})
+            fields = [_JSON, (b"content-length", b"%d" % len(answer))]
+            await send({"type": "http.response.start", "status": 202, "headers": fields})
             await send({"type": "http.response.body", "body": answer})
 
-    async def _answer(self, scope: Scope, headers: Headers, reading: Reading, receive: Receive) -> bytes | Refusal | None:
+    async def _answer(
+        self, scope: Scope, headers: Headers, reading: Reading, receive: Receive
+    ) -> bytes | Refusal | None:
         """Return the body of a 202, or why there is none; None = the sender has gone."""
         policy = self._policy
         topic = scope["path_params"].get("topic") or policy.topic_named_by(headers)
-        peer = scope["client"][0] if scope.get("client") else None
-        forwarded = (value for name, value in scope["headers"] if name == b"x-forwarded-for")
-        guards = admit(policy, topic, headers, peer, forwarded)
+        declared = declared_length(headers)
+        guards = admit(policy, topic, headers, declared, scope)
         if isinstance(guards, Refusal):
             return guards
         closed = self._gate.closed()
         if closed is not None:
             return Refusal(status=503, error=closed.reason, retry_after=closed.retry_after)
-        if not self._hands.has_room(0, declared_length(headers)):
+        if not self._hands.has_room(0, declared):
             return busy()
         body = await reading.read(receive)
         if body is None or isinstance(body, Refusal):
@@ -97,35 +115,40 @@ class Door:
     ) -> bytes | Refusal:
         """Return the body of the 202 after the messages of a body are stored, or why they are not."""
         received = self._now()
-        now = received.timestamp()
+        now = self._wall().timestamp()
         callers = [guard.id for guard in verified(guards, headers, body, now)]
         if not callers:
             return UNVERIFIED
-        # Place for a handshake within the body, such as Smartcar's VERIFY: it is answered here, before anything is stored.
+        # Here is the place to answer a handshake within the body, such as Smartcar's VERIFY, before anything is stored.
         messages = arrivals(body, topic=topic, callers=callers, policy=policy, headers=headers, received=received)
-        refusal = limit(policy, [message.subscription for message in messages], now)
-        if refusal is not None:
-            return refusal
+        if policy.limited:
+            refusal = limit(policy, [message.subscription for message in messages], now)
+            if refusal is not None:
+                return refusal
         try:
             receipts = await self._store.accept(messages) if messages else ()
         except StoreUnavailable:
             self._gate.unwritable = True
             return Refusal(status=503, error="store", retry_after=STORE_RETRY_AFTER)
         self._gate.took(len(body))
+        self._accepted()
         return self._counted(messages, receipts)
 
     def _counted(self, messages: Sequence[Arrival], receipts: Sequence[Receipt]) -> bytes:
         """Count what was stored and return it as the answer's body."""
-        pairs = zip(messages, receipts, strict=True)
-        stored = [(receipt.id, message.dead) for message, receipt in pairs if not receipt.duplicate]
-        accepted, duplicates = len(stored), len(receipts) - len(stored)
-        dead = sum(reason is not None for _, reason in stored)
+        rows: list[int] = []
+        dead = 0
+        for message, receipt in zip(messages, receipts, strict=True):
+            if not receipt.duplicate:
+                rows.append(receipt.id)
+                dead += message.dead is not None
+        accepted, duplicates = len(rows), len(receipts) - len(rows)
         self._metrics.messages_accepted.inc(accepted)
         if duplicates:
             self._metrics.messages_duplicate.inc(duplicates)
         if dead:
             self._metrics.messages_dead.inc(dead)
-        ids = ",".join(str(row) for row, _ in stored[:MOST_IDS])
+        ids = ",".join(map(str, rows[:MOST_IDS]))
         return f'{{"accepted":{accepted},"duplicates":{duplicates},"dead":{dead},"ids":[{ids}]}}'.encode()
 
     async def _shake_hands(self, scope: Scope, send: Send) -> None:

@@ -42,7 +42,14 @@ class Health:
     """Answers for the whole process."""
 
     def __init__(
-        self, *, store: Store, metrics: Metrics, gate: Gate, sources: HealthSources, now: Callable[[], datetime], version: str
+        self,
+        *,
+        store: Store,
+        metrics: Metrics,
+        gate: Gate,
+        sources: HealthSources,
+        now: Callable[[], datetime],
+        version: str,
     ) -> None:
         """Count the uptime from here."""
         self._store = store

@@ -8,9 +8,9 @@ Rules:
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.types import Receive
 
@@ -19,7 +19,7 @@ from bridge.receiver.checks import TOO_LARGE, Policy, Refusal
 from bridge.receiver.gate import FULL_HANDS, Hands
 from bridge.source.envelope import Item, event_id, split, unwrap
 from bridge.source.signature import Headers
-from bridge.source.topics import UnknownTopic, parse, subscription_of
+from bridge.source.topics import UnknownTopic, exists, parse, subscription_of
 from bridge.store.port import Arrival
 
 LONGEST_NAME: Final = 200  # characters of an id or topic that are kept as they came
@@ -72,25 +72,29 @@ def arrivals(
     if topic is None:
         items = [unwrap(item) for item in items]
     delivery_id = _delivery_id(policy, headers)
-    names = [item.topic if topic is None else topic for item in items]
-    fates = {name: _fate(name, callers) for name in set(names)}
-    return [
-        _arrival(item, place, fates[name], delivery_id, received)
-        for place, (item, name) in enumerate(zip(items, names, strict=True))
-    ]  # fmt: skip
+    fates: dict[str | None, _Fate] = {}
+    found: list[Arrival] = []
+    for place, item in enumerate(items):
+        name = item.topic if topic is None else topic
+        fate = fates.get(name)
+        if fate is None:
+            fate = fates[name] = _fate(name, callers)
+        found.append(_arrival(item, place, fate, delivery_id, received))
+    return found
 
 
 def _delivery_id(policy: Policy, headers: Headers) -> str | None:
     """Return the id of a binary CloudEvent, else that of the delivery."""
     own = None
     if b"ce-id" in headers:
-        own = event_id(headers.get(b"ce-source", b"").decode(errors="replace"), headers[b"ce-id"].decode(errors="replace"))
+        own = event_id(
+            headers.get(b"ce-source", b"").decode(errors="replace"), headers[b"ce-id"].decode(errors="replace")
+        )
     found = own or policy.delivery_id(headers)
     return None if found is None else _kept(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fate:
+class _Fate(NamedTuple):
     """What a topic means for its message."""
 
     topic: str
@@ -102,20 +106,17 @@ class _Fate:
 def _fate(name: str | None, callers: Sequence[str]) -> _Fate:
     """Return whose a message is, and why it is dead if its topic says so."""
     if name is None:
-        return _Fate(topic="", owner=callers[0])  # the item knows why it names none
+        return _Fate("", callers[0])  # the item knows why it names none
     owner = subscription_of(name)
-    if owner not in callers and "." in name:
-        return _Fate(
-            topic=_kept(name),
-            owner=callers[0],
-            dead=DeadReason.FOREIGN_SUBSCRIPTION,
-            detail="the topic belongs to another subscription than the caller's",
-        )
+    known = owner in callers
+    if known and exists(name):
+        return _Fate(name, owner)
+    if not known and "." in name:
+        detail = "the topic belongs to another subscription than the caller's"
+        return _Fate(_kept(name), callers[0], DeadReason.FOREIGN_SUBSCRIPTION, detail)
     topic = parse(name)
-    if isinstance(topic, UnknownTopic):
-        known = owner if owner in callers else callers[0]
-        return _Fate(topic=_kept(name), owner=known, dead=DeadReason.UNKNOWN_TOPIC, detail=topic.detail)
-    return _Fate(topic=name, owner=owner)
+    detail = topic.detail if isinstance(topic, UnknownTopic) else ""
+    return _Fate(_kept(name), owner if known else callers[0], DeadReason.UNKNOWN_TOPIC, detail)
 
 
 def _arrival(item: Item, place: int, fate: _Fate, delivery_id: str | None, received: datetime) -> Arrival:

@@ -15,13 +15,18 @@ def webhook_paths() -> dict[str, Schema]:
         "description": "`<subscriptionId>.<kind>.<action>`, such as `acme.vehicle.update`.",
         "schema": {"type": "string", "minLength": 1, "pattern": "^[^/]+$"},
     }
-    one_topic = {"description": "One message (object), or up to 1,000 (array), of the topic in the path."}
-    own_topics = {
-        "description": "As above with the topic in a header; or each message in an envelope `{topic, data}`, or as a structured CloudEvent."
-    }
+    one_topic = "One message (object), or up to 1,000 (array), of the topic in the path."
+    own_topics = (
+        "As `/webhooks/{topic}` with the topic in a header; or each message in an envelope `{topic, data}`, or as a "
+        "structured CloudEvent (`type`, `data`)."
+    )
+    header = {"name": "x-topic", "in": "header", "required": False, "schema": {"type": "string"}}
     return {
-        "/webhooks/{topic}": {"post": _post("receive_topic", one_topic, [topic]), "options": _options("handshake_topic", [topic])},
-        "/webhooks": {"post": _post("receive", own_topics, [_topic_header()]), "options": _options("handshake", [])},
+        "/webhooks/{topic}": {
+            "post": _post("receive_topic", one_topic, topic),
+            "options": _options("handshake_topic", [topic]),
+        },
+        "/webhooks": {"post": _post("receive", own_topics, header), "options": _options("handshake", [])},
     }
 
 
@@ -44,18 +49,14 @@ def component_schemas() -> dict[str, Schema]:
     }
 
 
-def _topic_header() -> Schema:
-    return {"name": "x-topic", "in": "header", "required": False, "schema": {"type": "string"}}
-
-
-def _post(name: str, described: Schema, parameters: list[Schema]) -> Schema:
+def _post(name: str, description: str, parameter: Schema) -> Schema:
     message = {"type": "object"}
     body = {"oneOf": [message, {"type": "array", "maxItems": 1000, "items": message}]}
     return {
         "operationId": name,
         "summary": "Take messages; they are durable when the answer is 202.",
-        "description": described["description"],
-        "parameters": parameters,
+        "description": description,
+        "parameters": [parameter],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
             "202": _answer("The messages are stored durably.", "Taken"),
@@ -88,5 +89,7 @@ def _options(name: str, parameters: list[Schema]) -> Schema:
         "operationId": name,
         "summary": "CloudEvents web-hook handshake.",
         "parameters": parameters,
-        "responses": {"200": {"description": "Posting is allowed, as often as `WebHook-Allowed-Rate` says (requests per minute)."}},
+        "responses": {
+            "200": {"description": "Posting is allowed, as often as `WebHook-Allowed-Rate` says (requests per minute)."}
+        },
     }

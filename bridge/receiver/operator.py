@@ -2,7 +2,8 @@
 
 Rules:
 - Without a configured token these addresses do not exist: 404.
-- With one, a request without it, or with another, is 401. A program sends it as Bearer, a browser as the password of Basic.
+- With one, a request without it, or with another, is 401. A program sends it as Bearer, a browser as the password of
+  Basic.
 - The page loads nothing from elsewhere and runs no script.
 """
 
@@ -27,7 +28,7 @@ _PAGE_HEADERS: Final = {
 }
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5"><title>Bridge: {status}</title>
-<style>body{{font:16px/1.5 system-ui;margin:2rem;max-width:60rem}}td{{padding:0 1.5rem 0 0}}h2{{font-size:1.1rem}}</style>
+<style>body{{font:16px/1.5 system-ui;margin:2rem}}td{{padding:0 1.5rem 0 0}}h2{{font-size:1.1rem}}</style>
 </head><body><h1>Bridge: {status}</h1>{tables}</body></html>
 """
 

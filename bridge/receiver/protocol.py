@@ -71,6 +71,7 @@ class DoorProtocol(HttpToolsProtocol):
     """One connection."""
 
     server_state: DoorState
+    cycle: RequestResponseCycle | None  # type: ignore[assignment]  # uvicorn leaves it None until the first request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Take a connection in, or turn it away when there are too many."""
@@ -95,7 +96,7 @@ class DoorProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             pass  # nothing here can be upgraded to; the request was answered as it is
         except httptools.HttpParserError:
-            if self.phase is not Phase.REFUSED:  # type: ignore[comparison-overlap]  # the callbacks change it
+            if self.phase is not Phase.REFUSED:
                 self.refuse(400, "this is not HTTP")
             return
         if before is self.phase:
@@ -183,7 +184,7 @@ class DoorProtocol(HttpToolsProtocol):
 
     def _may_answer(self) -> bool:
         """Return whether an answer now would be taken for the right request's."""
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self.cycle
         if cycle is None or cycle.response_complete:
             return True
         return self.phase is Phase.BODY and not cycle.response_started and not self.pipeline

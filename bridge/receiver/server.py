@@ -76,6 +76,7 @@ def make_server(
         ws="none",
         loop="none",
         lifespan="off",
+        interface="asgi3",
         log_config=None,
         access_log=False,
         proxy_headers=False,

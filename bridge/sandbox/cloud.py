@@ -169,17 +169,20 @@ async def simulate(  # noqa: PLR0913 - the options of one command
     verify_patience_s: float = 30.0,
     connections: int = 8,
     step_s: float = STEP_S,
+    anchor: float | None = None,
     echo: Echo = sys.stdout.write,
     progress: Progress | None = None,
 ) -> Summary:
     """Let homes live for some hours at some speed (simulated seconds per second; 0 = as fast as possible) and post.
 
-    With the address of a sandbox to verify, what arrived there is compared with the truth afterwards. Raises OSError
+    The span begins to run at the wall time `anchor` [epoch s], by default now, and ends when it has caught up with the
+    wall clock. With the address of a sandbox to verify, what arrived there is compared with the truth afterwards. Raises OSError
     when the truth file cannot be written, ValueError when the secret is none, aiohttp.ClientError when the sandbox to
     verify cannot be read.
     """
     began = time.monotonic()
-    end = int((time.time() + (hours * 3600 / speed if speed else 0)) * 1000)
+    anchor = time.time() if anchor is None else anchor
+    end = int((anchor + (hours * 3600 / speed if speed else 0)) * 1000)
     start = end - int(hours * HOUR_MS)
     signer = Signer(secret)
     with _truth_file(truth, needed=verify is not None) as file:
@@ -188,7 +191,7 @@ async def simulate(  # noqa: PLR0913 - the options of one command
         async with aiohttp.ClientSession(connector=connector) as http:
             dice = random.Random(seed)  # noqa: S311 - jitter of retries
             courier = Courier(http, target=target, signer=signer, dice=dice)
-            pace = _Pace(start=start, end=end, speed=speed)
+            pace = _Pace(start=start, end=end, speed=speed, anchor=anchor)
             await _deliver(street, courier, pace, subscription, connections, progress)
         seconds = round(time.monotonic() - began, 3)
         missing = None
@@ -218,12 +221,12 @@ def _truth_file(path: Path | None, *, needed: bool) -> Iterator[TextIO | None]:
 class _Pace:
     """The relation of simulated and real time."""
 
-    def __init__(self, *, start: int, end: int, speed: float) -> None:
-        """Begin now; simulated times are epoch ms."""
+    def __init__(self, *, start: int, end: int, speed: float, anchor: float) -> None:
+        """Begin at a wall time [epoch s]; simulated times are epoch ms."""
         self._start = start
         self._span = max(end - start, 1)
         self._speed = speed
-        self._began = time.monotonic()
+        self._began = time.monotonic() + anchor - time.time()
 
     def wait_s(self, due: int) -> float:
         """Return how long it is until something is due [s]; never positive without a speed."""
@@ -264,3 +267,5 @@ async def _deliver(
                 progress(pace.share(post.due), courier.tally)
         for _ in range(connections):
             await queue.put(None)
+    if progress is not None:
+        progress(1.0, courier.tally)

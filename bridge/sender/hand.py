@@ -30,8 +30,11 @@ _log = logger(__name__)
 class Hand:
     """Leased lanes that are not on the wire."""
 
-    def __init__(self, planner: Planner, now: Callable[[], datetime], timeout: timedelta) -> None:
-        """Start empty; `timeout` is how long a call may take."""
+    def __init__(
+        self, planner: Planner, now: Callable[[], datetime], world: Callable[[], datetime], timeout: timedelta
+    ) -> None:
+        """Start empty; `world` is the time that the age of events is held against, `timeout` how long a call may take."""
+        self._world = world
         self._planner = planner
         self._now = now
         self._needed = timeout + WRITE_MARGIN
@@ -65,7 +68,7 @@ class Hand:
         jobs: list[Job] = []
         while self.ready and room > 0:
             run, now = self.ready.popleft(), self._now()
-            job = self._next(run, now) if run.lane.until - now >= self._needed else None
+            job = self._next(run, self._world()) if run.lane.until - now >= self._needed else None
             if job is None:
                 self.give_back(run, now)
                 continue

@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from bridge.config import Moost
 from bridge.core.retry import LostPolicy, Outcome
@@ -56,13 +56,17 @@ class Sender:
         moost: Moost,
         metrics: Metrics,
         now: Callable[[], datetime],
+        world: Callable[[], datetime] | None = None,
         dry_run: bool = False,
         drain_timeout: timedelta = timedelta(seconds=20),
         desk: Desk | None = None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = chance,
     ) -> None:
-        """Prepare; `desk`, where given, is asked for stuck calls to try again; `clock` is monotonic [s]."""
+        """Prepare; `desk`, where given, is asked for stuck calls to try again; `clock` is monotonic [s].
+
+        `now` is the wall time that leases and retries go by; `world`, where that is simulated, the time events live in.
+        """
         self._store, self._client = store, client
         self._metrics, self._now, self._clock = metrics, now, clock
         self._dry_run, self._drain_timeout = dry_run, drain_timeout
@@ -76,7 +80,7 @@ class Sender:
             historical_batch=moost.historical_batch,
             on_lost=on_lost,
         )
-        self._hand = Hand(planner, now, moost.timeout)
+        self._hand = Hand(planner, now, world or now, moost.timeout)
         self._gate = Gate(moost.max_concurrency, moost.requests_per_second)
         self._tokens = TokenKeeper(client, moost.customer_id, clock)
         self._stuck = Stuck(desk, now())
@@ -127,7 +131,6 @@ class Sender:
             jobs, token = self._choose()
             if jobs or self._hand.unwritten:
                 await self._write(jobs)
-                self.state.store_unavailable = False
             else:
                 await self._rest()
         except StoreUnavailable as error:
@@ -174,6 +177,7 @@ class Sender:
         rows = min(self._batch, max(FEWEST_ROWS, ROWS_PER_LEASE // wanted))
         hold = max(LEASE, 3 * self._timeout)
         leased = await self._store.lease(self._now(), wanted, rows, hold)
+        self.state.store_unavailable = False
         self._hand.take(leased)
         if len(leased) < wanted:
             self._more = False
@@ -189,6 +193,7 @@ class Sender:
             hand.put_back(jobs)
             raise
         self._metrics.commit_seconds.observe(self._clock() - started)
+        self.state.store_unavailable = False
         for each in hand.returns:
             self._due = each.at if self._due is None else min(self._due, each.at)
         hand.written()
@@ -207,7 +212,6 @@ class Sender:
         self._gate.begun(job.requests, self._clock())
         task = asyncio.create_task(self._call(job, token, len(self._calls) + 1))
         self._calls[task] = job.run
-        task.add_done_callback(self._calls.pop)
 
     async def _call(self, job: Job, token: Token, on_wire: int) -> None:
         started = self._clock()
@@ -216,6 +220,8 @@ class Sender:
             outcome = await perform(job, self._client, token.value, self._now, self._timeout)
         except Exception as error:  # noqa: BLE001 - one item, not the room
             outcome = error
+        finally:
+            self._calls.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)  # before anybody counts again
         seconds = self._clock() - started
         self._ended.append(Result(job=job, token=token, outcome=outcome, seconds=seconds, on_wire=on_wire))
         self._wake.set()
@@ -246,6 +252,7 @@ class Sender:
         except TimeoutError:
             if not self._more:
                 self._due = await self._store.next_due()
+                self.state.store_unavailable = False
 
     def _rest_seconds(self) -> float:
         at, waits = self._clock(), [IDLE_SECONDS]
@@ -262,7 +269,7 @@ class Sender:
         ends = self._clock() + self._drain_timeout.total_seconds()
         while self._calls and self._clock() < ends:
             if not self._ended:
-                await asyncio.wait(self._calls, timeout=ends - self._clock(), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(list(self._calls), timeout=ends - self._clock(), return_when=asyncio.FIRST_COMPLETED)
             self._read_results()
             await self._write_while_draining(ends)
         open_runs = list(self._calls.values())

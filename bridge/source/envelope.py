@@ -95,7 +95,9 @@ def unwrap(item: Item) -> Item:
         if "topic" in members:
             return replace(item, topic=topic, dead=DeadReason.UNREADABLE, detail="the envelope has no data")
         return replace(item, dead=DeadReason.UNKNOWN_TOPIC, detail="the message names no topic")
-    message_id = None if "topic" in members else event_id(_text(members.get("source", b"")), _text(members.get("id", b"")))
+    message_id = (
+        None if "topic" in members else event_id(_text(members.get("source", b"")), _text(members.get("id", b"")))
+    )
     return replace(_shaped(data), topic=topic, message_id=message_id)
 
 

@@ -46,7 +46,7 @@ class StandardWebhooks:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         """Take `whsec_…` secrets."""
-        self._keyed = [hmac.new(_decoded(secret), digestmod="sha256") for secret in secrets]
+        self._keys = [_decoded(secret) for secret in secrets]
 
     def __call__(self, headers: Headers, body: bytes, now: float) -> bool:
         """Return whether any listed `v1` signature fits any secret."""
@@ -56,8 +56,8 @@ class StandardWebhooks:
         if not identifier or not _is_close(timestamp, now):
             return False
         offered = [item[3:] for item in headers.get(brand + b"signature", b"").split() if item.startswith(b"v1,")]
-        signed = identifier + b"." + timestamp + b"."
-        return any(_fits(_signature(keyed, signed, body), offered) for keyed in self._keyed)
+        signed = b".".join((identifier, timestamp, body))
+        return any(_is_among(base64.b64encode(hmac.digest(key, signed, "sha256")), offered) for key in self._keys)
 
 
 class PlainHmac:
@@ -65,7 +65,8 @@ class PlainHmac:
 
     def __init__(self, secrets: Sequence[str], *, header: str, algorithm: str, encoding: str, prefix: str) -> None:
         """Take the secrets as text; `encoding` is hex or base64."""
-        self._keyed = [hmac.new(secret.encode(), digestmod=algorithm) for secret in secrets]
+        self._keys = [secret.encode() for secret in secrets]
+        self._algorithm = algorithm
         self._header = header.lower().encode()
         self._hex = encoding == "hex"
         self._prefix = prefix.encode()
@@ -77,8 +78,13 @@ class PlainHmac:
             return False
         offered = value[len(self._prefix) :]
         if self._hex:
-            return any(_fits(_digest(keyed, body).hex().encode(), [offered.lower()]) for keyed in self._keyed)
-        return any(_fits(base64.b64encode(_digest(keyed, body)), [offered]) for keyed in self._keyed)
+            offered = offered.lower()
+        return any(_is_among(self._signature(key, body), [offered]) for key in self._keys)
+
+    def _signature(self, key: bytes, body: bytes) -> bytes:
+        """Return what the header should hold behind its prefix."""
+        digest = hmac.digest(key, body, self._algorithm)
+        return digest.hex().encode() if self._hex else base64.b64encode(digest)
 
 
 class Bearer:
@@ -91,7 +97,7 @@ class Bearer:
     def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - proves the caller only
         """Return whether the token is one of ours."""
         offered = _credentials(headers, b"bearer")
-        return any(_fits(token, [offered]) for token in self._tokens)
+        return any(_is_among(token, [offered]) for token in self._tokens)
 
 
 class Basic:
@@ -104,7 +110,7 @@ class Basic:
     def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - proves the caller only
         """Return whether user and password are one of our pairs."""
         offered = _credentials(headers, b"basic")
-        return any(_fits(pair, [offered]) for pair in self._pairs)
+        return any(_is_among(pair, [offered]) for pair in self._pairs)
 
 
 class Open:
@@ -159,30 +165,12 @@ def _is_close(timestamp: bytes, now: float) -> bool:
     return abs(now - int(timestamp)) <= TOLERANCE.total_seconds()
 
 
-def _signature(keyed: hmac.HMAC, signed: bytes, body: bytes) -> bytes:
-    """Return the base64 signature of `signed` and body."""
-    running = keyed.copy()
-    running.update(signed)
-    running.update(body)
-    return base64.b64encode(running.digest())
-
-
-def _digest(keyed: hmac.HMAC, body: bytes) -> bytes:
-    """Return the digest of the body."""
-    running = keyed.copy()
-    running.update(body)
-    return running.digest()
-
-
 def _credentials(headers: Headers, scheme: bytes) -> bytes:
     """Return what follows the scheme in `Authorization`; empty where it is another one."""
     named, _, credentials = headers.get(b"authorization", b"").strip().partition(b" ")
     return credentials.strip() if named.lower() == scheme else b""
 
 
-def _fits(expected: bytes, offered: Sequence[bytes]) -> bool:
-    """Return whether one of the offered values is the expected one; an empty value never is."""
-    found = False
-    for value in offered:
-        found |= bool(value) and hmac.compare_digest(expected, value)
-    return found
+def _is_among(expected: bytes, offered: Sequence[bytes]) -> bool:
+    """Return whether the expected value is offered."""
+    return any(hmac.compare_digest(expected, value) for value in offered)

@@ -8,9 +8,15 @@ Source: EHA developer portal, "Streaming events" (format of the name); EHA demo 
 `KafkaJsonDeserializer.java` (the cuts; a subscription id contains no dot).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from bridge.core.vocabulary import ACTIONS, Action, Kind
+
+_KNOWN: Final[Mapping[str, tuple[Kind, Action]]] = {
+    f"{kind.value}.{action.value}": (kind, action) for kind, actions in ACTIONS.items() for action in actions
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +44,29 @@ def subscription_of(name: str) -> str:
     return name.partition(".")[0]
 
 
+def exists(name: str) -> bool:
+    """Return whether a name means something, without taking it apart for good."""
+    subscription, _, rest = name.partition(".")
+    return rest in _KNOWN and bool(subscription)
+
+
 def parse(name: str) -> Topic | UnknownTopic:
     """Return what a name means."""
     subscription, _, rest = name.partition(".")
-    kind_word, _, action_word = rest.partition(".")
-    try:
-        kind = Kind(kind_word)
-    except ValueError:
-        return UnknownTopic(detail="the topic names no kind of device that exists")
-    try:
-        action = Action(action_word)
-    except ValueError:
-        return UnknownTopic(detail="the topic names no action that exists")
-    if not subscription:
-        return UnknownTopic(detail="the topic names no subscription")
-    if action not in ACTIONS[kind]:
-        return UnknownTopic(detail=f"{kind.value} has no action {action.value}")
+    known = _KNOWN.get(rest)
+    if known is None or not subscription:
+        return UnknownTopic(detail=_why_unknown(subscription, rest))
+    kind, action = known
     return Topic(subscription=subscription, kind=kind, action=action)
+
+
+def _why_unknown(subscription: str, rest: str) -> str:
+    """Return what is wrong with a name, without repeating what its sender wrote."""
+    if not subscription:
+        return "the topic names no subscription"
+    kind, _, action = rest.partition(".")
+    if kind not in set(Kind):
+        return "the topic names no kind of device that exists"
+    if action not in set(Action):
+        return "the topic names no action that exists"
+    return f"{kind} has no action {action}"

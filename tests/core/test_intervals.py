@@ -257,7 +257,7 @@ def test_repeated_absence_does_not_fill_the_state() -> None:
     home.say(CHARGER, "12:00", values=[(Quantity.POWER, 0.0), (Quantity.STATE, "UNPLUGGED")])
     for minute in range(1, 30):
         home.leave(CHARGER, f"12:{minute:02}")
-    assert {2} == {len(series) for series in home.state.devices["charger:charger"].series.values()}
+    assert all(3 >= len(series) for series in home.state.devices["charger:charger"].series.values())
 
 
 # ---- order (M0.4) ---------------------------------------------------------------------------------------------------
@@ -328,4 +328,5 @@ def test_pieces_end_with_the_slot_the_limit_or_the_next_sample() -> None:
 
 def test_common_stretches_end_where_any_track_changes() -> None:
     tracks = [[Piece(0.0, 300.0, 1.0), Piece(300.0, 900.0, 2.0)], [Piece(60.0, 600.0, 3.0)]]
-    assert [(60.0, (1.0, None)), (240.0, (1.0, 3.0)), (300.0, (2.0, 3.0)), (300.0, (2.0, None))] == list(merged(tracks))
+    ends = [(0.0, 60.0, [1.0, None]), (60.0, 300.0, [1.0, 3.0]), (300.0, 600.0, [2.0, 3.0]), (600.0, 900.0, [2.0, None])]
+    assert ends == list(merged(tracks))

@@ -12,7 +12,7 @@ from bridge.core.mapping import BATTERY_MODES, BATTERY_WORDS, CHARGING_WORDS, HV
 from bridge.core.messages import Quantity
 from bridge.core.model import Residence
 from bridge.core.rules import Rules
-from bridge.core.vocabulary import DeviceType, EventType, Kind
+from bridge.core.vocabulary import DeviceType, EventType
 from tests.core.house import House, at, body, events, iso
 
 SOC = EventType.STATE_OF_CHARGE_RATE
@@ -316,7 +316,3 @@ def test_a_car_that_drives_off_ends_its_power() -> None:
     house.hear("vehicle.update", body("vehicle", "10:00", location={"latitude": 52.0, "longitude": 8.0}))
     house.hear("vehicle.update", body("vehicle", "10:10", location={"latitude": 53.0, "longitude": 8.0}))
     assert [(at("10:00"), 7000.0), (at("10:10"), None)] == house.series("vehicle:d-1", Quantity.POWER)
-
-
-def test_only_cars_move() -> None:
-    assert {Kind.VEHICLE} == {kind for kind in Kind if "location" in body(kind, location={"latitude": 1}) and kind == "vehicle"}

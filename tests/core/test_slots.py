@@ -515,4 +515,4 @@ def test_a_device_that_comes_back_is_not_counted_twice() -> None:
     home.say(PV, "12:00", 1200.0, action=Action.CONNECT, stamp="12:06")
     home.say(PV, "12:00", 1200.0, stamp="12:07")
     home.run("12:15", "12:30")
-    assert {"12:15": 280.0, "12:30": 300.0} == home.of(GENERATION)
+    assert {"12:15": 300.0, "12:30": 300.0} == home.of(GENERATION)

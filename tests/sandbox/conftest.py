@@ -11,12 +11,6 @@ from bridge.sandbox.moost import CLIENT_ID, CLIENT_SECRET, CUSTOMER_ID, Moost
 from bridge.sandbox.server import serving
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Run on plain asyncio."""
-    return "asyncio", {"use_uvloop": False}
-
-
 class Clock:
     """A wall clock that tests move by hand."""
 

@@ -227,10 +227,14 @@ class MemoryStore(MemoryDesk):
         """Lend lanes with due calls."""
         self._rows.expire(now)
         late = sorted((lane.due, name) for name, lane in self._rows.lanes.items() if lane.due and lane.due <= now)
-        return [self._lend(name, calls, from_ms(to_ms(now + hold))) for _, name in late[:lanes]]
+        lent = (self._lend(name, calls, from_ms(to_ms(now + hold))) for _, name in late[:lanes])
+        return [lane for lane in lent if lane is not None]
 
-    def _lend(self, building: str, calls: int, until: datetime) -> Lane:
+    def _lend(self, building: str, calls: int, until: datetime) -> Lane | None:
         lane, rows = self._rows.lanes[building], self._rows.owed(building)[:calls]
+        if not rows:
+            lane.due = None
+            return None
         lane.due, lane.lent_until, lane.lent = None, until, rows[-1].id
         return Lane(
             building=building,
@@ -307,7 +311,8 @@ class MemoryStore(MemoryDesk):
         exempt = {*rows.pending, *rows.again, *rows.parked}
         exempt |= {letter.message for letter in rows.letters.values() if letter.message is not None}
         too_many = rows.ledger.inbox_bytes > max_size * 6 // 10
-        old = [number for number, row in sorted(rows.inbox.items()) if number not in exempt][:SWEEP_ROWS]
+        front = min(rows.pending, default=rows.ledger.last_message + 1)
+        old = [number for number in sorted(rows.inbox) if number < front and number not in exempt][:SWEEP_ROWS]
         old = [number for number in old if too_many or rows.inbox[number].received < edge]
         for number in old:
             self._forget(number)

@@ -62,9 +62,7 @@ def entry(arrival: Arrival) -> Entry:
 
 # ---- the door -------------------------------------------------------------------------------------------------------
 
-_INSERT: Final = Batch(
-    "INSERT INTO inbox (id, subscription, topic, received, message_id, position, body) VALUES ", 7
-)
+_INSERT: Final = Batch("INSERT INTO inbox (id, subscription, topic, received, message_id, position, body) VALUES ", 7)
 _INSERT_SEEN: Final = Batch("INSERT INTO seen (message_id, subscription, position, digest, message) VALUES ", 5)
 _INSERT_AHEAD: Final = Batch("INSERT INTO ahead (id) VALUES ", 1)
 _INSERT_LETTER: Final = Batch("INSERT INTO letter (id, reason, detail, at, user, message) VALUES ", 6)
@@ -150,9 +148,7 @@ def _taken(rows: Iterable[tuple[int, str, str, int, bytes]], room: int) -> list[
     """Return messages until their bodies fill the room."""
     taken = []
     for number, subscription, topic, received, body in rows:
-        taken.append(
-            Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body)
-        )
+        taken.append(Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body))
         room -= len(body)
         if room <= 0:
             break

@@ -65,6 +65,9 @@ _LEND: Final = Batch(
 )
 
 
+_NOTHING_OWED: Final = "UPDATE lane SET due = NULL WHERE building = ?"
+
+
 class _Row(msgspec.Struct, array_like=True):
     """One owed row, without its call."""
 
@@ -90,6 +93,7 @@ def lease(con: sqlite3.Connection, now: datetime, lanes: int, calls: int, hold: 
     owed = _owed(con, late, calls)
     sheets = _sheets(con, late)
     _LEND.run(con, [(building, until, owed[building][-1].id) for building in late if building in owed])
+    con.executemany(_NOTHING_OWED, [(building,) for building in late if building not in owed])
     return [
         Lane(building=building, calls=tuple(owed[building]), until=from_ms(until), sheet=sheets.get(building, ()))
         for building in late

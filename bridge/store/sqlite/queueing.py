@@ -57,11 +57,10 @@ class Plan:
     changed: dict[int, Planned] = field(default_factory=dict)
     retired: list[Unsent] = field(default_factory=list)
     whole: dict[Place, Planned] = field(default_factory=dict)
+    grown: int = 0  # [bytes] of the rows with new content
 
 
-_APPEND: Final = Batch(
-    "INSERT INTO outbox (id, building, state, form, cause, queued, settled, count, call) VALUES ", 9
-)
+_APPEND: Final = Batch("INSERT INTO outbox (id, building, state, form, cause, queued, settled, count, call) VALUES ", 9)
 _CHANGE: Final = "UPDATE outbox SET call = ?, cause = ?, repaired = 0 WHERE id = ?"
 _TURN: Final = Batch(
     "INSERT INTO lane (building, due) VALUES ",
@@ -100,7 +99,7 @@ def queue(con: sqlite3.Connection, ledger: Ledger, calls: Sequence[Planned], now
     appended = [*plan.new.values(), *(old.content for old in plan.retired)]
     ledger.outbox_rows += len(appended)
     ledger.outbox_settled += len(plan.retired)
-    ledger.outbox_bytes += sum(len(row.data) for row in appended)
+    ledger.outbox_bytes += plan.grown + sum(len(row.data) for row in appended)
     _TURN.run(con, [(building, ms) for building in dict.fromkeys(row.call.building for row in calls)])
     _SHEET.run(con, [_sheet(place, row) for place, row in plan.whole.items()])
 
@@ -126,6 +125,7 @@ def _place(ledger: Ledger, plan: Plan, unsent: dict[Place, Unsent], row: Planned
         plan.new[number] = row
     else:
         plan.changed[number] = row
+        plan.grown += len(row.data) - len(unsent[place].content.data)
     unsent[place] = Unsent(number=number, content=row, queued=queued)
     plan.whole[place] = row
 
@@ -135,9 +135,7 @@ def _unsent(con: sqlite3.Connection, places: set[Place], now: int) -> dict[Place
         return {}
     found = con.execute(_UNSENT, (to_json(sorted(places)), now))
     return {
-        (building, Form(kind)): Unsent(
-            number=number, queued=queued, content=Planned.of(decode_call(kind, call), cause)
-        )
+        (building, Form(kind)): Unsent(number=number, queued=queued, content=Planned.of(decode_call(kind, call), cause))
         for number, building, kind, cause, queued, call in found
     }
 

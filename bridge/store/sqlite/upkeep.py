@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bridge.store.calls import CallState
 from bridge.store.codec import maybe_from_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Census
@@ -72,7 +71,8 @@ def sweep(con: sqlite3.Connection, ledger: Ledger, edge: int, max_size: int, pat
 
 def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everything: bool) -> Swept:
     rows = gathered(con, _KEPT + _LOOK, (ledger.swept, ledger.cursor))
-    gone, size, last = [], 0, ledger.swept
+    gone: list[int] = []
+    size, last = 0, ledger.swept
     for number, received, length, kept in rows:
         old = everything or int(str(received)) < edge
         if (not old and not kept) or len(gone) >= STEP_ROWS:
@@ -93,9 +93,92 @@ def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everythi
 
 _DONE: Final = """
 SELECT json_group_array(json_array(id, length(call)))
-FROM (
-    SELECT id, call FROM outbox
-    WHERE settled < ? AND (state <> 'dead' OR NOT EXISTS (SELECT 1 FROM letter WHERE letter.call = outbox.id))
-    ORDER BY settled LIMIT ?
-)
+FROM (SELECT id, call FROM outbox WHERE settled < ? AND state <> 'dead' ORDER BY settled LIMIT ?)
 """
+_FORGET_CALLS: Final = (
+    "DELETE FROM attempt WHERE call IN (SELECT value FROM json_each(?))",
+    "DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?))",
+)
+_END_OF_TIME: Final = 1 << 62
+
+
+def _sweep_outbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everything: bool) -> int:
+    """Delete settled calls; a dead one stays as long as its letters."""
+    rows = gathered(con, _DONE, (_END_OF_TIME if everything else edge, STEP_ROWS))
+    gone = [row[0] for row in rows]
+    for statement in _FORGET_CALLS if gone else ():
+        con.execute(statement, (to_json(gone),))
+    ledger.outbox_rows -= len(gone)
+    ledger.outbox_settled -= len(gone)
+    ledger.outbox_bytes -= sum(int(str(row[1])) for row in rows)
+    return len(gone)
+
+
+_PAGES: Final = """
+SELECT page_count, freelist_count, page_size
+FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()
+"""
+
+
+def size_bytes(con: sqlite3.Connection, path: Path) -> int:
+    """Return the size of a store: pages in use, and the log."""
+    pages, free, page_size = con.execute(_PAGES).fetchone()
+    try:
+        log = path.with_name(path.name + "-wal").stat().st_size
+    except OSError:
+        log = 0
+    return int((pages - free) * page_size + log)
+
+
+def _give_back_pages(con: sqlite3.Connection) -> None:
+    """Shrink the file by a little when much of it is free."""
+    pages, free, _ = con.execute(_PAGES).fetchone()
+    if free > max(VACUUM_PAGES, pages * MANY_FREE):
+        con.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+
+
+# ---- counting -------------------------------------------------------------------------------------------------------
+
+_OLDEST_OWED: Final = "SELECT queued FROM outbox WHERE settled IS NULL ORDER BY id LIMIT 1"
+
+
+def census(con: sqlite3.Connection, ledger: Ledger, path: Path) -> Census:
+    """Read the counts, and what is measured beside them."""
+    owed = value(con, _OLDEST_OWED)
+    return ledger.census(
+        oldest_pending=maybe_from_ms(oldest_pending(con, ledger)),
+        oldest_owed=maybe_from_ms(owed if isinstance(owed, int) else None),
+        size_bytes=size_bytes(con, path),
+        free_disk_bytes=free_bytes(path),
+    )
+
+
+_COUNTS: Final = {
+    "pending": """
+        SELECT (SELECT count(*) FROM inbox WHERE id > (SELECT ledger ->> 'cursor' FROM bridge))
+            - (SELECT count(*) FROM ahead) + (SELECT count(*) FROM again)
+        """,
+    "ahead": "SELECT count(*) FROM ahead",
+    "again": "SELECT count(*) FROM again",
+    "parked": "SELECT count(*) FROM parked",
+    "dead": "SELECT count(*) FROM letter WHERE message IS NOT NULL",
+    "calls_pending": "SELECT coalesce(sum(count - done), 0) FROM outbox WHERE state = 'owed'",
+    "calls_dead": "SELECT count(*) FROM letter WHERE call IS NOT NULL",
+    "inbox_rows": "SELECT count(*) FROM inbox",
+    "inbox_bytes": "SELECT coalesce(sum(length(body)), 0) FROM inbox",
+    "outbox_rows": "SELECT count(*) FROM outbox",
+    "outbox_bytes": "SELECT coalesce(sum(length(call)), 0) FROM outbox",
+    "outbox_settled": "SELECT count(*) FROM outbox WHERE settled IS NOT NULL",
+}
+_GROUPS: Final = {
+    "dead_letters": "SELECT reason, count(*) FROM letter GROUP BY reason",
+    "flags": "SELECT flag.value, count(*) FROM building, json_each(flags) AS flag GROUP BY flag.value",
+}
+
+
+def verify(con: sqlite3.Connection, ledger: Ledger) -> Sequence[str]:
+    """Check the file, the identities, and the ledger against the rows; within one read transaction."""
+    damage = [f"the file is damaged: {row[0]}" for row in con.execute("PRAGMA integrity_check(10)") if row[0] != "ok"]
+    counted: dict[str, object] = {name: value(con, statement) for name, statement in _COUNTS.items()}
+    counted |= {name: dict(con.execute(statement).fetchall()) for name, statement in _GROUPS.items()}
+    return damage + ledger.problems() + ledger.differences(counted)

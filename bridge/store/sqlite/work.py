@@ -11,7 +11,10 @@ from bridge.store.sqlite import buildings, inbox, queueing
 from bridge.store.sqlite.statements import Batch
 
 _NOTE: Final = Batch("INSERT INTO note (message, name, detail) VALUES ", 3)
-_OWNER: Final = "INSERT INTO owner (last, users) VALUES (?, ?) ON CONFLICT (last) DO UPDATE SET users = json_patch(users, excluded.users)"
+_OWNER: Final = """
+INSERT INTO owner (last, users) VALUES (?, ?)
+ON CONFLICT (last) DO UPDATE SET users = json_patch(users, excluded.users)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

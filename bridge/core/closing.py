@@ -1,0 +1,221 @@
+"""What leaves when one slot closes: the values of its devices and of the household (mapping rules M3, M4, M5.3).
+
+Rules:
+- A device's values leave as long as it is there; the household counts it up to its delete (M5.7).
+- A power or temperature is the value just before the slot's end, an energy the integral over the time that is known,
+  sent if that is enough of the slot.
+- The excess energy is one of half hours: it leaves with the second quarter, stamped by the half hour's own ends.
+
+Theory of operation: `close` looks at each device once (a `Track`), and everything is read off these tracks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+from zoneinfo import ZoneInfo
+
+from bridge.core.counters import count
+from bridge.core.days import added, close_day, day_end, enough_of
+from bridge.core.devices import entry_of, gateway_entry
+from bridge.core.effects import DeviceEntry, Event, Note
+from bridge.core.household import (
+    SIGN_MARGIN_WH,
+    Tally,
+    Track,
+    counts,
+    energies,
+    flows,
+    hold_always,
+    members,
+    powers,
+    rates,
+    roles,
+    track,
+    wrong_sign,
+)
+from bridge.core.intervals import QUARTER, QUARTER_S, trim, value_before
+from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG, EventRow, Part
+from bridge.core.messages import Quantity
+from bridge.core.model import Building, Device, Flag, Sum, flagged
+from bridge.core.rules import Role, Rules, Stamp
+from bridge.core.units import tidy
+from bridge.core.vocabulary import Cadence, EventType, Kind
+
+HALF_HOUR: Final = 2 * QUARTER
+INSIDE: Final = timedelta(seconds=1)  # M5.1: how far before the end "inside" is
+
+_SLOT_ENERGIES: Final = (EventType.ENERGY_GENERATION, EventType.GRID_ENERGY_CONSUMPTION, EventType.ENERGY_CONSUMPTION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """The slot that is closed, and what all its devices share."""
+
+    start: datetime
+    end: datetime
+    rules: Rules
+    enough: Callable[[float], bool]
+    roles: Mapping[str, Role]
+    has_charger: bool
+    counted: dict[str, float]  # meter -> what its counter grew [Wh], where that serves
+
+    def event(self, entry: DeviceEntry, type_: EventType, value: float, length: timedelta = QUARTER) -> Event:
+        """Return an event of the interval that ends with this slot."""
+        match self.rules.stamp:
+            case Stamp.END:
+                at = self.end
+            case Stamp.INSIDE:
+                at = self.end - INSIDE
+            case Stamp.START:
+                at = self.end - length
+            case _:
+                assert_never(self.rules.stamp)
+        return Event(device=entry.id, name=entry.name, source=entry.type, type=type_, value=tidy(value), at=at)
+
+
+def close(building: Building, start: datetime, rules: Rules) -> tuple[Building, list[Event], list[Note]]:
+    """Close one slot."""
+    end = start + QUARTER
+    living = {name: d for name, d in sorted(building.devices.items()) if d.kind is not Kind.TARIFF and d.since < end}
+    present = (*living.values(), *building.departed)
+    roles_, unclear = roles(present, rules)
+    slot = Slot(
+        start=start, end=end, rules=rules, enough=enough_of(QUARTER, rules), roles=roles_, counted={},
+        has_charger=any(device.kind is Kind.CHARGER for device in present),
+    )  # fmt: skip
+    tracks = [track(device, start, end, rules) for device in present]
+    devices = dict(building.devices)
+    own: list[Event] = []
+    for name, one in zip(living, tracks, strict=False):
+        devices[name], events = _close_device(slot, one)
+        own += events
+    building = replace(building, devices=devices, flags=flagged(building.flags, Flag.AMBIGUOUS_METERS, on=unclear))
+    building, house, notes = _close_household(slot, building, tracks)
+    if Flag.AMBIGUOUS_LOCATION not in building.flags:  # M1.3
+        own = [*house, *own]
+    if day_end(start, ZoneInfo(building.time_zone)) == end:
+        building, of_day = close_day(building, start, end, rules)
+        own += of_day
+    return moved_on(building, end), own, notes
+
+
+def moved_on(building: Building, start: datetime) -> Building:
+    """Return the building with `start` as its first open slot, without what only closed ones needed."""
+    devices = {name: _trimmed(device, start) for name, device in building.devices.items()}
+    departed = tuple(device for device in building.departed if device.until is not None and device.until > start)
+    return replace(building, devices=devices, departed=departed, open_from=start, closed=True)
+
+
+def _trimmed(device: Device, start: datetime) -> Device:
+    """Return a device without the samples that slots from `start` on do not need."""
+    series = {quantity: trim(samples, start) for quantity, samples in device.series.items()}
+    if all(series[quantity] is samples for quantity, samples in device.series.items()):
+        return device
+    return replace(device, series=series)
+
+
+# ---- devices --------------------------------------------------------------------------------------------------------
+
+
+def _close_device(slot: Slot, one: Track) -> tuple[Device, list[Event]]:
+    """Close a slot for one device; returns it with its day's sums so far, and its events."""
+    device = _counted(slot, one)
+    entry = None if _silent(slot, device) else entry_of(device)
+    if entry is None:
+        return device, []
+    sums: dict[EventType, Sum] = {}
+    events: list[Event] = []
+    for row in BY_SOURCE[entry.type]:
+        if row.cadence is Cadence.CHANGE:
+            continue
+        if row.cadence is Cadence.DAY:
+            sums[row.type] = _energy(slot, one, row.part)
+            continue
+        value = _value(slot, one, row)
+        if value is not None:
+            events.append(slot.event(entry, row.type, value))
+    return replace(device, days=added(device.days, sums)) if sums else device, events
+
+
+def _silent(slot: Slot, device: Device) -> bool:
+    """Tell whether a device has no interval events of its own (M2, M3)."""
+    if device.kind is Kind.VEHICLE:
+        return slot.has_charger or device.facts.engine in ENGINES_WITHOUT_PLUG
+    return device.kind is Kind.METER and slot.roles[device.id] not in {Role.LOAD, Role.SUB}
+
+
+def _value(slot: Slot, one: Track, row: EventRow) -> float | None:
+    """Return what a device says of the slot in one row of the mapping; None = nothing."""
+    if row.energy:
+        energy = _energy(slot, one, row.part)
+        return energy.energy_wh if slot.enough(energy.known_s) else None
+    if row.quantity is Quantity.POWER:
+        return max(one.last, 0.0) if one.last is not None else None
+    value = value_before(one.device.series.get(row.quantity, ()), slot.end, hold_always(slot.rules))
+    return value if isinstance(value, float) else None
+
+
+def _energy(slot: Slot, one: Track, part: Part) -> Sum:
+    """Return the energy [Wh] of one part of a device's power in the slot, and the time for which it is known."""
+    if one.device.kind is Kind.METER and one.device.id in slot.counted:
+        return Sum(slot.counted[one.device.id], QUARTER_S)
+    tally = Tally()
+    for start, end, power_w in one.pieces:
+        tally.add(max(-power_w if part is Part.NEGATIVE else power_w, 0.0), end - start)
+    return tally.sum
+
+
+def _counted(slot: Slot, one: Track) -> Device:
+    """Read a meter's counter for the slot into `slot.counted`; returns the device with its new base (M4.4)."""
+    if not counts(one.device, slot.rules):
+        return one.device
+    found = count(one.device, slot.start, slot.end, slot.rules, served=bool(one.pieces))
+    if found.energy_wh is not None:
+        slot.counted[one.device.id] = found.energy_wh
+    return replace(one.device, counter_base=found.base)
+
+
+# ---- household ------------------------------------------------------------------------------------------------------
+
+
+def _close_household(slot: Slot, building: Building, tracks: Sequence[Track]) -> tuple[Building, list[Event], list[Note]]:
+    """Close a slot for the household."""
+    who = members(tracks, slot.roles)
+    found = flows(who)
+    counter_mode = any(counts(meter.device, slot.rules) for meter in who.grid)
+    sums = energies(who, found, lambda meters: _together(slot, meters), counter_mode=counter_mode)
+    values = powers(who)
+    implausible = wrong_sign(found)
+    if implausible:  # M4.5: nothing leaves that the meter has a part in
+        values = {type_: value for type_, value in values.items() if type_ is EventType.POWER_GENERATION}
+        sums = {name: sum_ for name, sum_ in sums.items() if name == EventType.ENERGY_GENERATION}
+    values |= {name: sums[name].energy_wh for name in _SLOT_ENERGIES if name in sums and slot.enough(sums[name].known_s)}
+    values |= rates(sums, slot.enough)
+    gateway = gateway_entry(building.id)
+    events = [slot.event(gateway, type_, value) for type_, value in values.items()]
+    half, excess_wh = _half_hour(slot, building.half, sums.get(EventType.ENERGY_EXCESS))
+    if excess_wh is not None:
+        events.append(slot.event(gateway, EventType.ENERGY_EXCESS, excess_wh, HALF_HOUR))
+    sound = values.get(EventType.ENERGY_GENERATION, 0.0) >= SIGN_MARGIN_WH  # what a wrong sign would have shown in
+    flags = building.flags
+    if implausible or sound:
+        flags = flagged(flags, Flag.WRONG_METER_SIGN, on=implausible)
+    building = replace(building, days=added(building.days, sums), half=half, flags=flags)
+    return building, events, [Note(name="implausible_balance")] if implausible else []
+
+
+def _together(slot: Slot, meters: Sequence[Track]) -> Sum | None:
+    """Return what the counters of all these meters grew [Wh]; None as soon as one does not serve."""
+    found = [slot.counted.get(meter.device.id) if meter.device.until is None else None for meter in meters]
+    known = [energy_wh for energy_wh in found if energy_wh is not None]
+    return Sum(sum(known), QUARTER_S) if len(known) == len(found) else None
+
+
+def _half_hour(slot: Slot, first: Sum | None, excess: Sum | None) -> tuple[Sum | None, float | None]:
+    """Return what the open half hour holds now, and its excess [Wh] where it is over and known (M5.3)."""
+    if slot.start.minute % 30 == 0:
+        return excess, None
+    both = [quarter for quarter in (first, excess) if quarter is not None]
+    enough = enough_of(HALF_HOUR, slot.rules)(sum(quarter.known_s for quarter in both))
+    return None, sum(quarter.energy_wh for quarter in both) if enough else None

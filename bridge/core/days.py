@@ -1,0 +1,83 @@
+"""Local days: where they begin, what they sum up, what leaves when one is over (mapping rule M5.8).
+
+Rules:
+- A day lasts from one local midnight to the next, on the building's calendar: 92, 96 or 100 quarter hours, in places
+  94 or 98. Where midnight does not exist the day begins with the first instant after it, where it comes twice with
+  the first.
+- A day's value is the sum of its closed slots, sent or not, unrounded; what M4.5 withholds is not in it. Its coverage
+  is the known time against the length of the day. A rate comes from the day's two sums.
+- Its events carry the first instant of the new day, however slots are stamped.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
+from typing import Final, TypeVar
+from zoneinfo import ZoneInfo
+
+from bridge.core.devices import entry_of, gateway_entry
+from bridge.core.effects import DeviceEntry, Event
+from bridge.core.household import rates
+from bridge.core.model import Building, Flag, Sum
+from bridge.core.rules import Rules
+from bridge.core.units import tidy
+from bridge.core.vocabulary import EventType
+
+ROUNDING_S: Final = 1e-6  # what adding up known stretches may lose
+
+_YESTERDAY: Final[Mapping[str, EventType]] = {
+    EventType.ENERGY_GENERATION: EventType.ENERGY_GENERATION_YESTERDAY,
+    EventType.GRID_ENERGY_CONSUMPTION: EventType.GRID_ENERGY_CONSUMPTION_YESTERDAY,
+    EventType.ENERGY_CONSUMPTION: EventType.ENERGY_CONSUMPTION_YESTERDAY,
+    EventType.ENERGY_EXCESS: EventType.ENERGY_EXCESS_YESTERDAY,
+    EventType.SELF_CONSUMPTION_RATE: EventType.SELF_CONSUMPTION_RATE_YESTERDAY,
+    EventType.SELF_SUFFICIENCY_RATE: EventType.SELF_SUFFICIENCY_RATE_YESTERDAY,
+}
+
+_Name = TypeVar("_Name", bound=str)
+
+
+def day_start(at: datetime, zone: ZoneInfo) -> datetime:
+    """Return the first instant of the local day that holds an instant."""
+    return datetime.combine(at.astimezone(zone).date(), time.min, zone).astimezone(UTC)
+
+
+def day_end(at: datetime, zone: ZoneInfo) -> datetime:
+    """Return the first instant of the next local day."""
+    return datetime.combine(at.astimezone(zone).date() + timedelta(days=1), time.min, zone).astimezone(UTC)
+
+
+def enough_of(length: timedelta, rules: Rules) -> Callable[[float], bool]:
+    """Return the test whether a known time [s] is enough of an interval (M5.3)."""
+    least_s = rules.min_coverage * length.total_seconds() - ROUNDING_S
+    return lambda known_s: known_s >= least_s
+
+
+def added(sums: Mapping[_Name, Sum], more: Mapping[_Name, Sum]) -> dict[_Name, Sum]:
+    """Return a day's sums with those of another slot."""
+    found = dict(sums)
+    for name, sum_ in more.items():
+        earlier = found.get(name)
+        found[name] = Sum(earlier.energy_wh + sum_.energy_wh, earlier.known_s + sum_.known_s) if earlier is not None else sum_
+    return found
+
+
+def close_day(building: Building, start: datetime, end: datetime, rules: Rules) -> tuple[Building, list[Event]]:
+    """Close the local day that ends with the slot from `start` to `end`."""
+    enough = enough_of(end - day_start(start, ZoneInfo(building.time_zone)), rules)
+    values: list[tuple[DeviceEntry, EventType, float]] = []
+    if Flag.AMBIGUOUS_LOCATION not in building.flags:
+        gateway = gateway_entry(building.id)
+        known = [(name, total.energy_wh) for name, total in building.days.items() if name in _YESTERDAY and enough(total.known_s)]
+        values += [(gateway, _YESTERDAY[name], value) for name, value in (*known, *rates(building.days, enough))]
+    for name in sorted(building.devices):
+        device = building.devices[name]
+        entry = entry_of(device) if device.days else None
+        if entry is not None:
+            values += [(entry, type_, total.energy_wh) for type_, total in device.days.items() if enough(total.known_s)]
+    events = [
+        Event(device=entry.id, name=entry.name, source=entry.type, type=type_, value=tidy(value), at=end)
+        for entry, type_, value in values
+    ]
+    devices = {name: replace(device, days={}) if device.days else device for name, device in building.devices.items()}
+    return replace(building, devices=devices, days={}), events

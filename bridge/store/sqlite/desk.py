@@ -1,0 +1,241 @@
+"""What the commands ask of the file."""
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from bridge.core.effects import Note
+from bridge.core.model import Residence
+from bridge.core.vocabulary import DeadReason
+from bridge.store.codec import decode_call, from_ms, maybe_from_ms, maybe_ms, to_json
+from bridge.store.ledger import Ledger
+from bridge.store.port import Attempt, CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending
+from bridge.store.sqlite.buildings import place, residence
+from bridge.store.sqlite.queueing import Planned, requeue
+from bridge.store.sqlite.statements import Row, value
+
+STEP: Final = 100
+"""Most rows of one transaction beside a running daemon."""
+
+# ---- the directory --------------------------------------------------------------------------------------------------
+
+_DIRECTORY: Final = "SELECT user, place, building, attributes FROM residence ORDER BY user, place"
+_UPSERT: Final = """
+INSERT INTO residence (user, place, building, attributes) VALUES (?, ?, ?, ?)
+ON CONFLICT (user, place) DO UPDATE SET building = excluded.building, attributes = excluded.attributes
+WHERE building <> excluded.building OR attributes <> excluded.attributes
+"""
+_REMOVE: Final = "DELETE FROM residence WHERE user = ? AND place = ?"
+_CHANGED: Final = """
+INSERT INTO changed (user, change) VALUES (?, ?) ON CONFLICT (user) DO UPDATE SET change = excluded.change
+"""
+
+
+def residences(con: sqlite3.Connection) -> list[Residence]:
+    """Read the directory."""
+    return [residence(row) for row in con.execute(_DIRECTORY)]
+
+
+def write_residences(
+    con: sqlite3.Connection, ledger: Ledger, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]
+) -> int:
+    """Write at most `STEP` rows; mark the users whose rows differ now."""
+    touched = [row.user for row in rows if con.execute(_UPSERT, _directory_row(row)).rowcount]
+    touched += [user for user, location in remove if con.execute(_REMOVE, (user, place(location))).rowcount]
+    for user in touched:
+        ledger.changes += 1
+        con.execute(_CHANGED, (user, ledger.changes))
+    return len(touched)
+
+
+def _directory_row(row: Residence) -> Row:
+    return (row.user, place(row.location), row.building, to_json(row.attributes))
+
+
+# ---- dead letters ---------------------------------------------------------------------------------------------------
+
+_LETTERS: Final = """
+SELECT letter.id, reason, detail, at, subscription, topic, building, user, coalesce(item, body), answer, message, call
+FROM letter LEFT JOIN inbox ON inbox.id = coalesce(letter.message, letter.cause)
+WHERE letter.id > :after
+    AND (:ids IS NULL OR letter.id IN (SELECT value FROM json_each(:ids)))
+    AND (:reason IS NULL OR reason = :reason)
+    AND (:subscription IS NULL OR subscription = :subscription)
+    AND (:building IS NULL OR building = :building)
+    AND (:since IS NULL OR at >= :since)
+    AND (:until IS NULL OR at < :until)
+ORDER BY letter.id LIMIT :limit
+"""
+
+
+def dead_letters(con: sqlite3.Connection, which: DeadFilter, after: int, limit: int) -> list[DeadLetter]:
+    """Read dead letters."""
+    found = con.execute(
+        _LETTERS,
+        {
+            "after": after,
+            "limit": limit,
+            "ids": None if which.ids is None else to_json(list(which.ids)),
+            "reason": which.reason,
+            "subscription": which.subscription,
+            "building": which.building,
+            "since": maybe_ms(which.since),
+            "until": maybe_ms(which.until),
+        },
+    )
+    return [_letter(row) for row in found]
+
+
+def _letter(row: tuple[int, str, str, int, str, str, str, str, bytes, str, int, int]) -> DeadLetter:
+    number, reason, detail, at, subscription, topic, building, user, body, answer, message, call = row
+    return DeadLetter(
+        id=number,
+        reason=DeadReason(reason),
+        detail=detail,
+        at=from_ms(at),
+        subscription=subscription,
+        topic=topic,
+        building=building,
+        user=user,
+        body=body or b"",
+        answer=answer,
+        message_id=message,
+        call_id=call,
+    )
+
+
+_TAKE: Final = """
+DELETE FROM letter WHERE id IN (SELECT value FROM json_each(?))
+RETURNING id, reason, message, call, cause, form, item
+"""
+_LOSE: Final = """
+UPDATE outbox SET buried = buried - 1, state = CASE WHEN state = 'dead' AND buried = 1 THEN ? ELSE state END
+WHERE id = ?
+"""
+
+
+def retry(con: sqlite3.Connection, ledger: Ledger, ids: Sequence[int], now: datetime) -> int:
+    """Put dead letters back into the flow: messages wait once more, calls go to the end of their lanes."""
+    again: list[Planned] = []
+    letters = _take(con, ids)
+    for _, reason, message, call, cause, form, item in letters:
+        if message is not None:
+            ledger.revive_message(reason)
+            ledger.again += 1
+            con.execute("INSERT INTO again (id) VALUES (?)", (message,))
+        else:
+            ledger.revive_call(reason)
+            again.append(Planned.of(decode_call(form, item), cause))
+            con.execute(_LOSE, ("retried", call))
+    requeue(con, ledger, again, now)
+    return len(letters)
+
+
+def discard(con: sqlite3.Connection, ledger: Ledger, ids: Sequence[int]) -> int:
+    """Give dead letters up."""
+    letters = _take(con, ids)
+    for _, reason, message, call, *_ in letters:
+        if message is not None:
+            ledger.discard_message(reason)
+            ledger.swept = min(ledger.swept, message - 1)
+            con.execute("INSERT INTO discarded (id) VALUES (?)", (message,))
+        else:
+            ledger.discard_call(reason)
+            con.execute(_LOSE, ("discarded", call))
+    return len(letters)
+
+
+Taken = tuple[int, str, int | None, int | None, int, int, bytes]
+
+
+def _take(con: sqlite3.Connection, ids: Sequence[int]) -> list[Taken]:
+    return sorted(con.execute(_TAKE, (to_json(sorted(set(ids))),)).fetchall())
+
+
+# ---- one message ----------------------------------------------------------------------------------------------------
+
+_MESSAGE: Final = "SELECT id, subscription, topic, received, body FROM inbox WHERE id = ?"
+_CALLS: Final = """
+SELECT id, call, form, CASE WHEN state = 'owed' AND doubt IS NOT NULL THEN 'in doubt' ELSE state END,
+    queued, settled, tried, outcome, answer
+FROM outbox WHERE cause = ? AND cause > 0 ORDER BY id
+"""
+_ATTEMPTS: Final = "SELECT at, outcome, detail FROM attempt WHERE call = ? ORDER BY id"
+
+
+def trip(con: sqlite3.Connection, ledger: Ledger, number: int) -> MessageTrip | None:
+    """Read the trip of one message."""
+    row = con.execute(_MESSAGE, (number,)).fetchone()
+    if row is None:
+        return None
+    message = pending(row)
+    calls = [_call(con, found) for found in con.execute(_CALLS, (number,)).fetchall()]
+    letter = value(con, "SELECT id FROM letter WHERE message = ?", (number,))
+    dead = dead_letters(con, DeadFilter(ids=[letter]), 0, 1) if isinstance(letter, int) else []
+    notes = con.execute("SELECT name, detail FROM note WHERE message = ? ORDER BY id", (number,))
+    return MessageTrip(
+        id=number,
+        subscription=message.subscription,
+        topic=message.topic,
+        body=message.body,
+        received=message.received,
+        state="dead" if dead else _state(con, ledger, number),
+        building=calls[0].call.building if calls else None,
+        notes=[Note(name=name, detail=detail) for name, detail in notes],
+        calls=calls,
+        dead=dead[0] if dead else None,
+    )
+
+
+_STATES: Final = (
+    ("SELECT 1 FROM again WHERE id = ?", "pending"),
+    ("SELECT 1 FROM parked WHERE id = ?", "parked"),
+    ("SELECT 1 FROM discarded WHERE id = ?", "discarded"),
+    ("SELECT 1 FROM ahead WHERE id = ?", "settled"),
+)
+
+
+def _state(con: sqlite3.Connection, ledger: Ledger, number: int) -> str:
+    for statement, state in _STATES:
+        if value(con, statement, (number,)) is not None:
+            return state
+    return "settled" if number <= ledger.cursor else "pending"
+
+
+def _call(
+    con: sqlite3.Connection, row: tuple[int, bytes, int, str, int, int | None, int | None, str | None, str | None]
+) -> CallTrip:
+    number, call, form, state, queued, settled, tried, outcome, answer = row
+    attempts = [
+        Attempt(at=from_ms(at), outcome=said, detail=detail) for at, said, detail in con.execute(_ATTEMPTS, (number,))
+    ]
+    if tried is not None:
+        attempts.append(Attempt(at=from_ms(tried), outcome=outcome or "", detail=answer or ""))
+    return CallTrip(
+        id=number,
+        call=decode_call(form, call),
+        state=state,
+        queued=from_ms(queued),
+        settled=maybe_from_ms(settled),
+        attempts=tuple(attempts),
+    )
+
+
+# ---- raw messages ---------------------------------------------------------------------------------------------------
+
+_RAW: Final = """
+SELECT id, subscription, topic, received, body FROM inbox
+WHERE id > ? AND received >= ? AND received < ? ORDER BY id LIMIT ?
+"""
+
+
+def raw(con: sqlite3.Connection, after: int, since: int, until: int) -> list[Pending]:
+    """Read a page of raw messages received in [since, until) [ms]."""
+    return [pending(row) for row in con.execute(_RAW, (after, since, until, STEP))]
+
+
+def pending(row: tuple[int, str, str, int, bytes]) -> Pending:
+    """Return a row of the log as the worker sees it."""
+    number, subscription, topic, received, body = row
+    return Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body)

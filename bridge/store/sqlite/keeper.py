@@ -1,0 +1,322 @@
+"""The embedded store, as the rooms and the commands see it.
+
+Rules:
+- What writes goes through the rounds; what the rooms read is read on the event loop, from a connection of its own.
+- Every read is one short transaction: an open reader would keep the log from starting anew.
+
+Reading in a thread would hand the interpreter's lock back and forth for each row: see `rounds`.
+"""
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from bridge.core.model import Residence
+from bridge.core.vocabulary import Kind
+from bridge.store.codec import from_ms, maybe_ms, to_ms
+from bridge.store.ledger import Ledger
+from bridge.store.port import (
+    Arrival,
+    Begin,
+    Census,
+    DeadFilter,
+    DeadLetter,
+    Lane,
+    Loaded,
+    MessageTrip,
+    Pending,
+    Receipt,
+    Return,
+    Settlement,
+    StoreUnavailable,
+    Versioned,
+    Work,
+)
+from bridge.store.sqlite import buildings as states
+from bridge.store.sqlite import desk, files, inbox, outbox, upkeep
+from bridge.store.sqlite import work as steps
+from bridge.store.sqlite.checkpoint import Checkpoints
+from bridge.store.sqlite.rounds import Rounds, Turn
+
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long a computing loop may keep the writer waiting; see `rounds` for what it brings."""
+
+CHANGED_USERS: Final = 100
+"""Users whose directory changed, per claim."""
+
+T = TypeVar("T")
+Read = Callable[[sqlite3.Connection, Ledger], T]
+
+_ledgers: Final = msgspec.json.Decoder(Ledger)
+
+
+class SqliteStore:
+    """A store in one file."""
+
+    def __init__(self, path: str, *, dry: bool = False, exclusive: bool = False) -> None:
+        """Name the file; `exclusive` is for the daemon, `dry` says that its calls do not leave."""
+        self._path = Path(path)
+        self._dry = dry
+        self._exclusive = exclusive
+        self._lock: files.Lock | None = None
+        self._rounds: Rounds | None = None
+        self._checkpoints: Checkpoints | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._shown: dict[str, int] = {}
+        self._switch_interval = sys.getswitchinterval()
+
+    # ---- opening ----
+
+    async def open(self) -> None:
+        """Open or create; the daemon takes the lock and frees the leases of a former process."""
+        try:
+            await asyncio.to_thread(self._open_files)
+        except BaseException:
+            self._close_files()
+            raise
+        reserve = files.Reserve(self._beside("-reserve"))
+        if self._exclusive:
+            reserve.hold()
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
+        connect = partial(files.connect, self._path, write=True)
+        self._checkpoints = Checkpoints(connect)
+        self._rounds = Rounds(connect, reserve, self._checkpoints)
+        if self._exclusive:
+            await self._rounds.write(Turn.SETTLE, outbox.free)
+
+    def _open_files(self) -> None:
+        if self._exclusive:
+            self._lock = files.Lock(self._beside("-lock"))
+        with translated():
+            con = files.connect(self._path, write=True)
+            try:
+                files.prepare(con)
+                if self._exclusive:
+                    files.mark(con, dry=self._dry)
+            finally:
+                con.close()
+            self._reader = files.connect(self._path, write=False)
+
+    def _beside(self, ending: str) -> Path:
+        return self._path.with_name(self._path.name + ending)
+
+    async def close(self) -> None:
+        """Finish what was begun and close; the writer last, because it can write the log back."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._checkpoints is not None:
+            await asyncio.to_thread(self._checkpoints.close)
+            self._checkpoints = None
+        if self._rounds is not None:
+            await self._rounds.close()
+            self._rounds = None
+            if self._exclusive:
+                sys.setswitchinterval(self._switch_interval)
+        self._close_files()
+
+    def _close_files(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _writing(self) -> Rounds:
+        if self._rounds is None:
+            raise StoreUnavailable("the store is not open")
+        return self._rounds
+
+    def _read(self, read: Read[T]) -> T:
+        """Run a read on the event loop, in one transaction."""
+        if self._reader is None:
+            raise StoreUnavailable("the store is not open")
+        return _transaction(self._reader, read)
+
+    async def _read_aside(self, read: Read[T]) -> T:
+        """Run a long read in a thread, on a connection of its own."""
+        return await asyncio.to_thread(self._read_once, read)
+
+    def _read_once(self, read: Read[T]) -> T:
+        with translated():
+            con = files.connect(self._path, write=False)
+        try:
+            return _transaction(con, read)
+        finally:
+            con.close()
+
+    # ---- the door ----
+
+    async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
+        """Store new messages; returns after they are fsynced."""
+        return await self._writing().accept([inbox.entry(arrival) for arrival in arrivals])
+
+    # ---- the worker ----
+
+    async def claim(self, limit: int) -> tuple[Sequence[Pending], Sequence[str]]:
+        """Return the oldest pending messages, and users whose directory rows changed."""
+        messages, changed = self._read(partial(_claim, limit=limit))
+        self._shown = dict(changed)
+        return messages, list(self._shown)
+
+    async def load(self, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]) -> Loaded:
+        """Read directory rows, homes and states."""
+        return self._read(lambda con, _: states.load(con, users, devices, buildings))
+
+    async def homes_of(self, user: str) -> dict[tuple[Kind, str], str]:
+        """Return all devices of a user."""
+        return self._read(lambda con, _: states.homes_of(con, user))
+
+    async def commit(self, work: Work) -> Sequence[str]:
+        """Write a step of work, or return the buildings that have moved."""
+        step = steps.prepare(work, self._shown)
+        return await self._writing().write(Turn.COMMIT, partial(steps.commit, step=step))
+
+    async def due(self, now: datetime, limit: int) -> tuple[datetime, Sequence[str]]:
+        """Return the horizon, and the buildings due at it."""
+
+        def read(con: sqlite3.Connection, ledger: Ledger) -> tuple[datetime, Sequence[str]]:
+            oldest = inbox.oldest_pending(con, ledger)
+            horizon = now if oldest is None else min(now, from_ms(oldest))
+            return horizon, states.due(con, to_ms(horizon), limit)
+
+        return self._read(read)
+
+    # ---- the sender ----
+
+    async def lease(self, now: datetime, lanes: int, calls: int, hold: timedelta) -> Sequence[Lane]:
+        """Lend the lanes that have waited longest."""
+        return await self._writing().write(Turn.LEASE, lambda con, _: outbox.lease(con, now, lanes, calls, hold))
+
+    async def settle(
+        self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]
+    ) -> None:
+        """Write what became of calls, which go on the wire next, and which lanes are given back."""
+
+        def write(con: sqlite3.Connection, ledger: Ledger) -> None:
+            outbox.settle(con, ledger, now, settlements)
+            outbox.begin(con, begun)
+            outbox.give_back(con, returned)
+
+        await self._writing().write(Turn.SETTLE, write)
+
+    async def next_due(self) -> datetime | None:
+        """Return when `lease` could next lend something."""
+        return self._read(lambda con, _: outbox.next_due(con))
+
+    # ---- upkeep ----
+
+    async def census(self) -> Census:
+        """Return the counts."""
+        return self._read(partial(upkeep.census, path=self._path))
+
+    async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
+        """Take steps until one has deleted something, or nothing is left to look at."""
+        edge = to_ms(now - retention)
+        while True:
+            swept = await self._writing().write(
+                Turn.DESK, lambda con, ledger: upkeep.sweep(con, ledger, edge, max_size, self._path)
+            )
+            if swept.deleted or not swept.more:
+                return swept.deleted
+
+    # ---- the desk ----
+
+    async def residences(self) -> Sequence[Residence]:
+        """Return the directory, by user and location."""
+        return await self._read_aside(lambda con, _: desk.residences(con))
+
+    async def write_residences(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]] = ()) -> int:
+        """Upsert and remove directory rows, 100 at a time."""
+        differ = 0
+        for start in range(0, len(rows), desk.STEP):
+            differ += await self._write_some(rows[start : start + desk.STEP], ())
+        for start in range(0, len(remove), desk.STEP):
+            differ += await self._write_some((), remove[start : start + desk.STEP])
+        return differ
+
+    async def _write_some(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]) -> int:
+        return await self._writing().write(Turn.DESK, partial(desk.write_residences, rows=rows, remove=remove))
+
+    async def building(self, building: str) -> Versioned | None:
+        """Return a building's state."""
+        return self._read(lambda con, _: states.states(con, [building]).get(building))
+
+    async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
+        """Return dead letters with id > after, in order."""
+        return await self._read_aside(lambda con, _: desk.dead_letters(con, which, after, limit))
+
+    async def retry(self, ids: Sequence[int], now: datetime) -> int:
+        """Put dead letters back into the flow, 100 at a time."""
+        return await self._in_steps(ids, lambda con, ledger, some: desk.retry(con, ledger, some, now))
+
+    async def discard(self, ids: Sequence[int], now: datetime) -> int:  # noqa: ARG002 - the promise names it
+        """Give dead letters up, 100 at a time."""
+        return await self._in_steps(ids, desk.discard)
+
+    async def _in_steps(
+        self, ids: Sequence[int], write: Callable[[sqlite3.Connection, Ledger, Sequence[int]], int]
+    ) -> int:
+        named, done = sorted(set(ids)), 0
+        for start in range(0, len(named), desk.STEP):
+            some = named[start : start + desk.STEP]
+            done += await self._writing().write(
+                Turn.DESK,
+                lambda con, ledger, some=some: write(con, ledger, some),  # type: ignore[misc]
+            )
+        return done
+
+    async def trip(self, message_id: int) -> MessageTrip | None:
+        """Return the trip of one message."""
+        return await self._read_aside(partial(desk.trip, number=message_id))
+
+    async def raw(self, since: datetime | None, until: datetime | None) -> AsyncIterator[Pending]:
+        """Stream stored raw messages received in [since, until), in order of acceptance."""
+        start, end, after = maybe_ms(since) or 0, maybe_ms(until) or 1 << 62, 0
+        while page := await self._read_aside(lambda con, _: desk.raw(con, after, start, end)):  # noqa: B023 - run at once
+            for message in page:
+                yield message
+            after = page[-1].id
+
+    async def verify(self) -> Sequence[str]:
+        """Check the file, and the ledger against the rows; one sentence per problem."""
+        try:
+            return await self._read_aside(upkeep.verify)
+        except StoreUnavailable as error:
+            return [str(error)]
+
+
+def _claim(con: sqlite3.Connection, ledger: Ledger, *, limit: int) -> tuple[list[Pending], list[tuple[str, int]]]:
+    changed = con.execute("SELECT user, change FROM changed ORDER BY change LIMIT ?", (CHANGED_USERS,)).fetchall()
+    return inbox.claim(con, ledger, limit), changed
+
+
+def _transaction(con: sqlite3.Connection, read: Read[T]) -> T:
+    with translated():
+        con.execute("BEGIN")
+        try:
+            ledger = _ledgers.decode(con.execute("SELECT ledger FROM bridge").fetchone()[0])
+            return read(con, ledger)
+        finally:
+            con.execute("ROLLBACK")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn an error of the database into the condition behind it."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        condition = files.unavailable(error)
+        if condition is None:
+            raise
+        raise condition from error

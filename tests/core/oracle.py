@@ -1,0 +1,350 @@
+"""What must leave a building, worked out second by second from the rules with whole numbers (M3-M5).
+
+It shares nothing with the core but the words: every second of every slot is looked at, a value of a device is found by
+searching all that had been accepted when the slot closed, energies are sums of watt seconds, and rates are fractions.
+All times are whole seconds from `MONTH`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum, auto
+from fractions import Fraction
+
+from bridge.core.effects import Event
+from bridge.core.rules import Role, Rules
+from bridge.core.vocabulary import Kind
+from tests.core.homes import MONTH
+
+SLOT = 900
+GRACE = 120
+HOURS = 3600
+
+Name = tuple[str, str, str]  # source, type, "HH:MM" of the end
+Values = dict[Name, Fraction]
+
+
+class Says(Enum):
+    """What a message does to a device's power."""
+
+    VALUE = auto()  # a new block
+    CARRY = auto()  # the newest block again, in a message with a newer stamp
+    AWAY = auto()  # offline
+    DELETE = auto()
+
+
+@dataclass(frozen=True)
+class Said:
+    """A message about the power of one device."""
+
+    says: Says
+    at: int  # of the block
+    stamp: int
+    received: int
+    watt: int | None = None
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A device and all that is ever said about it, by stamp."""
+
+    kind: Kind
+    id: str
+    source: str
+    said: tuple[Said, ...]
+    role: Role | None = None
+    sign: int = 1
+
+
+def _limit(thing: Thing, watt: int, rules: Rules) -> int:
+    """Return how long a power holds."""
+    if watt == 0:
+        return int(rules.hold.total_seconds())
+    short = thing.kind in {Kind.PV_INVERTER, Kind.METER, Kind.BATTERY}
+    return int(rules.hold_active.total_seconds()) if short else 6 * HOURS
+
+
+def power_at(thing: Thing, second: int, known: list[Said], rules: Rules) -> int | None:
+    """Return the power of a device in one second, as known from some messages."""
+    watt: int | None = None
+    until = 0
+    block: Said | None = None
+    asleep = away = False
+    for said in known:
+        if (said.at if said.says is Says.VALUE else said.stamp) > second:
+            break
+        if said.says is Says.VALUE:
+            block, watt, asleep, away = said, said.watt, False, False
+        elif said.says is Says.CARRY and block is not None and (away or asleep):
+            watt, asleep, away = block.watt, False, False
+        elif said.says is Says.AWAY:
+            asleep = thing.kind is Kind.PV_INVERTER and watt == 0 and (asleep or said.stamp <= until)
+            away, watt = not asleep, 0 if asleep else None
+        if watt is not None and said.says is not Says.AWAY:
+            until = _seen(said, known) + _limit(thing, watt, rules)
+    if watt is None or (not asleep and second >= until):
+        return None
+    return watt * thing.sign
+
+
+def _seen(said: Said, known: list[Said]) -> int:
+    """Return the newest stamp that still carries what a message says."""
+    seen = said.stamp
+    for later in known[known.index(said) + 1 :]:
+        if later.says is not Says.CARRY:
+            break
+        seen = later.stamp
+    return seen
+
+
+def _life(thing: Thing) -> tuple[int, int]:
+    """Return from when to when a device counts."""
+    born = min(min(said.stamp, said.at if said.watt is not None else said.stamp) for said in thing.said)
+    gone = [said.stamp for said in thing.said if said.says is Says.DELETE]
+    return born, gone[0] if gone else 10**9
+
+
+def _sum(group: list[tuple[Thing, int | None]]) -> int | None:
+    """Return the sum of powers, unknown as soon as one is."""
+    total = 0
+    for _, watt in group:
+        if watt is None:
+            return None
+        total += watt
+    return total
+
+
+class _Energy:
+    """Watt seconds, and the seconds in which they were known."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.known = 0
+
+    def add(self, watt: int) -> None:
+        self.total += watt
+        self.known += 1
+
+
+def _roles(things: list[Thing], start: int) -> dict[str, Role]:
+    """Return the role of each meter in a slot."""
+    here = [t for t in things if t.kind is Kind.METER and _life(t)[0] < start + SLOT and _life(t)[1] > start]
+    roles: dict[str, Role] = {}
+    for meter in here:
+        others = [o for o in here if o is not meter and _life(o)[0] < _life(meter)[1] and _life(meter)[0] < _life(o)[1]]
+        roles[meter.id] = meter.role or (Role.IGNORE if others else Role.GRID)
+    return roles
+
+
+class Slot:
+    """One slot, second by second."""
+
+    def __init__(self, things: list[Thing], start: int, rules: Rules) -> None:
+        self.things, self.start, self.rules = things, start, rules
+        self.roles = _roles(things, start)
+        self.close = start + SLOT + GRACE
+        self.powers: dict[str, list[int | None]] = {}
+        self.energies: dict[str, _Energy] = {}
+        known = {thing.id: [said for said in thing.said if said.received <= self.close] for thing in things}
+        for thing in things:
+            born, gone = _life(thing)
+            self.powers[thing.id] = [
+                power_at(thing, second, known[thing.id], rules) if born <= second < gone else None
+                for second in range(start, start + SLOT)
+            ]
+
+    def there(self, second: int, wanted: Callable[[Thing], bool]) -> list[tuple[Thing, int | None]]:
+        """Return who is there in a second, of those wanted, and what is known of it."""
+        found = []
+        for thing in self.things:
+            born, gone = _life(thing)
+            if wanted(thing) and born <= second < gone:
+                found.append((thing, self.powers[thing.id][second - self.start]))
+        return found
+
+    def member(self, wanted: Callable[[Thing], bool]) -> bool:
+        """Tell whether someone of those wanted was there in this slot."""
+        return any(self.there(second, wanted) for second in (self.start, self.start + SLOT - 1)) or any(
+            self.start <= _life(thing)[0] < self.start + SLOT for thing in self.things if wanted(thing)
+        )
+
+    def energy(self, name: str) -> _Energy:
+        return self.energies.setdefault(name, _Energy())
+
+    def is_pv(self, thing: Thing) -> bool:
+        return thing.kind is Kind.PV_INVERTER
+
+    def is_battery(self, thing: Thing) -> bool:
+        return thing.kind is Kind.BATTERY
+
+    def is_grid(self, thing: Thing) -> bool:
+        return self.roles.get(thing.id) is Role.GRID and thing.kind is Kind.METER
+
+    def is_load(self, thing: Thing) -> bool:
+        return self.roles.get(thing.id) is Role.LOAD and thing.kind is Kind.METER
+
+    def household(self) -> tuple[dict[str, Fraction], bool]:
+        """Fill the energies; return the powers at the end, and whether the balance cannot be."""
+        powers: dict[str, Fraction] = {}
+        has_pv, has_battery, has_grid = (self.member(w) for w in (self.is_pv, self.is_battery, self.is_grid))
+        net = gross = 0
+        begun = min((_life(thing)[0] for thing in self.things if self.is_pv(thing)), default=10**9)
+        for second in range(self.start, self.start + SLOT):
+            last = second == self.start + SLOT - 1
+            inverters, meters, loads = (self.there(second, w) for w in (self.is_pv, self.is_grid, self.is_load))
+            pv, bat = _sum(inverters), _sum(self.there(second, self.is_battery))
+            grid = _sum(meters) if meters else None
+            if has_pv and pv is not None and second >= begun:
+                self.energy("GENERATION").add(pv)
+                if last and inverters:
+                    powers["POWER_GENERATION"] = Fraction(pv)
+            if not has_grid and loads and (load := _sum(loads)) is not None:
+                self.energy("LOAD").add(load)
+                if last:
+                    powers["POWER_CONSUMPTION"] = Fraction(max(load, 0))
+            if grid is None:
+                continue
+            self.energy("DRAW").add(max(grid, 0))
+            if has_pv or has_battery:
+                self.energy("EXCESS").add(max(-grid, 0))
+            if has_pv and pv is not None and second >= begun:
+                self.energy("PAIR_GENERATION").add(pv)
+                self.energy("PAIR_EXCESS").add(max(-grid, 0))
+            if last:
+                powers["GRID_POWER_CONSUMPTION"] = Fraction(max(grid, 0))
+                if has_pv or has_battery:
+                    powers["POWER_EXCESS"] = Fraction(max(-grid, 0))
+            if pv is not None and bat is not None:
+                net += pv + grid - bat
+                gross += abs(pv) + abs(grid) + abs(bat)
+                self.energy("NET").add(pv + grid - bat)
+                self.energy("NET_DRAW").add(max(grid, 0))
+                if last:
+                    powers["POWER_CONSUMPTION"] = Fraction(max(pv + grid - bat, 0))
+        wrong = 10 * net < -(10 * 10 * HOURS + gross)
+        if "NET" in self.energies:
+            self.energies["NET"].total = max(self.energies["NET"].total, 0)
+            if not (has_pv or has_battery):
+                self.energies["SIMPLE"] = self.energies.pop("NET")
+        if "LOAD" in self.energies:
+            self.energies["LOAD"].total = max(self.energies["LOAD"].total, 0)
+        return powers, wrong
+
+
+SENT = {
+    "GENERATION": "ENERGY_GENERATION",
+    "DRAW": "GRID_ENERGY_CONSUMPTION",
+    "NET": "ENERGY_CONSUMPTION",
+    "SIMPLE": "ENERGY_CONSUMPTION",
+    "LOAD": "ENERGY_CONSUMPTION",
+}
+RATES = {"SELF_CONSUMPTION_RATE": ("PAIR_GENERATION", "PAIR_EXCESS"), "SELF_SUFFICIENCY_RATE": ("NET", "NET_DRAW")}
+
+
+def _rates(energies: dict[str, _Energy], least: Fraction) -> Iterable[tuple[str, Fraction]]:
+    for name, (whole, less) in RATES.items():
+        if whole in energies and less in energies and energies[whole].known >= least and energies[whole].total >= HOURS:
+            rate = Fraction(100 * (energies[whole].total - energies[less].total), energies[whole].total)
+            yield name, min(max(rate, Fraction(0)), Fraction(100))
+
+
+def _own(slot: Slot, thing: Thing, has_charger: bool) -> tuple[dict[str, _Energy], int | None]:  # noqa: FBT001
+    """Return the energies of a device itself in a slot, and its power at the end."""
+    quiet = thing.kind is Kind.PV_INVERTER or (thing.kind is Kind.VEHICLE and has_charger)
+    if quiet or (thing.kind is Kind.METER and slot.roles.get(thing.id) not in {Role.LOAD, Role.SUB}):
+        return {}, None
+    names = {"ENERGY_IMPORT": 1, "ENERGY_EXPORT": -1} if thing.kind is Kind.BATTERY else {"ENERGY_CONSUMPTION": 1}
+    energies = {name: _Energy() for name in names}
+    for watt in slot.powers[thing.id]:
+        for name, sign in names.items():
+            if watt is not None:
+                energies[name].add(max(sign * watt, 0))
+    return energies, slot.powers[thing.id][-1] if thing.kind is not Kind.BATTERY else None
+
+
+def expected(things: list[Thing], first: int, slots: int, midnight: int, rules: Rules) -> Values:  # noqa: C901, PLR0912
+    """Return everything that must leave in some slots from `first` on; the day that began 24 h before `midnight` ends there."""
+    found: Values = {}
+    coverage = Fraction(rules.min_coverage).limit_denominator(1000)
+    days: dict[tuple[str, str], _Energy] = {}
+    half = _Energy()
+    for start in range(first, first + slots * SLOT, SLOT):
+        end = start + SLOT
+        slot = Slot(things, start, rules)
+
+        def put(source: str, type_: str, value: Fraction, end: int = end) -> None:
+            assert (source, type_, label(end)) not in found
+            found[source, type_, label(end)] = value
+
+        def sum_up(thing: str, name: str, energy: _Energy) -> None:
+            day = days.setdefault((thing, name), _Energy())
+            day.total += energy.total
+            day.known += energy.known
+
+        powers, wrong = slot.household()
+        energies = slot.energies
+        if wrong:
+            powers = {name: value for name, value in powers.items() if name == "POWER_GENERATION"}
+            energies = {name: energy for name, energy in energies.items() if name == "GENERATION"}
+        for name, value in powers.items():
+            put("GATEWAY", name, value)
+        for name, energy in energies.items():
+            if name in SENT and energy.known >= coverage * SLOT:
+                put("GATEWAY", SENT[name], Fraction(energy.total, HOURS))
+            sum_up("", name, energy)
+        for name, value in _rates(energies, coverage * SLOT):
+            put("GATEWAY", name, value)
+        if start % (2 * SLOT) == 0:
+            half = _Energy()
+        if "EXCESS" in energies:
+            half.total += energies["EXCESS"].total
+            half.known += energies["EXCESS"].known
+        if end % (2 * SLOT) == 0 and half.known >= coverage * 2 * SLOT:
+            put("GATEWAY", "ENERGY_EXCESS", Fraction(half.total, HOURS))
+        has_charger = slot.member(lambda thing: thing.kind is Kind.CHARGER)
+        gone = [t for t in things if any(s.says is Says.DELETE and s.received <= slot.close for s in t.said)]
+        for thing in things:
+            if thing in gone:
+                days = {name: energy for name, energy in days.items() if name[0] != thing.id}
+                continue
+            own, power = _own(slot, thing, has_charger)
+            if power is not None:
+                put(thing.source, "POWER_CONSUMPTION", Fraction(max(power, 0)))
+            for name, energy in own.items():
+                if energy.known >= coverage * SLOT:
+                    put(thing.source, name, Fraction(energy.total, HOURS))
+                sum_up(thing.id, name, energy)
+        if end == midnight:
+            least = coverage * 96 * SLOT
+            house = {name: energy for (thing_id, name), energy in days.items() if thing_id == ""}
+            consumed = [house.pop(name) for name in ("NET", "SIMPLE", "LOAD") if name in house]
+            total = _Energy()
+            for energy in consumed:
+                total.total, total.known = total.total + energy.total, total.known + energy.known
+            for name, energy in (*house.items(), ("NET", total)):
+                type_ = "ENERGY_EXCESS" if name == "EXCESS" else SENT.get(name)
+                if type_ is not None and energy.known >= least and energy.known > 0:
+                    put("GATEWAY", f"{type_}_YESTERDAY", Fraction(energy.total, HOURS))
+            for name, value in _rates({name: energy for (i, name), energy in days.items() if i == ""}, least):
+                put("GATEWAY", f"{name}_YESTERDAY", value)
+            for thing in things:
+                for (thing_id, name), energy in days.items():
+                    if thing_id == thing.id and energy.known >= least:
+                        put(thing.source, f"{name}_YESTERDAY", Fraction(energy.total, HOURS))
+            days = {}
+    return found
+
+
+def label(second: int) -> str:
+    """Return the short text of an instant."""
+    return f"{MONTH + timedelta(seconds=second):%d %H:%M}"
+
+
+def left(events: Iterable[Event], sources: dict[str, str]) -> dict[Name, float]:
+    """Return events in the shape of the oracle; `sources` names the devices that share a type."""
+    found: dict[Name, float] = {}
+    for event in events:
+        name = (sources.get(event.device, event.source.value), event.type.value, f"{event.at:%d %H:%M}")
+        assert name not in found, f"{name} left twice"
+        found[name] = event.value
+    return found

@@ -1,0 +1,326 @@
+"""What every keeper promises the sender."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+
+from bridge.core.effects import ChangeBuilding, CreateBuilding, PutDevices, SendEvents
+from bridge.core.vocabulary import DeadReason
+from bridge.store.port import Begin, DeadFilter, Lane, Owed, Return, Settlement, Work
+from tests.store.conftest import Keeper
+from tests.store.values import DAY, HOLD, NOW, SECOND, burial, change, create, devices, doubt, events, out, said
+
+pytestmark = pytest.mark.anyio
+
+Reopened = Callable[[Keeper], Awaitable[Keeper]]
+Call = CreateBuilding | ChangeBuilding | PutDevices | SendEvents
+
+
+async def queued(store: Keeper, *calls: Call) -> None:
+    await store.commit(Work(now=NOW, calls=out(*calls)))
+
+
+async def leased(store: Keeper, *, now_after: timedelta = timedelta(0), lanes: int = 10, calls: int = 10) -> list[Lane]:
+    return list(await store.lease(NOW + now_after, lanes, calls, HOLD))
+
+
+async def owed(store: Keeper, building: str = "a") -> list[Owed]:
+    """Lend a lane, look, and give it back."""
+    lanes = await leased(store, now_after=DAY)
+    await store.settle(NOW, [], [], [Return(building=lane.building, at=NOW) for lane in lanes])
+    return [call for lane in lanes if lane.building == building for call in lane.calls]
+
+
+# ---- lanes ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lane_lends_its_oldest_calls_in_order(store: Keeper) -> None:
+    calls = [create("a"), devices("a", "x"), events("a", 1), events("a", 2)]
+    await queued(store, *calls, events("b", 3))
+    lanes = await leased(store, calls=3)
+    assert ["a", "b"] == [lane.building for lane in lanes]
+    assert calls[:3] == [row.call for row in lanes[0].calls]
+    assert [NOW + HOLD] * 2 == [lane.until for lane in lanes]
+    assert [(NOW, 0, 0, None, False, None)] * 3 == [
+        (row.queued, row.done, row.attempts, row.first_failed, row.repaired, row.doubt) for row in lanes[0].calls
+    ]
+
+
+async def test_a_lane_that_is_lent_is_not_lent_again(store: Keeper) -> None:
+    await queued(store, events("a", 1))
+    assert 1 == len(await leased(store))
+    await queued(store, events("a", 2))
+    assert [] == await leased(store)
+    assert NOW + HOLD == await store.next_due()
+
+
+async def test_a_lease_runs_out(store: Keeper) -> None:
+    await queued(store, events("a", 1))
+    await leased(store)
+    assert [] == await leased(store, now_after=HOLD - SECOND)
+    assert ["a"] == [lane.building for lane in await leased(store, now_after=HOLD)]
+
+
+async def test_a_returned_lane_waits_until_it_is_due_though_new_calls_come(store: Keeper) -> None:
+    await queued(store, events("a", 1))
+    await leased(store)
+    await store.settle(NOW, [], [], [Return(building="a", at=NOW + 5 * SECOND)])
+    await queued(store, events("a", 2))
+    assert [] == await leased(store, now_after=4 * SECOND)
+    assert NOW + 5 * SECOND == await store.next_due()
+    (lane,) = await leased(store, now_after=5 * SECOND)
+    assert [1, 2] == [row.id for row in lane.calls]
+
+
+async def test_a_lane_whose_calls_were_settled_by_someone_else_takes_no_place(store: Keeper) -> None:
+    await queued(store, events("a", 1), events("b", 1))
+    await leased(store, lanes=1)
+    await leased(store, now_after=HOLD, lanes=0)  # the lease of "a" runs out
+    await store.settle(NOW, [Settlement(call_id=1, delivered=1)], [], [])
+    lent = [lane.building for _ in range(2) for lane in await leased(store, now_after=HOLD, lanes=2)]
+    assert ["b"] == lent
+    assert NOW + 2 * HOLD == await store.next_due()
+
+
+async def test_a_returned_lane_that_owes_nothing_is_not_due(store: Keeper) -> None:
+    await queued(store, events("a", 1))
+    await leased(store)
+    await store.settle(NOW, [Settlement(call_id=1, delivered=1)], [], [Return(building="a", at=NOW)])
+    assert None is await store.next_due()
+    assert [] == await leased(store, now_after=DAY)
+    await queued(store, events("a", 2))
+    assert ["a"] == [lane.building for lane in await leased(store)]
+
+
+async def test_after_a_turn_a_lane_stands_behind_the_others(store: Keeper) -> None:
+    await queued(store, *(events(name, n) for name in "abc" for n in range(2)))
+    order = []
+    for turn in range(6):
+        (lane,) = await leased(store, now_after=(turn + 1) * SECOND, lanes=1, calls=1)
+        order.append(lane.building)
+        done = Settlement(call_id=lane.calls[0].id, delivered=1)
+        await store.settle(NOW, [done], [], [Return(building=lane.building, at=NOW + (turn + 1) * SECOND)])
+    assert ["a", "b", "c", "a", "b", "c"] == order
+
+
+async def test_a_return_by_someone_whose_lease_ran_out_changes_nothing(store: Keeper) -> None:
+    await queued(store, events("a", 1))
+    await store.settle(NOW, [], [], [Return(building="a", at=NOW + DAY), Return(building="nowhere", at=NOW)])
+    assert NOW == await store.next_due()
+
+
+async def test_opening_frees_all_leases_and_counts_what_was_on_the_wire(store: Keeper, reopened: Reopened) -> None:
+    await queued(store, events("a", 1), events("b", 2))
+    await leased(store)
+    await store.settle(NOW, [], [Begin(call_id=1, doubt=doubt())], [])
+    store = await reopened(store)
+    lanes = await leased(store)
+    assert [doubt(), None] == [row.doubt for lane in lanes for row in lane.calls]
+    assert 1 == (await store.census()).in_doubt
+    store = await reopened(store)
+    assert 1 == (await store.census()).in_doubt
+
+
+async def test_a_lane_carries_the_sheet_as_last_queued(store: Keeper) -> None:
+    await queued(store, create("a"), devices("a", "x"), events("a", 1))
+    (lane,) = await leased(store)
+    assert (create("a"), devices("a", "x")) == lane.sheet
+    ends = [Settlement(call_id=row.id, delivered=1) for row in lane.calls[:2]]
+    await store.settle(NOW, ends, [], [Return(building="a", at=NOW)])
+    await queued(store, change("a", zip="1"), devices("a", "y"))
+    (lane,) = await leased(store)
+    assert (change("a", zip="1"), devices("a", "y")) == lane.sheet
+
+
+async def test_a_lane_of_events_alone_has_no_sheet(store: Keeper) -> None:
+    await queued(store, events("a", 1), devices("b", "x"))
+    assert [(), (devices("b", "x"),)] == [lane.sheet for lane in await leased(store)]
+
+
+# ---- whole states ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_newer_list_takes_the_place_of_an_unsent_older_one(store: Keeper) -> None:
+    await queued(store, devices("a", "x"), events("a", 1))
+    await queued(store, devices("a", "x", "y"), devices("b", "z"))
+    assert [devices("a", "x", "y"), events("a", 1)] == [row.call for row in await owed(store)]
+    census = await store.census()
+    assert (4, 3, 1) == (census.queued, census.calls_pending, census.replaced)
+
+
+async def test_within_one_step_the_newest_whole_state_counts(store: Keeper) -> None:
+    await queued(store, devices("a", "x"), events("a", 1), devices("a", "y"), devices("a", "z"))
+    assert [devices("a", "z"), events("a", 1)] == [row.call for row in await owed(store)]
+    assert 2 == (await store.census()).replaced
+
+
+async def test_a_newer_change_is_laid_over_an_unsent_older_one(store: Keeper) -> None:
+    older = ChangeBuilding(
+        building="a", attributes={"zip": "1", "city": "x"}, create={"k": 1}, tariff={"t": 1}, tariff_set=True
+    )
+    await queued(store, older)
+    await queued(store, change("a", city="y"))
+    (row,) = await owed(store)
+    assert row.call == ChangeBuilding(
+        building="a", attributes={"zip": "1", "city": "y"}, create={"k": 1}, tariff={"t": 1}, tariff_set=True
+    )
+    await queued(store, ChangeBuilding(building="a", create={"k": 2}, tariff=None, tariff_set=True))
+    (row,) = await owed(store)
+    assert row.call == ChangeBuilding(
+        building="a", attributes={"zip": "1", "city": "y"}, create={"k": 2}, tariff=None, tariff_set=True
+    )
+
+
+async def test_creation_and_change_share_no_place(store: Keeper) -> None:
+    await queued(store, create("a", "x"), change("a", city="y"), create("a", "z"))
+    assert [create("a", "z"), change("a", city="y")] == [row.call for row in await owed(store)]
+
+
+async def test_what_is_lent_is_not_replaced(store: Keeper) -> None:
+    await queued(store, devices("a", "x"))
+    await leased(store)
+    await queued(store, devices("a", "y"))
+    await queued(store, devices("a", "z"))
+    await store.settle(NOW, [], [], [Return(building="a", at=NOW)])
+    assert [devices("a", "x"), devices("a", "z")] == [row.call for row in await owed(store)]
+
+
+async def test_what_stands_behind_the_lent_calls_is_replaced(store: Keeper) -> None:
+    await queued(store, events("a", 1), devices("a", "x"))
+    await leased(store, calls=1)
+    await queued(store, devices("a", "y"))
+    await store.settle(NOW, [], [], [Return(building="a", at=NOW)])
+    assert [events("a", 1), devices("a", "y")] == [row.call for row in await owed(store)]
+
+
+async def test_what_is_in_doubt_is_not_replaced(store: Keeper) -> None:
+    await queued(store, devices("a", "x"))
+    await leased(store)
+    await store.settle(NOW, [], [Begin(call_id=1, doubt=doubt())], [])
+    await store.settle(NOW, [Settlement(call_id=1, lost=True)], [], [Return(building="a", at=NOW)])
+    await queued(store, devices("a", "y"))
+    assert [devices("a", "x"), devices("a", "y")] == [row.call for row in await owed(store)]
+
+
+async def test_events_are_never_merged(store: Keeper) -> None:
+    await queued(store, events("a", 1))
+    await queued(store, events("a", 1))
+    assert [events("a", 1), events("a", 1)] == [row.call for row in await owed(store)]
+
+
+# ---- settling -------------------------------------------------------------------------------------------------------
+
+
+async def test_events_count_one_each_and_are_worked_off_from_the_front(store: Keeper) -> None:
+    await queued(store, events("a", 1, 2, 3, 4))
+    await leased(store)
+    failed = Settlement(call_id=1, failed=True)
+    await store.settle(NOW, [failed, Settlement(call_id=1, delivered=2)], [], [Return(building="a", at=NOW)])
+    (row,) = await owed(store)
+    assert (events("a", 3, 4), 2, 0, None) == (row.call, row.done, row.attempts, row.first_failed)
+    census = await store.census()
+    assert (4, 2, 2) == (census.queued, census.delivered, census.calls_pending)
+    await store.settle(NOW, [Settlement(call_id=1, delivered=9)], [], [])
+    assert [] == await owed(store)
+    assert 4 == (await store.census()).delivered
+
+
+async def test_a_failed_call_stays_owed_with_its_attempts(store: Keeper) -> None:
+    await queued(store, events("a", 1))
+    await leased(store)
+    await store.settle(NOW, [Settlement(call_id=1, failed=True, attempt=said("503"))], [], [])
+    await store.settle(NOW + SECOND, [Settlement(call_id=1, failed=True, repaired=True)], [], [])
+    await store.settle(NOW + SECOND, [Settlement(call_id=1, attempt=said("401"))], [], [Return(building="a", at=NOW)])
+    (row,) = await owed(store)
+    assert (2, NOW, True) == (row.attempts, row.first_failed, row.repaired)
+
+
+async def test_a_lost_reply_keeps_its_payload_and_is_counted(store: Keeper) -> None:
+    await queued(store, events("a", 1))
+    await leased(store)
+    await store.settle(NOW, [], [Begin(call_id=1, doubt=doubt(b"\x00\xff"))], [])
+    await store.settle(NOW, [Settlement(call_id=1, lost=True)], [], [Return(building="a", at=NOW)])
+    (row,) = await owed(store)
+    assert (doubt(b"\x00\xff"), 1) == (row.doubt, (await store.census()).in_doubt)
+    await store.settle(NOW, [], [Begin(call_id=1, doubt=doubt(b"2"))], [])
+    await store.settle(NOW, [Settlement(call_id=1, failed=True)], [], [])
+    (row,) = await owed(store)
+    assert (None, 1) == (row.doubt, (await store.census()).in_doubt)
+
+
+async def test_a_refused_event_dies_alone(store: Keeper) -> None:
+    await queued(store, events("a", 1, 2, 3))
+    await leased(store)
+    await store.settle(NOW, [Settlement(call_id=1, delivered=1, buried=burial())], [], [Return(building="a", at=NOW)])
+    (row,) = await owed(store)
+    (letter,) = await store.dead_letters(DeadFilter())
+    assert (events("a", 3), 2) == (row.call, row.done)
+    assert (DeadReason.REJECTED, "HTTP 400", '{"error":"no"}', "a", 1) == (
+        letter.reason,
+        letter.detail,
+        letter.answer,
+        letter.building,
+        letter.call_id,
+    )
+    assert b'"value":2' in letter.body
+    census = await store.census()
+    assert (1, 1, 1, {"rejected": 1}) == (
+        census.delivered,
+        census.calls_dead,
+        census.calls_pending,
+        census.dead_letters,
+    )
+
+
+async def test_a_whole_row_may_be_buried(store: Keeper) -> None:
+    await queued(store, events("a", 1, 2, 3), events("a", 4))
+    await leased(store)
+    end = Settlement(call_id=1, buried=burial(DeadReason.STUCK), bury_all=True)
+    await store.settle(NOW, [end], [], [Return(building="a", at=NOW)])
+    assert [events("a", 4)] == [row.call for row in await owed(store)]
+    assert 3 == len(await store.dead_letters(DeadFilter(reason=DeadReason.STUCK)))
+
+
+async def test_a_dry_row_is_settled_without_a_call(store: Keeper) -> None:
+    await queued(store, events("a", 1, 2), create("a"))
+    await leased(store)
+    await store.settle(NOW, [Settlement(call_id=1, dry=True), Settlement(call_id=2, delivered=1, dry=True)], [], [])
+    census = await store.census()
+    assert (3, 0) == (census.delivered, census.calls_pending)
+
+
+async def test_settling_what_is_not_owed_changes_nothing(store: Keeper) -> None:
+    await queued(store, events("a", 1))
+    await leased(store)
+    twice = [
+        Settlement(call_id=1, delivered=1),
+        Settlement(call_id=1, delivered=1),
+        Settlement(call_id=77, delivered=1),
+    ]
+    await store.settle(NOW, twice, [Begin(call_id=1, doubt=doubt()), Begin(call_id=78, doubt=doubt())], [])
+    await store.settle(NOW, [Settlement(call_id=1, buried=burial())], [], [])
+    census = await store.census()
+    assert (1, 0, 0) == (census.delivered, census.calls_pending, census.calls_dead)
+
+
+async def test_the_oldest_owed_call_tells_its_age(store: Keeper) -> None:
+    await queued(store, events("a", 1))
+    await store.commit(Work(now=NOW + SECOND, calls=out(events("b", 1))))
+    assert NOW == (await store.census()).oldest_owed
+    await leased(store, now_after=DAY)
+    await store.settle(NOW, [Settlement(call_id=1, delivered=1)], [], [])
+    assert NOW + SECOND == (await store.census()).oldest_owed
+
+
+async def test_many_lanes_and_rows_at_once(store: Keeper) -> None:
+    names = [f"house-{n:03}" for n in range(150)]
+    await queued(store, *(events(name, 1, 2) for name in names for _ in range(2)))
+    lanes = await leased(store, lanes=200)
+    assert names == [lane.building for lane in lanes]
+    rows = [row.id for lane in lanes for row in lane.calls]
+    await store.settle(NOW, [], [Begin(call_id=row, doubt=doubt()) for row in rows], [])
+    ends = [Settlement(call_id=row, delivered=2, attempt=said()) for row in rows]
+    await store.settle(NOW, ends, [], [Return(building=name, at=NOW) for name in names])
+    census = await store.census()
+    assert (600, 600, None) == (census.queued, census.delivered, await store.next_due())

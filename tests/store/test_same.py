@@ -1,0 +1,211 @@
+"""Whatever is done to them, the file and the memory say the same, and both ledgers hold after each step."""
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from bridge.core.effects import Note
+from bridge.core.model import Residence
+from bridge.core.vocabulary import DeadReason, Kind
+from bridge.store.memory import MemoryStore
+from bridge.store.port import Begin, Census, DeadFilter, Home, Outgoing, Return, Settlement, Work
+from bridge.store.sqlite import SqliteStore
+from tests.store.values import (
+    DAY,
+    HOLD,
+    NOW,
+    SECOND,
+    arrival,
+    burial,
+    change,
+    create,
+    devices,
+    doubt,
+    events,
+    house,
+    said,
+    stillborn,
+)
+
+T = TypeVar("T")
+
+HOUSES = ["a", "b", "c"]
+USERS = ["u", "v"]
+REASONS = [DeadReason.FAULT, DeadReason.RULE]
+
+houses = st.sampled_from(HOUSES)
+users = st.sampled_from(USERS)
+calls = st.one_of(
+    st.builds(lambda name, count: events(name, *map(float, range(count))), houses, st.integers(1, 3)),
+    st.builds(create, houses, st.sampled_from(["x", "y"])),
+    st.builds(lambda name, city: change(name, city=city), houses, st.sampled_from(["x", "y"])),
+    st.builds(devices, houses, st.sampled_from(["p", "q"])),
+)
+arrivals = st.one_of(
+    st.builds(
+        lambda body, name, place: arrival(body, message_id=name, position=place),
+        st.sampled_from([b"1", b"2"]),
+        st.sampled_from([None, "m", "n"]),
+        st.integers(0, 1),
+    ),
+    st.just(stillborn()),
+)
+
+
+class Same(RuleBasedStateMachine):
+    """Does everything to both keepers and compares every answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = tempfile.TemporaryDirectory()
+        self.memory = MemoryStore()
+        self.file = self.new_file()
+        self.now = NOW
+
+    def new_file(self) -> SqliteStore:
+        return SqliteStore(str(Path(self.folder.name) / "bridge.db"), exclusive=True)
+
+    @initialize()
+    def begin(self) -> None:
+        self.loop.run_until_complete(self.file.open())
+
+    def both(self, one: Awaitable[T], two: Awaitable[T]) -> T:
+        """Ask both; return the answer they share."""
+
+        async def ask() -> tuple[T, T]:
+            return await one, await two
+
+        first, second = self.loop.run_until_complete(ask())
+        assert first == second
+        return first
+
+    @rule(rows=st.lists(arrivals, max_size=4))
+    def accept(self, rows: list[Any]) -> None:
+        rows = [replace(row, received=self.now) for row in rows]
+        self.both(self.memory.accept(rows), self.file.accept(rows))
+
+    @rule(data=st.data(), queued=st.lists(calls, max_size=4), wanted=st.lists(houses, unique=True))
+    def commit(self, data: st.DataObject, queued: list[Any], wanted: list[str]) -> None:
+        messages, changed = self.both(self.memory.claim(5), self.file.claim(5))
+        ends = st.sampled_from(["settle", "bury", "park", "leave"])
+        chosen = {message.id: data.draw(ends) for message in messages}
+        states = self.both(self.memory.load([], [], wanted), self.file.load([], [], wanted)).buildings
+        versions = {name: states[name].version if name in states else 0 for name in wanted}
+        stale = bool(wanted) and data.draw(st.integers(0, 5)) == 0
+        work = Work(
+            now=self.now,
+            settled=[number for number, end in chosen.items() if end == "settle"],
+            dead=[
+                (number, data.draw(st.sampled_from(REASONS)), "why") for number, end in chosen.items() if end == "bury"
+            ],
+            parked=[(number, data.draw(users)) for number, end in chosen.items() if end == "park"],
+            users={number: "u" for number in chosen},
+            unparked=changed if data.draw(st.booleans()) else [],
+            buildings=[house(name, version + stale, flags=data.draw(_flags)) for name, version in versions.items()],
+            due={name: self.now + data.draw(_steps) for name in wanted},
+            homes={(Kind.METER, name): data.draw(_homes) for name in wanted},
+            calls=[Outgoing(call=call, cause=data.draw(st.sampled_from([0, *chosen]))) for call in queued],
+            notes=[(number, Note(name="odd", detail="x")) for number in chosen if data.draw(st.booleans())],
+        )
+        moved = self.both(self.memory.commit(work), self.file.commit(work))
+        assert stale == bool(moved)
+
+    @rule(data=st.data(), lanes=st.integers(1, 3), count=st.integers(1, 3))
+    def send(self, data: st.DataObject, lanes: int, count: int) -> None:
+        lent = self.both(self.memory.lease(self.now, lanes, count, HOLD), self.file.lease(self.now, lanes, count, HOLD))
+        rows = [row for lane in lent for row in lane.calls]
+        begun = [Begin(call_id=row.id, doubt=doubt()) for row in rows if data.draw(st.booleans())]
+        self.both(self.memory.settle(self.now, [], begun, []), self.file.settle(self.now, [], begun, []))
+        ends = [replace(data.draw(_ends), call_id=row.id) for row in rows if data.draw(st.booleans())]
+        back = [
+            Return(building=lane.building, at=self.now + data.draw(_steps)) for lane in lent if data.draw(st.booleans())
+        ]
+        self.both(self.memory.settle(self.now, ends, [], back), self.file.settle(self.now, ends, [], back))
+
+    @rule(data=st.data(), retry=st.booleans())
+    def judge(self, data: st.DataObject, retry: bool) -> None:  # noqa: FBT001 - drawn
+        letters = self.both(self.memory.dead_letters(DeadFilter()), self.file.dead_letters(DeadFilter()))
+        ids = data.draw(st.lists(st.sampled_from([letter.id for letter in letters]), max_size=3)) if letters else [1]
+        if retry:
+            self.both(self.memory.retry(ids, self.now), self.file.retry(ids, self.now))
+        else:
+            self.both(self.memory.discard(ids, self.now), self.file.discard(ids, self.now))
+
+    @rule(user=users, building=houses, remove=st.booleans())
+    def direct(self, user: str, building: str, remove: bool) -> None:  # noqa: FBT001 - drawn
+        rows = [] if remove else [Residence(user=user, location=None, building=building)]
+        gone = [(user, None)] if remove else []
+        self.both(self.memory.write_residences(rows, gone), self.file.write_residences(rows, gone))
+
+    @rule(seconds=st.integers(1, 40))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds * SECOND
+
+    @rule()
+    def sweep(self) -> None:
+        async def all_of(store: MemoryStore | SqliteStore) -> None:
+            while await store.sweep(self.now + DAY, DAY - 20 * SECOND, 1 << 40):
+                pass
+
+        self.both(all_of(self.memory), all_of(self.file))
+
+    @rule()
+    def restart(self) -> None:
+        async def again() -> None:
+            await self.file.close()
+            self.file = self.new_file()
+            await asyncio.gather(self.file.open(), self.memory.open())
+
+        self.loop.run_until_complete(again())
+
+    @invariant()
+    def both_say_the_same(self) -> None:
+        assert [] == self.both(self.memory.verify(), self.file.verify())
+        self.both(_counts(self.memory), _counts(self.file))
+        self.both(self.memory.next_due(), self.file.next_due())
+        self.both(self.memory.due(self.now, 10), self.file.due(self.now, 10))
+        self.both(
+            self.memory.load(USERS, [(Kind.METER, "a")], HOUSES), self.file.load(USERS, [(Kind.METER, "a")], HOUSES)
+        )
+        for number in range(1, 8):
+            self.both(self.memory.trip(number), self.file.trip(number))
+
+    def teardown(self) -> None:
+        self.loop.run_until_complete(self.file.close())
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+        self.folder.cleanup()
+
+
+_flags = st.sampled_from([(), ("x",), ("x", "y")])
+_steps = st.integers(0, 40).map(lambda seconds: timedelta(seconds=seconds))
+_homes = st.one_of(st.none(), st.builds(lambda name, user: Home(building=name, user=user), houses, users))
+_ends = st.sampled_from(
+    [
+        Settlement(call_id=0, delivered=1, attempt=said()),
+        Settlement(call_id=0, delivered=3),
+        Settlement(call_id=0, failed=True, attempt=said("503")),
+        Settlement(call_id=0, lost=True, failed=True),
+        Settlement(call_id=0, buried=burial()),
+        Settlement(call_id=0, delivered=1, buried=burial(), bury_all=True),
+        Settlement(call_id=0, repaired=True),
+        Settlement(call_id=0, dry=True),
+    ]
+)
+
+
+async def _counts(store: MemoryStore | SqliteStore) -> Census:
+    return replace(await store.census(), size_bytes=0, owed_bytes=0, free_disk_bytes=None)
+
+
+Same.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestSame = Same.TestCase

@@ -1,0 +1,434 @@
+"""The commands: what they print, where, and the code they end with."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge import cli
+from bridge.core.vocabulary import DeadReason
+from bridge.store.port import Arrival
+from bridge.store.sqlite import SqliteStore
+
+ROOT = Path(__file__).parent.parent
+NOW = datetime.now(UTC)
+
+CONFIG = """
+[server]
+port = 0
+[[subscriptions]]
+id = "sub-1"
+auth = "none"
+[moost]
+base_url = "http://127.0.0.1:9"
+client_id = "abc"
+client_secret = "s3cret-canary-1"
+customer_id = "656730be2bc9719e6e5ed51d"
+[store]
+url = "sqlite:///{store}"
+"""
+
+VEHICLE = {
+    "id": "v-1",
+    "userId": "user-4711",
+    "isOnline": True,
+    "lastUpdated": "2025-06-01T10:00:00Z",
+    "chargeState": {"stateOfCharge": 55, "chargingState": "CHARGING", "lastUpdated": "2025-06-01T10:00:00Z"},
+}
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Bridge = Callable[..., Done]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "bridge.db"
+
+
+@pytest.fixture
+def config(tmp_path: Path, store: Path) -> Path:
+    path = tmp_path / "bridge.toml"
+    path.write_text(CONFIG.format(store=store))
+    return path
+
+
+@pytest.fixture
+def bridge(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bridge:
+    """Return the command line, run in this process: fast, and seen by the coverage."""
+    monkeypatch.setenv("BRIDGE_CONFIG", str(config))
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["bridge", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return Done(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def process(*arguments: object, **more: Any) -> "subprocess.CompletedProcess[str]":
+    """Run the real command."""
+    command = [sys.executable, "-m", "bridge", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **more)
+
+
+def fill(store: Path, *bodies: bytes, dead: DeadReason | None = DeadReason.UNREADABLE) -> Sequence[int]:
+    """Put messages into the store, as the door does."""
+
+    async def put() -> Sequence[int]:
+        keeper = SqliteStore(str(store))
+        await keeper.open()
+        arrivals = [
+            Arrival(
+                subscription="sub-1",
+                topic="sub-1.vehicle.update",
+                body=body,
+                received=NOW + timedelta(milliseconds=number),
+                dead=dead,
+                detail="not JSON" if dead else "",
+            )
+            for number, body in enumerate(bodies)
+        ]
+        receipts = await keeper.accept(arrivals)
+        await keeper.close()
+        return [receipt.id for receipt in receipts]
+
+    return asyncio.run(put())
+
+
+# ---- the door itself ------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    heavy = "pydantic fastapi uvicorn httpx aiohttp rich structlog msgspec prometheus_client jsonschema_rs".split()
+    code = (
+        "import sys\nfrom bridge import cli\nsys.argv = ['bridge', '--help']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n"
+        f"    print(sorted(set({heavy}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    commands = "serve demo sandbox simulate map check buildings dead-letters explain store".split()
+    assert [] == [name for name in commands if f"\n  {name} " not in done.stdout]
+    assert "[]" == done.stderr.strip()
+
+
+def test_a_wrong_option_is_a_usage_error_on_stderr(bridge: Bridge) -> None:
+    for arguments in (["serve", "--prot", "1"], ["explain", "x"], ["map", "topic"], ["nothing"], ["explain", "0"]):
+        done = bridge(*arguments)
+        assert (2, "") == (done.code, done.out), arguments
+        assert "Error: " in done.err
+
+
+def test_without_a_command_help_is_shown(bridge: Bridge) -> None:
+    done = bridge()
+    assert 2 == done.code
+    assert "Usage: bridge" in done.out + done.err
+
+
+def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
+    done = process("serve", cwd=tmp_path)
+    assert (2, "", "bridge.toml: there is no such file\n") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_a_reader_that_leaves_early_is_no_error(config: Path, tmp_path: Path) -> None:
+    rows = "".join(f"user-{number},home-{number}\n" for number in range(5000))
+    (tmp_path / "b.csv").write_text("user_id,customer_building_id\n" + rows)
+    assert 0 == process("buildings", "import", tmp_path / "b.csv", "--config", config).returncode
+    with subprocess.Popen(
+        [sys.executable, "-m", "bridge", "buildings", "list", "--config", str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.readline()
+        listing.stdout.close()
+        assert b"" == listing.stderr.read()
+        assert 0 == listing.wait(60)
+
+
+# ---- check, serve ---------------------------------------------------------------------------------------------------
+
+
+def test_check_says_nothing_on_stderr_when_all_is_well(bridge: Bridge, config: Path) -> None:
+    done = bridge("check")
+    assert (0, "") == (done.code, done.err)
+    assert str(config) in done.out
+
+
+def test_check_and_serve_name_the_same_problems(bridge: Bridge, config: Path) -> None:
+    config.write_text(config.read_text().replace("port = 0", "prot = 0").replace('"abc"', '"a b"'))
+    lines = [
+        "server.prot: unknown key; port may be meant",
+        "moost.client_id: must be 1 to 100 letters or digits",
+    ]
+    for command in ("check", "serve"):
+        done = bridge(command)
+        assert (2, "", lines) == (done.code, done.out, done.err.splitlines())
+
+
+def test_check_online_names_what_cannot_be_reached(bridge: Bridge) -> None:
+    done = bridge("check", "--online")
+    assert (2, "") == (done.code, done.out)
+    [line] = done.err.splitlines()
+    assert line.startswith("moost.base_url: ")
+
+
+@pytest.mark.parametrize("rooms", ["kitchen", "receiver,kitchen", "", ","])
+def test_serve_knows_its_rooms(bridge: Bridge, rooms: str) -> None:
+    done = bridge("serve", "--rooms", rooms)
+    assert 2 == done.code
+    assert done.err.startswith("--rooms: ")
+
+
+def test_serve_drains_and_ends_with_0(config: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "bridge", "serve", "--config", str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"BRIDGE_LOGS__LEVEL": "debug", "PATH": ""},
+    ) as daemon:
+        assert daemon.stderr is not None
+        shown = []
+        for line in daemon.stderr:
+            shown.append(json.loads(line))
+            if shown[-1]["event"] == "serving":
+                daemon.send_signal(signal.SIGTERM)
+        assert 0 == daemon.wait(30)
+    assert "drained" == shown[-1]["event"]
+    assert "s3cret-canary-1" not in json.dumps(shown)
+
+
+# ---- map ------------------------------------------------------------------------------------------------------------
+
+
+def test_map_prints_the_calls_in_sending_order(bridge: Bridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BRIDGE_CONFIG")
+    (tmp_path / "message.json").write_text(json.dumps(VEHICLE))
+    done = bridge("map", "acme.vehicle.update", tmp_path / "message.json")
+    assert (0, "") == (done.code, done.err)
+    assert [
+        ("POST", "/buildings/v1"),
+        ("PUT", "/buildings/user-4711/devices/v1"),
+        ("POST", "/events/v1"),
+    ] == [(call["method"], call["path"]) for call in done.json]
+    assert {"method", "path", "body"} == set(done.json[0])
+
+
+def test_map_reads_stdin_and_its_rules_need_no_secret(config: Path) -> None:
+    text = config.read_text().replace("s3cret-canary-1", "").replace('auth = "none"', 'user_prefix = "p-"')
+    config.write_text(text)
+    done = process("map", "sub-1.vehicle.update", "-", "--config", config, input=json.dumps(VEHICLE))
+    assert 0 == done.returncode, done.stderr
+    assert "p-user-4711" == json.loads(done.stdout)[0]["body"]["customerBuildingId"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "body"), [("acme.vehicle.explode", b"{}"), ("acme.vehicle.update", b"{"), ("x", b"[]")]
+)
+def test_map_tells_a_dead_letter_by_its_code(bridge: Bridge, tmp_path: Path, topic: str, body: bytes) -> None:
+    (tmp_path / "message.json").write_bytes(body)
+    done = bridge("map", topic, tmp_path / "message.json")
+    assert (3, []) == (done.code, done.json)
+    assert done.err
+
+
+def test_half_a_character_can_be_printed(bridge: Bridge, tmp_path: Path) -> None:
+    body = json.dumps({**VEHICLE, "staticData": {"name": "Käfer \ud83d"}})
+    (tmp_path / "message.json").write_text(body)
+    done = bridge("map", "acme.vehicle.update", tmp_path / "message.json")
+    assert 0 == done.code, done.err
+    assert done.json
+
+
+# ---- the directory --------------------------------------------------------------------------------------------------
+
+
+def test_buildings_are_imported_listed_and_shown(bridge: Bridge) -> None:
+    done = bridge("buildings", "import", ROOT / "config" / "buildings.example.csv")
+    assert (0, "", "4 rows read, 4 changed, 0 removed\n") == (done.code, done.out, done.err)
+    done = bridge("buildings", "list", "--json")
+    assert (0, "") == (done.code, done.err)
+    assert ["home-1001", "home-1002-cabin", "home-1002", "home-1003"] == [
+        row["building"]["customerBuildingId"] for row in done.json
+    ]
+    assert "home-1002-cabin" in bridge("buildings", "list").out
+    [shown] = bridge("buildings", "show", "home-1001", "--json").json
+    assert ("home-1001", ["user-1001"]) == (shown["building"], [row["user_id"] for row in shown["directory"]])
+    assert "Dresden" in bridge("buildings", "show", "home-1001").out
+
+
+def test_an_import_again_changes_nothing_and_replace_removes(bridge: Bridge, tmp_path: Path) -> None:
+    sample = ROOT / "config" / "buildings.example.csv"
+    bridge("buildings", "import", sample)
+    assert "4 rows read, 0 changed, 0 removed\n" == bridge("buildings", "import", sample).err
+    less = tmp_path / "less.csv"
+    less.write_text("".join(sample.read_text().splitlines(keepends=True)[:2]))
+    assert "1 rows read, 0 changed, 0 removed\n" == bridge("buildings", "import", less).err
+    assert 4 == len(bridge("buildings", "list", "--json").json)
+    assert "1 rows read, 0 changed, 3 removed\n" == bridge("buildings", "import", less, "--replace").err
+    assert ["user-1001"] == [row["user_id"] for row in bridge("buildings", "list", "--json").json]
+
+
+@pytest.mark.parametrize("content", [b"user_id,customer_building_id\nu,b b\nu2,\n", b"\xff", b""])
+def test_a_wrong_file_is_named_and_changes_nothing(bridge: Bridge, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "b.csv").write_bytes(content)
+    done = bridge("buildings", "import", tmp_path / "b.csv")
+    assert (2, "") == (done.code, done.out)
+    assert done.err.startswith(str(tmp_path / "b.csv"))
+    assert [] == bridge("buildings", "list", "--json").json
+
+
+def test_what_is_not_there_is_said(bridge: Bridge) -> None:
+    for arguments in (["buildings", "show", "b"], ["explain", "1"], ["dead-letters", "show", "1"]):
+        done = bridge(*arguments)
+        assert (2, "") == (done.code, done.out)
+        assert done.err.startswith("there is no ")
+
+
+# ---- dead letters ---------------------------------------------------------------------------------------------------
+
+
+def test_dead_letters_are_listed_and_shown(bridge: Bridge, store: Path) -> None:
+    fill(store, b"{", b"\xff\x1b[31m")
+    done = bridge("dead-letters", "list", "--json")
+    assert (0, "") == (done.code, done.err)
+    assert ["unreadable", "unreadable"] == [letter["reason"] for letter in done.json]
+    shown = bridge("dead-letters", "show", done.json[1]["id"], "--json").json
+    assert "\\xff\x1b[31m" == shown[0]["body"]
+    assert "\x1b" not in bridge("dead-letters", "show", done.json[1]["id"]).out
+    assert 2 == bridge("dead-letters", "list").out.count("sub-1.vehicle.update")
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (["--reason", "unreadable"], 3),
+        (["--reason", "stuck"], 0),
+        (["--subscription", "sub-1"], 3),
+        (["--subscription", "sub-2"], 0),
+        (["--building", "b"], 0),
+        (["--since", (NOW + timedelta(days=1)).isoformat()], 0),
+        (["--until", "2020-01-01"], 0),
+        (["--all"], 3),
+    ],
+)
+def test_filters_choose(bridge: Bridge, store: Path, options: list[str], count: int) -> None:
+    fill(store, b"{", b"[", b"x")
+    assert count == len(bridge("dead-letters", "list", "--json", *options).json)
+    assert f"discard: {count} dead letters\n" == bridge("dead-letters", "discard", *options).err
+    assert 3 - count == len(bridge("dead-letters", "list", "--json").json)
+
+
+def test_people_see_a_hundred_and_programs_all(bridge: Bridge, store: Path) -> None:
+    fill(store, *(b"{%d" % number for number in range(250)))
+    done = bridge("dead-letters", "list")
+    assert (101, "the first 100; --all shows the rest\n") == (len(done.out.splitlines()), done.err)
+    assert 251 == len(bridge("dead-letters", "list", "--all").out.splitlines())
+    assert 250 == len(bridge("dead-letters", "list", "--json").json)
+
+
+@pytest.mark.parametrize("verb", ["retry", "discard"])
+def test_named_letters_leave_the_list(bridge: Bridge, store: Path, verb: str) -> None:
+    fill(store, b"{", b"[", b"x")
+    first, second, third = (letter["id"] for letter in bridge("dead-letters", "list", "--json").json)
+    done = bridge("dead-letters", verb, first, third, "--json")
+    assert (0, [first, third]) == (done.code, done.json)
+    assert [second] == [letter["id"] for letter in bridge("dead-letters", "list", "--json").json]
+
+
+@pytest.mark.parametrize("verb", ["retry", "discard"])
+def test_a_bare_verb_is_a_mistake(bridge: Bridge, store: Path, verb: str) -> None:
+    fill(store, b"{")
+    done = bridge("dead-letters", verb)
+    assert (2, f"{verb}: name the ids, a filter, or --all\n") == (done.code, done.err)
+    assert 1 == len(bridge("dead-letters", "list", "--json").json)
+
+
+def test_a_time_must_be_one(bridge: Bridge) -> None:
+    done = bridge("dead-letters", "list", "--since", "yesterday")
+    assert 2 == done.code
+    assert "write a time such as" in done.err
+
+
+# ---- explain, store -------------------------------------------------------------------------------------------------
+
+
+def test_explain_shows_the_trip_of_a_message(bridge: Bridge, store: Path) -> None:
+    [waiting] = fill(store, b'{"id": 1}', dead=None)
+    [dead] = fill(store, b"{")
+    [trip] = bridge("explain", waiting, "--json").json
+    assert (waiting, "sub-1", "pending", '{"id": 1}') == (trip["id"], trip["subscription"], trip["state"], trip["body"])
+    shown = bridge("explain", dead).out
+    assert "unreadable" in shown
+    assert "not JSON" in shown
+
+
+def test_a_sound_store_passes_its_check(bridge: Bridge, store: Path) -> None:
+    fill(store, b"{")
+    assert [] == bridge("store", "check", "--json").json
+    done = bridge("store", "check")
+    assert (0, "", "no problems found\n") == (done.code, done.out, done.err)
+
+
+def test_a_damaged_ledger_is_found(bridge: Bridge, store: Path) -> None:
+    fill(store, b"{", b"{}")
+    import sqlite3
+
+    with sqlite3.connect(store) as direct:
+        direct.execute("DELETE FROM inbox WHERE id = (SELECT max(id) FROM inbox)")
+    direct.close()
+    done = bridge("store", "check", "--json")
+    assert 3 == done.code
+    assert done.json
+
+
+def test_export_gives_back_every_byte(bridge: Bridge, store: Path, tmp_path: Path) -> None:
+    fill(store, b'{"name": "\xc3\xa4"}', b"\xff")
+    done = bridge("store", "export")
+    first, second = map(json.loads, done.out.splitlines())
+    assert ('{"name": "ä"}', "/w==") == (first["body"], second["body_base64"])
+    assert (0, "2 messages written\n") == (done.code, done.err)
+    assert 0 == bridge("store", "export", "--output", tmp_path / "out.jsonl").code
+    assert done.out == (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+    assert "" == bridge("store", "export", "--until", "2020-01-01").out
+
+
+def test_a_store_that_cannot_be_used_is_a_sentence(bridge: Bridge, store: Path) -> None:
+    store.write_bytes(b"this is no database, whatever its name says" * 100)
+    done = bridge("buildings", "list")
+    assert 1 == done.code
+    assert 1 == len(done.err.splitlines())
+    assert done.err.startswith("the store cannot be used: ")
+
+
+# ---- the two sides --------------------------------------------------------------------------------------------------
+
+
+def test_simulate_names_what_is_wrong_with_its_options(bridge: Bridge, tmp_path: Path) -> None:
+    done = bridge("simulate", "--target", "http://127.0.0.1:9", "--secret", "none")
+    assert 2 == done.code
+    assert done.err.startswith("--secret: ")
+    done = bridge("simulate", "--target", "http://127.0.0.1:9", "--truth", tmp_path / "none" / "truth.jsonl")
+    assert (1, "simulate: No such file or directory\n") == (done.code, done.err)
