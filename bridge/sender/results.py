@@ -103,6 +103,11 @@ class Results:
         self._jitter = jitter
         self._served = Served()
         self._working_since: datetime | None = None
+        self._attempts = {
+            (kind, outcome): metrics.call_attempts.labels(call=_call(kind), outcome=label)
+            for kind in CallKind
+            for outcome, label in _LABELS.items()
+        }
         self._delivered = {
             kind: metrics.calls_delivered.labels(call=_call(kind), lane=_lane(kind)) for kind in CallKind
         }
@@ -114,7 +119,7 @@ class Results:
         job, outcome = result.job, result.outcome
         if isinstance(outcome, Exception):
             raise outcome
-        self._metrics.call_attempts.labels(call=_call(job.kind), outcome=_LABELS[type(outcome)]).inc()
+        self._attempts[job.kind, type(outcome)].inc()
         self._metrics.call_seconds.observe(result.seconds)
         self._feel(result, outcome, now, at)
         decision = retry.decide(outcome, self._case(job, now))

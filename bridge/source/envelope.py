@@ -206,6 +206,7 @@ def _slow_members(raw: bytes) -> dict[str, bytes]:
 
 def _cut(body: bytes) -> list[bytes] | None:
     """Cut an array or object at the commas of its first level; None = its brackets do not add up."""
+    closing = b"]" if body.lstrip(_BLANK).startswith(b"[") else b"}"
     depth = begin = 0
     pieces: list[bytes] = []
     for token in _TOKENS.finditer(body):
@@ -221,7 +222,7 @@ def _cut(body: bytes) -> list[bytes] | None:
             begin = token.end()
         if depth == 0:
             break
-    if depth or not pieces or body[begin:].strip(_BLANK):
+    if depth or not pieces or mark != closing or body[begin:].strip(_BLANK):
         return None
     return [] if pieces == [b""] else pieces
 

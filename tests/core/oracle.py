@@ -1,8 +1,8 @@
-"""What must leave a building, worked out second by second from the rules with whole numbers (M3-M5).
+"""What must leave a building, worked out moment by moment from the rules with whole numbers (M3-M5).
 
-It shares nothing with the core but the words: every second of every slot is looked at, a value of a device is found by
-searching all that had been accepted when the slot closed, energies are sums of watt seconds, and rates are fractions.
-All times are whole seconds from `MONTH`.
+It shares nothing with the core but the words: every moment (`STEP` seconds) of every slot is looked at, a device's
+value is found by going through all that had been accepted when the slot closed, energies are sums of watt seconds, and
+rates are fractions. All times are whole seconds from `MONTH`; blocks and stamps fall on whole steps.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
 from fractions import Fraction
+from functools import cache
 
 from bridge.core.effects import Event
 from bridge.core.rules import Role, Rules
@@ -17,6 +18,7 @@ from bridge.core.vocabulary import Kind
 from tests.core.homes import MONTH
 
 SLOT = 900
+STEP = 10
 GRACE = 120
 HOURS = 3600
 
@@ -64,15 +66,22 @@ def _limit(thing: Thing, watt: int, rules: Rules) -> int:
     return int(rules.hold_active.total_seconds()) if short else 6 * HOURS
 
 
-def power_at(thing: Thing, second: int, known: list[Said], rules: Rules) -> int | None:
-    """Return the power of a device in one second, as known from some messages."""
+def powers_of(thing: Thing, start: int, known: list[Said], rules: Rules) -> list[int | None]:
+    """Return the power of a device in each moment of a slot, as known from some messages."""
+    found: list[int | None] = [None] * (SLOT // STEP)
+    block: Said | None = None
     watt: int | None = None
     until = 0
-    block: Said | None = None
     asleep = away = False
-    for said in known:
-        if (said.at if said.says is Says.VALUE else said.stamp) > second:
-            break
+
+    def fill(since: int) -> None:
+        """Let what is known now hold from a second on; what comes later overwrites it."""
+        for moment in range(SLOT // STEP):
+            second = start + moment * STEP
+            if second >= since:
+                found[moment] = watt if watt is not None and (asleep or second < until) else None
+
+    for index, said in enumerate(known):
         if said.says is Says.VALUE:
             block, watt, asleep, away = said, said.watt, False, False
         elif said.says is Says.CARRY and block is not None and (away or asleep):
@@ -80,23 +89,25 @@ def power_at(thing: Thing, second: int, known: list[Said], rules: Rules) -> int 
         elif said.says is Says.AWAY:
             asleep = thing.kind is Kind.PV_INVERTER and watt == 0 and (asleep or said.stamp <= until)
             away, watt = not asleep, 0 if asleep else None
+        elif said.says is Says.CARRY:
+            continue  # it has been counted with what it carries
         if watt is not None and said.says is not Says.AWAY:
-            until = _seen(said, known) + _limit(thing, watt, rules)
-    if watt is None or (not asleep and second >= until):
-        return None
-    return watt * thing.sign
+            until = _seen(index, known) + _limit(thing, watt, rules)
+        fill(said.at if said.says is Says.VALUE else said.stamp)
+    return [watt * thing.sign if watt is not None else None for watt in found]
 
 
-def _seen(said: Said, known: list[Said]) -> int:
+def _seen(index: int, known: list[Said]) -> int:
     """Return the newest stamp that still carries what a message says."""
-    seen = said.stamp
-    for later in known[known.index(said) + 1 :]:
+    seen = known[index].stamp
+    for later in known[index + 1 :]:
         if later.says is not Says.CARRY:
             break
         seen = later.stamp
     return seen
 
 
+@cache
 def _life(thing: Thing) -> tuple[int, int]:
     """Return from when to when a device counts."""
     born = min(min(said.stamp, said.at if said.watt is not None else said.stamp) for said in thing.said)
@@ -122,8 +133,8 @@ class _Energy:
         self.known = 0
 
     def add(self, watt: int) -> None:
-        self.total += watt
-        self.known += 1
+        self.total += watt * STEP
+        self.known += STEP
 
 
 def _roles(things: list[Thing], start: int) -> dict[str, Role]:
@@ -137,7 +148,7 @@ def _roles(things: list[Thing], start: int) -> dict[str, Role]:
 
 
 class Slot:
-    """One slot, second by second."""
+    """One slot, moment by moment."""
 
     def __init__(self, things: list[Thing], start: int, rules: Rules) -> None:
         self.things, self.start, self.rules = things, start, rules
@@ -148,10 +159,9 @@ class Slot:
         known = {thing.id: [said for said in thing.said if said.received <= self.close] for thing in things}
         for thing in things:
             born, gone = _life(thing)
-            self.powers[thing.id] = [
-                power_at(thing, second, known[thing.id], rules) if born <= second < gone else None
-                for second in range(start, start + SLOT)
-            ]
+            found = powers_of(thing, start, known[thing.id], rules)
+            seconds = range(start, start + SLOT, STEP)
+            self.powers[thing.id] = [watt if born <= at < gone else None for at, watt in zip(seconds, found, strict=True)]
 
     def there(self, second: int, wanted: Callable[[Thing], bool]) -> list[tuple[Thing, int | None]]:
         """Return who is there in a second, of those wanted, and what is known of it."""
@@ -159,12 +169,12 @@ class Slot:
         for thing in self.things:
             born, gone = _life(thing)
             if wanted(thing) and born <= second < gone:
-                found.append((thing, self.powers[thing.id][second - self.start]))
+                found.append((thing, self.powers[thing.id][(second - self.start) // STEP]))
         return found
 
     def member(self, wanted: Callable[[Thing], bool]) -> bool:
         """Tell whether someone of those wanted was there in this slot."""
-        return any(self.there(second, wanted) for second in (self.start, self.start + SLOT - 1)) or any(
+        return any(self.there(second, wanted) for second in (self.start, self.start + SLOT - STEP)) or any(
             self.start <= _life(thing)[0] < self.start + SLOT for thing in self.things if wanted(thing)
         )
 
@@ -189,8 +199,8 @@ class Slot:
         has_pv, has_battery, has_grid = (self.member(w) for w in (self.is_pv, self.is_battery, self.is_grid))
         net = gross = 0
         begun = min((_life(thing)[0] for thing in self.things if self.is_pv(thing)), default=10**9)
-        for second in range(self.start, self.start + SLOT):
-            last = second == self.start + SLOT - 1
+        for second in range(self.start, self.start + SLOT, STEP):
+            last = second == self.start + SLOT - STEP
             inverters, meters, loads = (self.there(second, w) for w in (self.is_pv, self.is_grid, self.is_load))
             pv, bat = _sum(inverters), _sum(self.there(second, self.is_battery))
             grid = _sum(meters) if meters else None
@@ -221,7 +231,7 @@ class Slot:
                 self.energy("NET_DRAW").add(max(grid, 0))
                 if last:
                     powers["POWER_CONSUMPTION"] = Fraction(max(pv + grid - bat, 0))
-        wrong = 10 * net < -(10 * 10 * HOURS + gross)
+        wrong = 10 * net * STEP < -(10 * 10 * HOURS + gross * STEP)
         if "NET" in self.energies:
             self.energies["NET"].total = max(self.energies["NET"].total, 0)
             if not (has_pv or has_battery):

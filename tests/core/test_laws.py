@@ -15,7 +15,7 @@ from bridge.core.rules import MeterRule, Role, Rules
 from bridge.core.vocabulary import Action, Kind
 from bridge.store.codec import decode_state, encode_state
 from tests.core.homes import METER, MONTH, Home
-from tests.core.oracle import GRACE, SLOT, Said, Says, Thing, expected, left
+from tests.core.oracle import GRACE, SLOT, STEP, Said, Says, Thing, expected, left
 
 NOON = 12 * 3600
 SLOTS = 6
@@ -54,19 +54,19 @@ def devices(draw: st.DrawFn, *, calm: bool = False) -> tuple[Thing, ...]:
 @st.composite
 def _device(draw: st.DrawFn, kind: Kind, name: str, source: str, *, calm: bool) -> Thing:
     words = (Says.VALUE, Says.CARRY) if calm else (Says.VALUE, Says.VALUE, Says.CARRY, Says.AWAY)
-    now = NOON + draw(st.integers(0, 1200))
+    now = NOON + STEP * draw(st.integers(0, 120))
     said = [Said(Says.VALUE, now, now, now + 1, draw(watts(kind)))]
-    gaps = draw(st.lists(st.integers(1, 900 if calm else 2400), max_size=16))
+    gaps = draw(st.lists(st.integers(1, 90 if calm else 240), max_size=16))
     for gap in gaps:
-        now += gap
+        now += STEP * gap
         says = draw(st.sampled_from(words))
-        lag = 0 if calm or says is not Says.VALUE else draw(st.sampled_from((0, 0, 0, 7, 40)))
+        lag = 0 if calm or says is not Says.VALUE else draw(st.sampled_from((0, 0, 0, STEP, 4 * STEP)))
         watt = draw(watts(kind) | st.none()) if says is Says.VALUE else None
         delay = draw(st.integers(0, GRACE)) if calm else 1
         said.append(Said(says, now, now + lag, now + lag + delay, watt))
         now += lag
     if not calm and draw(st.integers(0, 3)) == 0:
-        last = said[-1].stamp + draw(st.integers(1, 900))
+        last = said[-1].stamp + STEP * draw(st.integers(1, 90))
         said.append(Said(Says.DELETE, last, last, last + 1))
     role = draw(st.sampled_from((None, *Role))) if kind is Kind.METER else None
     sign = draw(st.sampled_from((1, -1))) if kind is Kind.METER else 1
@@ -139,7 +139,7 @@ def slots_of(home: Home) -> list[Event]:
 
 @settings(max_examples=300, deadline=None)
 @given(devices(), st.sampled_from((0.9, 0.5, 0.02)), st.sampled_from((20, 60)), st.sampled_from((40, 1440)))
-def test_what_leaves_is_what_the_rules_say_second_by_second(
+def test_what_leaves_is_what_the_rules_say_moment_by_moment(
     things: tuple[Thing, ...], coverage: float, active: int, hold: int
 ) -> None:
     limits = Rules(hold=timedelta(minutes=hold), hold_active=timedelta(minutes=active), min_coverage=coverage)

@@ -199,7 +199,7 @@ def _begin(con: sqlite3.Connection, ledger: Ledger, ids: Collection[int]) -> set
     fresh = {number for number in ids if ledger.cursor < number <= ledger.last_message} - waited
     if fresh and ledger.ahead:
         fresh -= {number for (number,) in _listed(con, _WHICH_AHEAD, fresh)}
-    _advance(con, ledger, fresh)
+    advance(con, ledger, fresh)
     return waited | fresh
 
 
@@ -221,7 +221,7 @@ def _take_again(con: sqlite3.Connection, ledger: Ledger, ids: Collection[int]) -
     return waited
 
 
-def _advance(con: sqlite3.Connection, ledger: Ledger, fresh: Collection[int]) -> None:
+def advance(con: sqlite3.Connection, ledger: Ledger, fresh: Collection[int] = ()) -> None:
     """Move the cursor over what is done; keep what is done beyond a gap."""
     if not ledger.ahead and fresh and max(fresh) == ledger.cursor + len(fresh):
         ledger.cursor = max(fresh)

@@ -9,7 +9,7 @@ from bridge.store.codec import maybe_from_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Census
 from bridge.store.sqlite.files import free_bytes
-from bridge.store.sqlite.inbox import oldest_pending
+from bridge.store.sqlite.inbox import advance, oldest_pending
 from bridge.store.sqlite.statements import gathered, value
 
 STEP_ROWS: Final = 200
@@ -70,6 +70,7 @@ def sweep(con: sqlite3.Connection, ledger: Ledger, edge: int, max_size: int, pat
 
 
 def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everything: bool) -> Swept:
+    advance(con, ledger)
     rows = gathered(con, _KEPT + _LOOK, (ledger.swept, ledger.cursor))
     gone: list[int] = []
     size, last = 0, ledger.swept

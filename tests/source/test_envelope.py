@@ -1,0 +1,212 @@
+"""Bodies taken apart: every message with its own bytes, every bad one alone."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bridge.core.vocabulary import DeadReason
+from bridge.source.envelope import MOST_MESSAGES, Item, split, unwrap
+
+TOPIC = "sub-1.vehicle.update"
+DEEP = b"[" * 100_000 + b"]" * 100_000
+ENDLESS = b"1" * 4301
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def dead(items: list[Item]) -> list[DeadReason | None]:
+    return [item.dead for item in items]
+
+
+def test_an_object_is_one_message_with_the_bytes_that_arrived() -> None:
+    body = b' \n{"b": 1.0, "a": "\\u00e9", "b": 2}\t'
+    assert [Item(body=body)] == split(body)
+
+
+def test_an_array_is_one_message_per_element_with_the_bytes_of_each() -> None:
+    elements = [b'{"a":1}', b'{ "b" : [1, {"c": "],}"}] }', b'{"d": "\\"}"}', b"{}"]
+    assert [Item(body=element) for element in elements] == split(b" [ " + b" ,\n".join(elements) + b"\t] ")
+
+
+@pytest.mark.parametrize("body", [b"[]", b" [ ] ", b"\n[\t]\n"])
+def test_an_empty_array_holds_no_message(body: bytes) -> None:
+    assert [] == split(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"  \n",
+        b"{",
+        b'{"a": 1',
+        b'{"a": 1}}',
+        b'{"a": 1,}',
+        b'{"a": 01}',
+        b'{"a": "\x01"}',
+        b"{'a': 1}",
+        b"\xef\xbb\xbf{}",
+        b'{"a": "\xff"}',
+        b'{"a": "\xed\xa0\x80"}',
+        b'{"a": 1}'.decode().encode("utf-16"),
+        b"\x00{}",
+        b"null null",
+        b"42",
+        b'"text"',
+        b"true",
+        b"NaN",
+        b'{"a":' + DEEP + b"}",
+        b'{"a":' + ENDLESS + b"}",
+        b"[",
+        b'[{"a": 1}',
+        b'[{"a": 1},]',
+        b'[{"a": 1}, {"a": ]',
+        b'[{"a": 1} {"a": 2}]',
+        b'[{"a": 1}] x',
+        b'[{"a": 1}]]',
+        b"[,]",
+        b'["',
+        b'["\\"\\"\\"\\"',
+        b"]",
+        b"[}",
+        b"[1}",
+        b'[{"a": NaN}}',
+        b"[{]}",
+        DEEP[:100_000],
+    ],
+)
+def test_a_body_that_cannot_be_understood_is_one_dead_message_with_all_its_bytes(body: bytes) -> None:
+    items = split(body)
+    assert [DeadReason.UNREADABLE] == dead(items)
+    assert body == items[0].body
+    assert items[0].detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"null",
+        b'{"a": NaN, "b": -Infinity}',
+        b'{"a": "\\ud800", "b": "\\udc00\\ud800"}',
+        b'{"a": 1e999, "b": -0.0}',
+        b'{"a": ' + b"1" * 4300 + b"}",
+        b'{"a": "' + ENDLESS + b'"}',
+        b'{"a": ' + b"[" * 150 + b"]" * 150 + b"}",
+        b'{"a": "\\u0000"}',
+    ],
+)
+def test_odd_but_readable_bodies_are_messages(body: bytes) -> None:
+    assert [Item(body=body)] == split(body)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"42", b'"text"', b"true", b"NaN", b"[1]", b"[]", DEEP, b'{"a":' + DEEP + b"}", b'{"a":' + ENDLESS + b"}", b'{"a": "\xff"}'],
+    ids=lambda bad: bad[:12].decode(errors="replace"),
+)
+def test_one_bad_element_among_ten_dies_alone(bad: bytes) -> None:
+    good = [b'{"id": "%d", "x": NaN}' % number if number == 7 else b'{"id": "%d"}' % number for number in range(9)]
+    elements = [*good[:4], bad, *good[4:]]
+    items = split(b"[" + b",".join(elements) + b"]")
+    assert elements == [item.body for item in items]
+    assert [None] * 4 + [DeadReason.UNREADABLE] + [None] * 5 == dead(items)
+
+
+def test_a_thousand_messages_are_taken_apart_and_one_more_is_kept_whole() -> None:
+    assert [None] * MOST_MESSAGES == dead(split(b"[" + b",".join([b"{}"] * MOST_MESSAGES) + b"]"))
+    for filler in (b"{}", b'{"a":NaN}'):
+        body = b"[" + b",".join([filler] * (MOST_MESSAGES + 1)) + b"]"
+        assert [DeadReason.UNREADABLE] == dead(split(body))
+        assert body == split(body)[0].body
+
+
+@given(st.lists(json_values, max_size=6), st.sampled_from([None, 1]))
+def test_the_elements_of_any_array_are_its_elements(values: list[object], indent: int | None) -> None:
+    items = split(json.dumps(values, indent=indent).encode())
+    assert json.dumps(values) == json.dumps([json.loads(item.body) for item in items])
+    assert [value is None or isinstance(value, dict) for value in values] == [item.dead is None for item in items]
+
+
+@given(st.binary(max_size=80) | st.text("[]{}\",:\\ne1u0 ", max_size=60).map(str.encode))
+@example(b'[{"a":1}\\,{"b":2}]')
+@example(b'[{}"]')
+def test_any_bytes_give_messages_and_only_json_gives_live_ones(body: bytes) -> None:
+    for item in split(body):
+        again = unwrap(item)
+        assert isinstance(again, Item)
+        if item.dead is None:
+            assert isinstance(json.loads(item.body), dict | None)
+    try:
+        json.loads(body.decode())
+    except ValueError:
+        assert [DeadReason.UNREADABLE] == dead(split(body))
+
+
+# ---- envelopes ------------------------------------------------------------------------------------------------------
+
+
+def opened(body: bytes) -> Item:
+    (item,) = split(body)
+    return unwrap(item)
+
+
+@pytest.mark.parametrize("data", [b'{ "a" : 1.50 }', b'{"a": NaN}', b'{"a": "\\ud800,\\""}', b"{}", b"null"])
+def test_the_message_of_an_envelope_is_its_data_to_the_byte(data: bytes) -> None:
+    assert Item(body=data, topic=TOPIC) == opened(b'{"x": 1, "topic": "sub-1.vehicle.update", "data": ' + data + b"}")
+    assert Item(body=data, topic=TOPIC) == opened(b'{"data":' + data + b',"topic":"sub-1.vehicle.\\u0075pdate"}')
+
+
+def test_a_cloud_event_is_known_by_its_source_and_id() -> None:
+    event = b'{"specversion":"1.0","id":"e-1","source":"/hub","type":"sub-1.vehicle.update","data":{"a":%s}}'
+    for value in (b"1", b"NaN"):
+        assert Item(body=b'{"a":%s}' % value, topic=TOPIC, message_id="/hub e-1") == opened(event % value)
+
+
+def test_a_cloud_event_without_source_or_id_has_no_id() -> None:
+    assert Item(body=b"{}", topic=TOPIC) == opened(b'{"id":"e-1","type":"sub-1.vehicle.update","data":{}}')
+    assert Item(body=b"{}", topic=TOPIC) == opened(b'{"source":"/hub","id":7,"type":"sub-1.vehicle.update","data":{}}')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"null",
+        b'{"id": "a device as it is", "type": "CHARGE"}',
+        b'{"topic": 7, "data": {}}',
+        b'{"topic": null, "data": {}}',
+        b'{"topic": "\\ud800", "data": {}}',
+        b'{"topic": "a\\u0000b", "data": {}}',
+        b'{"topic": "' + b"x" * 201 + b'", "data": {}}',
+        b'{"data": {"topic": "sub-1.vehicle.update"}}',
+        b'{"data": NaN, "n": {"topic": "sub-1.vehicle.update"}}',
+    ],
+)
+def test_a_message_that_names_no_topic_is_kept_whole_as_unknown_topic(body: bytes) -> None:
+    item = opened(body)
+    assert (body, None, DeadReason.UNKNOWN_TOPIC) == (item.body, item.topic, item.dead)
+
+
+@pytest.mark.parametrize("data", [b"42", b'"text"', b"[]", b"NaN"])
+def test_data_that_is_no_object_is_unreadable(data: bytes) -> None:
+    item = opened(b'{"topic":"sub-1.vehicle.update","data":' + data + b"}")
+    assert (data, TOPIC, DeadReason.UNREADABLE) == (item.body, item.topic, item.dead)
+
+
+def test_an_envelope_without_data_is_unreadable_and_kept_whole() -> None:
+    body = b'{"topic":"sub-1.vehicle.update"}'
+    item = opened(body)
+    assert (body, TOPIC, DeadReason.UNREADABLE) == (item.body, item.topic, item.dead)
+
+
+def test_the_quick_way_refuses_with_exceptions_that_are_caught() -> None:
+    """What msgspec raises on bad syntax must be among what the slow way catches, or a body would end in a 500."""
+    with pytest.raises(msgspec.MsgspecError):
+        msgspec.json.Decoder(msgspec.Raw).decode(b'{"a":NaN}')

@@ -1,0 +1,96 @@
+"""The tables of the README say what the code says."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.config.models import Settings
+from bridge.core.mapping import EVENTS, READINGS
+from bridge.core.vocabulary import EVENT_TYPES, DeadReason, EventType
+from bridge.metrics import Metrics
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+EXAMPLE = (ROOT / "config" / "bridge.toml").read_text()
+
+# Sections whose keys belong to a list of tables or are free words.
+LISTS = {"subscriptions", "devices"}
+
+
+def table(title: str) -> list[list[str]]:
+    """Return the rows of the first table under a heading, without its head."""
+    found = re.search(rf"^#+ {re.escape(title)}$(.*?)(?=^#|\Z)", README, re.MULTILINE | re.DOTALL)
+    assert found, f"the README has no heading {title!r}"
+    first = re.search(r"(?:^\|.*\n)+", found[1], re.MULTILINE)
+    assert first, f"there is no table under {title!r}"
+    rows = [line.strip("|").split("|") for line in first[0].splitlines()]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def settings() -> Iterator[str]:
+    """Yield every key as section.key."""
+    for section, field in Settings.model_fields.items():
+        if section == "codes":
+            yield "codes"
+            continue
+        model: Any = field.annotation
+        if section in LISTS:
+            model = model.__args__[0]
+        for key in model.model_fields:
+            yield f"{section}.{key}"
+
+
+def test_every_setting_is_in_the_readme_and_none_that_is_not() -> None:
+    assert sorted(settings()) == sorted(row[0].strip("`") for row in table("Settings"))
+
+
+def test_every_setting_stands_in_the_example_file() -> None:
+    missing = [key for key in settings() if not re.search(rf"^(# )?{key.split('.')[-1]}( |\b)", EXAMPLE, re.MULTILINE)]
+    assert [] == [key for key in missing if key != "codes"]
+
+
+def test_every_metric_is_in_the_readme() -> None:
+    expected = {}
+    for metric in Metrics().registry.collect():
+        if metric.name.startswith("bridge_"):
+            name = metric.name + ("_total" if metric.type == "counter" else "")
+            expected[name] = metric.documentation
+    assert expected == {row[0].strip("`").split("{")[0]: row[1] for row in table("Metrics")}
+
+
+def test_every_field_that_is_mapped_is_in_the_readme() -> None:
+    expected = {(kind.value, f"{row.block}.{row.field}", row.quantity.value) for kind, rows in READINGS.items() for row in rows}
+    assert expected == {(row[0], row[1].strip("`"), row[2]) for row in table("What is read")}
+
+
+def test_every_event_that_leaves_is_in_the_readme() -> None:
+    expected = {(row.type.value, row.source.value) for row in EVENTS}
+    household = {name for name in EventType if any(s.value == "GATEWAY" for s in EVENT_TYPES[name].sources)}
+    rows = table("What leaves")
+    documented = {(row[0].strip("`"), source) for row in rows for source in re.findall(r"[A-Z_]{3,}", row[1])}
+    assert expected <= documented
+    assert {pair[0] for pair in documented} <= {name.value for name in EventType}
+    assert {name.value for name in household if name not in (EventType.DEVICE_STATUS,)} <= {
+        name for name, source in documented if source == "GATEWAY"
+    }
+
+
+@pytest.mark.parametrize("reason", list(DeadReason))
+def test_every_reason_of_a_dead_letter_is_in_the_readme(reason: DeadReason) -> None:
+    assert f"`{reason.value}`" in README
+
+
+def test_every_dependency_has_its_reason_in_the_readme() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]
+    names = {re.split(r"[<>=;\[ ]", item)[0] for item in wanted}
+    assert names == {row[0].strip("`") for row in table("Dependencies")}
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    assert "make demo" in README
+    assert "make test" in README
