@@ -23,6 +23,7 @@ from bridge.core.slots import LOOK_AGAIN, due
 from bridge.store.port import Census, Outgoing, Store, StoreUnavailable, Versioned, Work
 
 EVERY_S: Final = 1.0  # how often to look for due buildings
+FASTEST_S: Final = 0.02  # the same where time runs faster
 BATCH: Final = 64  # buildings a transaction
 SLICE_S: Final = 0.002  # longest computing without letting the door breathe
 BEAT: Final = timedelta(seconds=10)  # how often the store is told that the clock is alive
@@ -38,6 +39,7 @@ class Clock:
     def __init__(
         self, store: Store, rules: Rules, *, retention: timedelta, max_size: int,
         now: Callable[[], datetime], queued: Callable[[], None], looked: Callable[[Census], None],
+        speed: float = 1.0,
     ) -> None:  # fmt: skip
         self._store = store
         self._rules = rules
@@ -46,6 +48,7 @@ class Clock:
         self._now = now
         self._queued = queued  # tells the sender that there is something to deliver
         self._looked = looked  # hands the newest counts to whoever judges readiness
+        self._every_s = max(EVERY_S / speed, FASTEST_S)  # `speed` of a simulated clock
         self._beaten: datetime | None = None
         self._resumed: datetime | None = None
         self._swept = time.monotonic()
@@ -64,7 +67,7 @@ class Clock:
             except StoreUnavailable as why:
                 _log.warning("store_unavailable", reason=str(why))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EVERY_S):
+                async with asyncio.timeout(self._every_s):
                     await stop.wait()
 
     def _notice_gap(self, last_tick: datetime | None) -> None:

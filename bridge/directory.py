@@ -100,7 +100,8 @@ def _json_row(line: str) -> Mapping[str, Any] | str:
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     header = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in header and "," not in header else ",")
+    delimiter = ";" if ";" in header and "," not in header else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     columns: list[str] | None = None
     try:
         for cells in reader:
@@ -195,7 +196,7 @@ def _contradictions(row: Residence, buildings: dict[str, dict[str, object]]) -> 
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def _building_id(value: object) -> str:
@@ -205,8 +206,8 @@ def _building_id(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be text")
+    if not isinstance(value, str) or not _is_text(value):
+        raise ValueError("must be text, on one line")
     return value.strip()
 
 

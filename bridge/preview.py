@@ -15,7 +15,7 @@ import pydantic_core
 from bridge.config import Settings
 from bridge.core.effects import Call, SendEvents
 from bridge.core.rules import Rules
-from bridge.core.vocabulary import Action
+from bridge.core.vocabulary import Action, DeviceType, EventType
 from bridge.sink import encode, validate
 from bridge.source.decode import decode, instant
 from bridge.source.topics import Topic, parse
@@ -76,12 +76,17 @@ class _Shown:
         """Add the calls of one effect."""
         for wire in encode.calls(call, self._customer):
             body: Any = pydantic_core.from_json(wire.body) if wire.body is not None else None
-            events = body if isinstance(body, list) else [body]
-            broken = [validate.event(event, battery_soc=self._battery_soc) for event in events] if isinstance(call, SendEvents) else []
+            events = (body if isinstance(body, list) else [body]) if isinstance(call, SendEvents) else []
+            broken = [validate.event(_with_words(event), battery_soc=self._battery_soc) for event in events]
             refused = [f"rule: {rule}" for rule in broken if rule is not None]
             self.refused += refused
             if not refused:
                 self.calls.append({"method": wire.method, "path": wire.path, "body": body})
+
+
+def _with_words(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event that was read from JSON as the check wants it: type and source as words of the vocabulary."""
+    return {**event, "type": EventType(event["type"]), "source": DeviceType(event["source"])}
 
 
 def _receipt(body: bytes, action: Action) -> datetime:

@@ -147,7 +147,7 @@ class _Daemon:
         gate = Gate(max_size=settings.store.max_size, disk_bytes=_disk_bytes(settings))
         clock = Clock(
             keeper, rules, retention=settings.store.retention, max_size=settings.store.max_size, now=now,
-            queued=sender.nudge.set, looked=gate.refresh,
+            queued=sender.nudge.set, looked=gate.refresh, speed=settings.clock.speed,
         )  # fmt: skip
         runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "worker": lambda: worker.run(self._halt),

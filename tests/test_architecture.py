@@ -51,9 +51,10 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
         frozenset({"aiohttp", "yarl", "jsonschema_rs", "msgspec", "starlette", "uvicorn", "uvloop", "rich"}),
     ),
     "preview": (frozenset({"core", "source", "sink", "store.port", "worker"}), frozenset({"pydantic_core"})),
+    "demo": (frozenset({"sandbox"}), frozenset({"httpx"})),
     "run": (EVERYTHING, frozenset({"uvloop"})),
     "cli": (
-        frozenset({"run", "preview", "directory", "sandbox", "store.port", "core.vocabulary", "core.model"}),
+        frozenset({"run", "demo", "preview", "directory", "sandbox", "store.port", "core.vocabulary", "core.model"}),
         frozenset({"typer", "rich"}),
     ),
     "__main__": (frozenset({"cli"}), frozenset()),

@@ -1,5 +1,6 @@
 """The directory as a file: what is read, and what is refused."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def test_rows_that_contradict_each_other_are_refused() -> None:
         (line(location_id=5), "line 1: location_id: must be text or nothing"),
         (line(home=5), "line 1: home: unknown key"),
         (line({"profile": {}}), "line 1: profile: is not an attribute that the bridge sends"),
+        (line({"city": "half \ud83d"}), "line 1: city: must be text, on one line"),
         (line({"zip": 1067}), "line 1: zip: must be text"),
         (line({"geolocation": {"lat": 1}}), "line 1: geolocation: needs lat and lon, both or none"),
         (line({"geolocation": {"lat": 91, "lon": 0}}), "line 1: geolocation: lat must be a number from -90 to 90"),
@@ -153,9 +155,5 @@ def test_a_time_is_seconds_or_iso(written: str, seconds: int) -> None:
     )
 )
 def test_any_text_is_rows_or_a_sentence(text: str) -> None:
-    try:
-        rows = directory.read(text)
-    except directory.DirectoryError as error:
-        assert str(error)
-    else:
-        assert rows
+    with contextlib.suppress(directory.DirectoryError):
+        assert directory.read(text)

@@ -10,7 +10,6 @@ Rooms: `daemon` what runs on, `desk` and `letters` what works on the store, `sho
 share.
 """
 
-import os
 import sys
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -35,8 +34,6 @@ def main() -> NoReturn:
         _end(error, USAGE)
     except BridgeError as error:
         _end(error, CRASHED)
-    except BrokenPipeError:  # the reader of our output has left: `bridge dead-letters list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
 
 

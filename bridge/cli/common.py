@@ -55,11 +55,11 @@ Until = Annotated[datetime | None, typer.Option(parser=instant, metavar="TIME", 
 
 def at_desk(config: Path, work: Callable[["Desk"], Awaitable[T]]) -> T:
     """Open the store beside a running daemon, or without one, and do some work there."""
-    from bridge import run
     from bridge.config import load
-    from bridge.store.port import StoreUnavailable
 
-    loaded = load(config, serving=False)
+    loaded = load(config, serving=False)  # before the rooms are imported: a mistake is told at once
+    from bridge import run
+    from bridge.store.port import StoreUnavailable
 
     async def opened() -> T:
         async with run.open_store(loaded) as store:

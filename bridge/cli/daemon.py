@@ -27,7 +27,6 @@ def serve(
     rooms: Annotated[str, typer.Option(metavar="ROOM,…", help="Run only these rooms.")] = ",".join(ROOMS),
 ) -> None:
     """Run the daemon."""
-    from bridge import run
     from bridge.config import load
 
     wanted = frozenset(filter(None, (room.strip() for room in rooms.split(","))))
@@ -41,7 +40,10 @@ def serve(
         speak(loaded)  # new secrets are kept out of the log from here on
         return loaded
 
-    raise typer.Exit(run.serve(read(), dry_run=dry_run, rooms=wanted, reread=read))
+    first = read()  # before the rooms are imported: a mistake is told at once
+    from bridge import run
+
+    raise typer.Exit(run.serve(first, dry_run=dry_run, rooms=wanted, reread=read))
 
 
 @app.command()

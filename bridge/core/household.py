@@ -3,8 +3,9 @@
 Rules:
 - pv = sum of solar power, grid = signed sum of the grid meters (+ = import), bat = sum of the batteries (+ = charging).
 - At each instant a device that exists must be known; it exists from its first message to its delete.
-- A kind that the building lacks counts as 0 in a balance, but nothing is said of it: generation begins with the first
-  inverter, and without any grid meter at an instant the grid is unknown, not 0 (M0.1).
+- A kind that the building lacks counts as 0 in a balance, but absence is not zero (M0.1): generation begins with the
+  first inverter, after the delete of the last one it is 0 only to complete a slot of which something was known, and
+  while there is no grid meter the grid is unknown.
 - Energies are exact over the time for which all they need is known. Nothing is scaled.
 - A slot whose balance says that more is consumed than can be is withheld: the meter's sign is wrong (M4.5).
 
@@ -208,7 +209,7 @@ class Flows:
 def flows(who: Members) -> Flows:
     """Integrate one slot over the merged breakpoints of everybody who takes part."""
     found = Flows()
-    begun = min((one.born for one in who.inverters), default=QUARTER_S)
+    begun = min(one.born for one in who.inverters) if any(one.pieces for one in who.inverters) else QUARTER_S
     power = (_total(who.inverters, absent=0.0), _total(who.grid, absent=None), _total(who.batteries, absent=0.0))
     for start, end, (pv, grid, bat) in merged(power):
         seconds = end - start

@@ -73,7 +73,7 @@ def _offered(authorization: str) -> bytes:
     """Return the token that a request carries; empty for none."""
     scheme, _, credentials = authorization.strip().partition(" ")
     if scheme.lower() == "bearer":
-        return credentials.strip().encode()
+        return credentials.strip().encode("latin-1")  # the bytes as they came
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(credentials, validate=True).partition(b":")[2]

@@ -185,9 +185,11 @@ class DoorProtocol(HttpToolsProtocol):
     def _may_answer(self) -> bool:
         """Return whether an answer now would be taken for the right request's."""
         cycle = self.cycle
-        if cycle is None or cycle.response_complete:
+        if cycle is None:
             return True
-        return self.phase is Phase.BODY and not cycle.response_started and not self.pipeline
+        if self.phase is Phase.BODY:
+            return not cycle.response_started and not self.pipeline
+        return cycle.response_complete
 
     def _next_deadline(self) -> float:
         """Return until when the other side must have done what it is doing."""

@@ -161,6 +161,6 @@ def signed(topic: str, body: bytes, messages: int = 1) -> Request:
 
 def kilobytes(vehicles: Sequence[Device]) -> Iterator[Request]:
     """Yield updates of vehicles without end, each of one length and about 1 KB."""
-    longest = max(len(device.template) for device in vehicles)
+    longest = max(len(device.body(stamp())) for device in vehicles) + len("99.999") - len("0.001")
     for device in itertools.cycle(vehicles):
-        yield signed(device.topic, device.body(stamp()).ljust(longest + 40))
+        yield signed(device.topic, device.body(stamp()).ljust(longest))

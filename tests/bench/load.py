@@ -19,7 +19,7 @@ import msgspec
 
 ANSWERS_S: Final = 60.0  # how long the last answers may take
 GIVE_UP_S: Final = 3.0  # of load unanswered: the server cannot follow, more load tells nothing
-_TICK_S: Final = 0.0005
+_TICK_S: Final = 0.001
 _ACCEPTED: Final = 202
 
 

@@ -198,15 +198,17 @@ class Slot:
         powers: dict[str, Fraction] = {}
         has_pv, has_battery, has_grid = (self.member(w) for w in (self.is_pv, self.is_battery, self.is_grid))
         net = gross = 0
-        begun = min((_life(thing)[0] for thing in self.things if self.is_pv(thing)), default=10**9)
+        inverters = [thing for thing in self.things if self.is_pv(thing)]
+        known = any(watt is not None for thing in inverters for watt in self.powers[thing.id])
+        begun = min(_life(thing)[0] for thing in inverters) if known else 10**9
         for second in range(self.start, self.start + SLOT, STEP):
             last = second == self.start + SLOT - STEP
-            inverters, meters, loads = (self.there(second, w) for w in (self.is_pv, self.is_grid, self.is_load))
-            pv, bat = _sum(inverters), _sum(self.there(second, self.is_battery))
+            sun, meters, loads = (self.there(second, w) for w in (self.is_pv, self.is_grid, self.is_load))
+            pv, bat = _sum(sun), _sum(self.there(second, self.is_battery))
             grid = _sum(meters) if meters else None
             if has_pv and pv is not None and second >= begun:
                 self.energy("GENERATION").add(pv)
-                if last and inverters:
+                if last and sun:
                     powers["POWER_GENERATION"] = Fraction(pv)
             if not has_grid and loads and (load := _sum(loads)) is not None:
                 self.energy("LOAD").add(load)

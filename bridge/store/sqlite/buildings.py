@@ -11,7 +11,7 @@ from bridge.core.model import Residence
 from bridge.core.vocabulary import Kind
 from bridge.store.codec import decode_state, encode_state, maybe_ms, to_json
 from bridge.store.ledger import Ledger
-from bridge.store.port import Home, Loaded, Versioned, Work
+from bridge.store.port import Home, Versioned, Work
 from bridge.store.sqlite.statements import Batch, Row, gathered
 
 NO_PLACE: Final = ""
@@ -33,10 +33,10 @@ WHERE (kind, device) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))
 _STATES: Final = "SELECT id, version, state FROM building WHERE id IN (SELECT value FROM json_each(?))"
 
 
-def load(
-    con: sqlite3.Connection, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]
-) -> Loaded:
-    """Read what the worker asked for."""
+def places(
+    con: sqlite3.Connection, users: Sequence[str], devices: Sequence[tuple[Kind, str]]
+) -> tuple[dict[str, tuple[Residence, ...]], dict[tuple[Kind, str], Home]]:
+    """Read the directory rows of users and the homes of devices."""
     residences: dict[str, tuple[Residence, ...]] = {}
     for row in con.execute(_RESIDENCES, (to_json(list(users)),)) if users else ():
         found = residence(row)
@@ -44,9 +44,7 @@ def load(
     homes: dict[tuple[Kind, str], Home] = {}
     for kind, device, building, user in con.execute(_HOMES, (to_json(devices),)) if devices else ():
         homes[Kind(kind), device] = Home(building=building, user=user)
-    named = {*buildings, *(home.building for home in homes.values())}
-    named.update(row.building for rows in residences.values() for row in rows)
-    return Loaded(residences=residences, homes=homes, buildings=states(con, named))
+    return residences, homes
 
 
 def states(con: sqlite3.Connection, buildings: Iterable[str]) -> dict[str, Versioned]:

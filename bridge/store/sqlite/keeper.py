@@ -4,7 +4,9 @@ Rules:
 - What writes goes through the rounds; what the rooms read is read on the event loop, from a connection of its own.
 - Every read is one short transaction: an open reader would keep the log from starting anew.
 
-Reading in a thread would hand the interpreter's lock back and forth for each row: see `rounds`.
+Reading in a thread would hand the interpreter's lock back and forth for each row. Measured beside a busy loop (slices
+of 1 ms, one core, claim and load of 100 messages and buildings): a thread needs 1.2 times the CPU and 1.45 times the
+time. The price: a page that the system does not have in memory blocks the loop for one access to the disk.
 """
 
 import asyncio
@@ -48,6 +50,9 @@ from bridge.store.sqlite.rounds import Rounds, Turn
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long a computing loop may keep the writer waiting; see `rounds` for what it brings."""
+
+STATES_AT_ONCE: Final = 40
+"""States read without a pause, some 30 µs each; versions make up for the snapshot that they do not share."""
 
 CHANGED_USERS: Final = 100
 """Users whose directory changed, per claim."""
@@ -169,8 +174,17 @@ class SqliteStore:
         return messages, list(self._shown)
 
     async def load(self, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]) -> Loaded:
-        """Read directory rows, homes and states."""
-        return self._read(lambda con, _: states.load(con, users, devices, buildings))
+        """Read directory rows, homes and states; the loop breathes between some states and the next."""
+        residences, homes = self._read(lambda con, _: states.places(con, users, devices))
+        named = {*buildings, *(home.building for home in homes.values())}
+        named.update(row.building for rows in residences.values() for row in rows)
+        asked, found = sorted(named), {}
+        for start in range(0, len(asked), STATES_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            some = asked[start : start + STATES_AT_ONCE]
+            found.update(self._read(lambda con, _, some=some: states.states(con, some)))  # type: ignore[misc]
+        return Loaded(residences=residences, homes=homes, buildings=found)
 
     async def homes_of(self, user: str) -> dict[tuple[Kind, str], str]:
         """Return all devices of a user."""

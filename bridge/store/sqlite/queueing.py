@@ -127,6 +127,7 @@ def _place(ledger: Ledger, plan: Plan, unsent: dict[Place, Unsent], row: Planned
         plan.changed[number] = row
         plan.grown += len(row.data) - len(unsent[place].content.data)
     unsent[place] = Unsent(number=number, content=row, queued=queued)
+    plan.whole.pop(place, None)  # last queued, last written
     plan.whole[place] = row
 
 

@@ -4,8 +4,9 @@ Theory of operation: the driver releases and takes back the interpreter's lock a
 the event loop computes, each taking back waits for the loop's next pause. So a round has few steps: rows are written
 by multi-row statements, and read as one row that holds them all.
 
-Measured with a busy loop (slices of 1 ms, 3,000 accepts/s, one core): statements per row and per 64 rows need the same
-CPU time, but a round of 100 rows in single steps can wait 100 times; `json_each` needs 1.1 times the CPU.
+Measured beside a busy loop (one core, rounds of 10 to 120 rows): one statement per row, statements of 64 rows, and one
+`INSERT … SELECT … FROM json_each` over a joined blob leave the loop the same share of the core within the noise (89 to
+91 %; the last 86 to 90 %). Statements of 64 rows it is: as cheap as any, and the fewest steps that can wait.
 """
 
 import sqlite3

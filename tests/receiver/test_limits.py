@@ -1,0 +1,186 @@
+"""How much the door takes: messages per second, a full store, bodies in hand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.receiver.checks import Bucket
+from bridge.receiver.gate import MOST_IN_HAND, SMALL_BODY, Gate, Hands
+from bridge.store.port import Census
+from tests.receiver.conftest import JSON, OPEN, PATH, SIGNED, TOPIC, House, answer, house, settings, sign, until
+
+pytestmark = pytest.mark.anyio
+
+# ---- messages per second --------------------------------------------------------------------------------------------
+
+
+async def test_messages_beyond_the_rate_are_429_until_the_time_it_names_has_passed() -> None:
+    built = house(settings(OPEN | {"rate_limit": 2}))
+    assert [202, 202, 429] == [(await built.post()).status_code for _ in range(3)]
+    got = await built.post(content=b"[{},{},{}]")
+    assert (429, {"error": "too many messages for this subscription"}) == (got.status_code, got.json())
+    built.clock[0] += timedelta(seconds=int(got.headers["retry-after"]))
+    assert 202 == (await built.post()).status_code
+    assert 3 == len(built.store.taken)
+
+
+async def test_messages_are_counted_and_not_requests_and_a_large_array_is_paid_for_afterwards() -> None:
+    built = house(settings(OPEN | {"rate_limit": 10}))
+    assert 202 == (await built.post(content=b"[" + b",".join([b"{}"] * 40) + b"]")).status_code
+    got = await built.post()
+    assert (429, 4) == (got.status_code, int(got.headers["retry-after"]))
+
+
+async def test_an_empty_array_costs_nothing() -> None:
+    built = house(settings(OPEN | {"rate_limit": 1}))
+    assert 202 == (await built.post()).status_code
+    assert 202 == (await built.post(content=b"[]")).status_code
+
+
+async def test_the_limit_of_one_subscription_is_not_that_of_another() -> None:
+    built = house(settings(OPEN | {"rate_limit": 1}, OPEN | {"id": "sub-2", "rate_limit": 1}, OPEN | {"id": "sub-3"}))
+    paths = [PATH, PATH, PATH.replace("sub-1", "sub-2"), *[PATH.replace("sub-1", "sub-3")] * 3]
+    assert [202, 429, 202, 202, 202, 202] == [(await built.post(path)).status_code for path in paths]
+
+
+async def test_who_is_not_verified_uses_up_nothing() -> None:
+    built = house(settings(SIGNED | {"rate_limit": 1}))
+    assert [401] * 5 == [(await built.post()).status_code for _ in range(5)]
+    assert 202 == (await built.client.post(PATH, content=b"{}", headers=sign(b"{}"))).status_code
+
+
+async def test_reload_keeps_the_count_of_an_unchanged_limit_and_takes_a_new_one() -> None:
+    built = house(settings(OPEN | {"rate_limit": 1}))
+    assert 202 == (await built.post()).status_code
+    built.receiver.reload(settings(OPEN | {"rate_limit": 1}))
+    assert 429 == (await built.post()).status_code
+    built.receiver.reload(settings(OPEN | {"rate_limit": 5}))
+    assert 202 == (await built.post()).status_code
+    built.receiver.reload(settings(OPEN))
+    assert [202] * 9 == [(await built.post()).status_code for _ in range(9)]
+
+
+@given(st.floats(0.01, 1000), st.lists(st.tuples(st.floats(0, 20), st.integers(1, 50)), max_size=60))
+def test_over_any_time_no_more_than_the_rate_passes(rate: float, tries: list[tuple[float, int]]) -> None:
+    bucket, now, passed, largest = Bucket(rate), 1e9, 0, 0
+    for pause, count in tries:
+        now += pause
+        if bucket.wait(now) == 0:
+            bucket.take(count)
+            passed += count
+            largest = max(largest, count)
+    assert passed <= max(rate, 1) + largest + (now - 1e9) * rate + 1e-3
+
+
+@given(st.floats(0.01, 1000), st.integers(1, 1000))
+def test_after_the_time_it_names_a_message_passes(rate: float, count: int) -> None:
+    bucket = Bucket(rate)
+    bucket.wait(0)
+    bucket.take(count)
+    wait = bucket.wait(0)
+    assert wait == 0 or bucket.wait(wait + 1e-6) == 0
+
+
+# ---- a full store ---------------------------------------------------------------------------------------------------
+
+
+def gate(**chosen: int | bool) -> Gate:
+    return Gate(**{"max_size": 1000, "disk_bytes": 1000, "starting": False} | chosen)
+
+
+@pytest.mark.parametrize(("owed", "free", "closed"), [(800, 100, False), (801, 100, True), (0, 99, True)])
+def test_the_watermark_is_80_percent_owed_or_under_10_percent_of_the_disk_free(owed: int, free: int, closed: bool) -> None:  # noqa: FBT001
+    built = gate()
+    built.refresh(Census(owed_bytes=owed, free_disk_bytes=free, size_bytes=10_000))
+    assert closed == (built.closed() is not None)
+    assert (["watermark"] if closed else []) == built.failing()
+
+
+def test_what_was_taken_since_the_store_was_asked_counts() -> None:
+    built = gate()
+    built.refresh(Census(owed_bytes=700))
+    built.took(100)
+    assert built.closed() is None
+    built.took(1)
+    assert ["watermark"] == built.failing()
+    built.refresh(Census(owed_bytes=700))
+    assert built.closed() is None
+
+
+async def test_a_full_store_is_503_long_before_it_is_asked(door: House) -> None:
+    door.gate.refresh(Census(owed_bytes=door.gate.max_size))
+    got = await door.post()
+    assert (503, {"error": "watermark"}) == (got.status_code, got.json())
+    assert int(got.headers["retry-after"]) >= 1
+    assert [] == door.store.taken
+
+
+def test_a_store_that_cannot_be_asked_closes_the_door_until_it_can() -> None:
+    built = gate()
+    built.refresh(None)
+    assert ["store"] == built.failing()
+    built.refresh(Census())
+    assert [] == built.failing()
+    assert built.closed() is None
+
+
+def test_draining_fails_readiness_before_it_shuts_the_door() -> None:
+    built = gate(draining=True)
+    assert built.closed() is None
+    assert ["draining"] == built.failing()
+    built.shut = True
+    assert built.closed() is not None
+
+
+# ---- bodies in hand -------------------------------------------------------------------------------------------------
+
+
+def test_small_bodies_keep_half_of_the_room_to_themselves() -> None:
+    hands = Hands()
+    hands.held = MOST_IN_HAND // 2
+    assert not hands.has_room(0, SMALL_BODY + 1)
+    assert hands.has_room(0, SMALL_BODY)
+    hands.held = MOST_IN_HAND
+    assert not hands.has_room(0, 1)
+
+
+def test_whoever_is_alone_may_have_all_the_room() -> None:
+    assert Hands().has_room(0, MOST_IN_HAND)
+
+
+async def test_bodies_in_hand_are_counted_while_the_store_works_and_given_back() -> None:
+    built = house(settings(max_body=40 * 2**20))
+    built.store.go_on.clear()
+    large = b'{"a":"' + b"x" * (33 * 2**20) + b'"}'
+    posting = asyncio.create_task(built.post(content=large))
+    await until(lambda: built.store.waiting)
+    got = await built.post(content=large)
+    assert (503, {"error": "too many bodies in hand"}) == (got.status_code, got.json())
+    assert "1" == got.headers["retry-after"]
+    small = asyncio.create_task(built.post())
+    await until(lambda: built.store.waiting == 2)
+    built.store.go_on.set()
+    assert [202, 202] == [(await posting).status_code, (await small).status_code]
+    assert 202 == (await built.post(content=large)).status_code
+
+
+async def test_a_body_that_grows_without_saying_so_is_counted_too() -> None:
+    built = house(settings(max_body=60 * 2**20))
+    built.store.go_on.clear()
+    posting = asyncio.create_task(built.post(content=b"[" + b" " * (31 * 2**20) + b"{}]"))
+    await until(lambda: built.store.waiting)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b" " * 2**20
+
+    got = await built.client.post(PATH, content=pieces(), headers=JSON)
+    assert 503 == got.status_code
+    built.store.go_on.set()
+    assert 202 == (await posting).status_code
+    assert answer(1, ids=[2]) == (await built.post()).json()
+    assert TOPIC == built.store.taken[0].topic

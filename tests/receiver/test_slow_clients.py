@@ -1,0 +1,378 @@
+"""Slow and hostile clients over real sockets: they end, and a normal sender notices nothing."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from bridge.receiver.protocol import Limits
+from tests.receiver.conftest import PATH, Served, Wire, answer, request, served, settings, until
+
+pytestmark = pytest.mark.anyio
+
+HURRY = Limits(
+    header_time=timedelta(seconds=0.3),
+    body_time=timedelta(seconds=0.3),
+    answer_time=timedelta(seconds=0.3),
+    idle_time=timedelta(seconds=0.3),
+    linger_time=timedelta(seconds=0.3),
+)
+
+
+@asynccontextmanager
+async def normal_sender(bridge: Served) -> AsyncIterator[list[float]]:
+    """Post one message after the other meanwhile, and note how long each took [s]."""
+    took: list[float] = []
+    stop = asyncio.Event()
+
+    async def post() -> None:
+        async with httpx.AsyncClient(base_url=bridge.url, timeout=30) as client:
+            while not stop.is_set() or len(took) < 20:
+                begin = time.perf_counter()
+                got = await client.post(PATH, json={"id": "x"})
+                assert 202 == got.status_code
+                took.append(time.perf_counter() - begin)
+
+    posting = asyncio.create_task(post())
+    yield took
+    stop.set()
+    await posting
+
+
+async def hold(bridge: Served, count: int) -> None:
+    """Wait until the server holds at least that many connections."""
+    await until(lambda: len(bridge.server.server_state.connections) >= count)
+
+
+# ---- the header -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [b"POST /", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nx"])
+async def test_an_endless_header_ends_with_431_and_delays_nobody(start: bytes) -> None:
+    async with served() as bridge, normal_sender(bridge) as took:
+        wire = await bridge.connect()
+        line = b"x: " + b"y" * 1000 + b"\r\n" if start.endswith(b"\r\n") else b"y" * 1000
+        await wire.send(start)
+        sent = 0
+        while not bridge.refused:
+            await wire.send(line)
+            sent += len(line)
+            await asyncio.sleep(0)
+            assert sent < 10_000_000, "nobody stopped it"
+        status, headers, content = await wire.answer()
+        assert (431, {"error": "the header is too large"}) == (status, content)
+        assert "close" == headers["connection"]
+        wire.close()
+    assert [431] == bridge.refused
+    assert max(took) < 2
+
+
+async def test_a_large_header_in_one_piece_is_431_and_one_of_32_kib_is_not() -> None:
+    async with served() as bridge:
+        for size, status in ((31 * 1024, 202), (33 * 1024, 431)):
+            wire = await bridge.connect()
+            await wire.send(request(b"{}", "x: " + "y" * size))
+            assert status == (await wire.answer())[0]
+            wire.close()
+
+
+async def test_a_header_of_many_short_lines_is_weighed_as_a_whole() -> None:
+    async with served() as bridge:
+        wire = await bridge.connect()
+        await wire.send(request(b"{}", *(f"x{number}: y" for number in range(5000))))
+        assert 431 == (await wire.answer())[0]
+        wire.close()
+
+
+@pytest.mark.parametrize("start", [b"", b"P", b"POST / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nhost: a\r\nx: "])
+async def test_a_header_that_does_not_end_in_time_ends_the_connection(start: bytes) -> None:
+    async with served(limits=HURRY) as bridge:
+        wire = await bridge.connect()
+        await wire.send(start)
+        if start:
+            assert (408, {"error": "the header took too long"}) == (await wire.answer())[::2]
+        assert b"" == await wire.ended()
+        await until(lambda: not bridge.server.server_state.connections)
+        wire.close()
+
+
+async def test_a_byte_now_and_then_does_not_prolong_a_header() -> None:
+    async with served(limits=HURRY) as bridge:
+        wire = await bridge.connect()
+
+        async def dribble() -> None:
+            for byte in b"POST / HTTP/1.1\r\n" + b"x" * 10_000:
+                await wire.send(bytes([byte]))
+                await asyncio.sleep(0.05)
+
+        dribbling = asyncio.create_task(dribble())
+        assert 408 == (await wire.answer())[0]
+        dribbling.cancel()
+        wire.close()
+
+
+# ---- the body -------------------------------------------------------------------------------------------------------
+
+
+async def test_500_half_sent_bodies_do_not_delay_a_normal_sender() -> None:
+    async with served() as bridge:
+        half = request(b'{"a":"' + b"x" * 60_000, length=1_000_000)
+        wires = await asyncio.gather(*(bridge.connect() for _ in range(500)))
+        await asyncio.gather(*(wire.send(half) for wire in wires))
+        await hold(bridge, 500)
+        async with normal_sender(bridge) as took:
+            pass
+        assert sorted(took)[len(took) // 2] < 0.5
+        assert 500 <= len(bridge.server.server_state.connections)
+        for wire in wires:
+            wire.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"{", b'{"a":"' + b"x" * 100_000])
+async def test_a_half_sent_body_ends_with_408_and_its_bytes_are_let_go(sent: bytes) -> None:
+    async with served(limits=HURRY) as bridge:
+        wire = await bridge.connect()
+        await wire.send(request(sent, length=1_000_000))
+        status, headers, content = await wire.answer()
+        assert (408, {"error": "the body took too long"}) == (status, content)
+        assert "close" == headers["connection"]
+        assert b"" == await wire.ended()
+        await until(lambda: not bridge.server.server_state.tasks)
+        assert 0 == bridge.house.receiver.pages.router.routes[0].app._hands.held  # type: ignore[attr-defined]
+        assert [] == bridge.house.store.taken
+        wire.close()
+
+
+async def test_a_declared_length_of_100_gb_is_refused_at_once_and_cut_off() -> None:
+    async with served() as bridge, normal_sender(bridge) as took:
+        wire = await bridge.connect()
+        await wire.send(request(b"{" * 10_000, length=100 * 10**9))
+        status, headers, content = await wire.answer()
+        assert (413, {"error": "the body is too large"}) == (status, content)
+        assert "close" == headers["connection"]
+        pouring = asyncio.create_task(pour(wire))
+        await wire.ended()
+        pouring.cancel()
+        wire.close()
+    assert max(took) < 2
+
+
+async def pour(wire: Wire) -> None:
+    """Send as fast as the other side reads."""
+    try:
+        while True:
+            await wire.send(b"x" * 65_536)
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+
+
+async def test_an_endless_body_without_a_length_is_413_and_cut_off() -> None:
+    async with served() as bridge:
+        wire = await bridge.connect()
+        head = request().partition(b"content-length")[0] + b"transfer-encoding: chunked\r\n\r\n"
+        await wire.send(head)
+
+        async def chunks() -> None:
+            try:
+                while True:
+                    await wire.send(b"10000\r\n" + b" " * 65_536 + b"\r\n")
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+
+        pouring = asyncio.create_task(chunks())
+        assert 413 == (await wire.answer())[0]
+        await wire.ended()
+        await pouring
+        wire.close()
+
+
+async def test_a_sender_that_writes_its_2_mb_first_still_reads_the_413() -> None:
+    async with served() as bridge:
+        for _ in range(5):
+            wire = await bridge.connect()
+            await wire.send(request(b" " * 2_000_000))
+            assert 413 == (await wire.answer())[0]
+            assert b"" == await wire.ended()
+            wire.close()
+
+
+@pytest.mark.parametrize(
+    "tail", [b"0\r\n" + b"x: " + b"y" * 200_000, b"0\r\n" + b"x: y\r\n" * 200_000, b"1;" + b"e" * 200_000]
+)
+async def test_trailers_and_chunk_marks_without_end_are_cut_off(tail: bytes) -> None:
+    limits = Limits(body_bytes=300_000, linger_time=timedelta(seconds=0.3))
+    async with served(limits=limits) as bridge:
+        wire = await bridge.connect()
+        await wire.send(request().partition(b"content-length")[0] + b"transfer-encoding: chunked\r\n\r\n")
+        pouring = asyncio.create_task(pour(wire))
+        await wire.send(tail)
+        await wire.ended()
+        pouring.cancel()
+        assert [] == bridge.house.store.taken
+        wire.close()
+
+
+async def test_trailers_do_not_become_headers() -> None:
+    async with served() as bridge:
+        wire = await bridge.connect()
+        head = request().partition(b"content-length")[0] + b"transfer-encoding: chunked\r\n\r\n"
+        await wire.send(head + b"2\r\n{}\r\n0\r\nwebhook-id: forged\r\n\r\n")
+        assert answer(1) == (await wire.answer())[2]
+        assert bridge.house.store.taken[0].message_id is None
+        wire.close()
+
+
+async def test_the_rest_of_a_refused_body_is_swallowed_within_bounds() -> None:
+    """A 404 leaves the connection open for the next request, but nobody may pour into it for ever."""
+    async with served(limits=HURRY) as bridge:
+        wire = await bridge.connect()
+        await wire.send(request(b"{", length=10**6, path="/webhooks/other.x.y"))
+        assert 404 == (await wire.answer())[0]
+        assert b"" == await wire.ended()
+        wire.close()
+
+
+# ---- connections ----------------------------------------------------------------------------------------------------
+
+
+async def test_connections_beyond_the_limit_are_503_and_the_others_go_on() -> None:
+    async with served(limits=Limits(connections=3)) as bridge:
+        wires = [await bridge.connect() for _ in range(3)]
+        await hold(bridge, 3)
+        late = await bridge.connect()
+        status, headers, content = await late.answer()
+        assert (503, {"error": "too many connections"}) == (status, content)
+        assert ("1", "close") == (headers["retry-after"], headers["connection"])
+        assert b"" == await late.ended()
+        await wires[0].send(request())
+        assert 202 == (await wires[0].answer())[0]
+        wires[1].close()
+        await until(lambda: len(bridge.server.server_state.connections) == 2)
+        again = await bridge.connect()
+        await again.send(request())
+        assert 202 == (await again.answer())[0]
+        for wire in (*wires, late, again):
+            wire.close()
+
+
+async def test_an_idle_connection_ends_without_a_word() -> None:
+    async with served(limits=HURRY) as bridge:
+        wire = await bridge.connect()
+        for _ in range(2):
+            await wire.send(request())
+            assert 202 == (await wire.answer())[0]
+        assert b"" == await wire.ended()
+        assert [] == bridge.refused
+        wire.close()
+
+
+async def test_who_does_not_read_its_answers_is_cut_off() -> None:
+    async with served(limits=HURRY) as bridge:
+        wire = await bridge.connect()
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined]  # the transport of a socket has it
+
+        async def ask() -> None:
+            try:
+                while True:
+                    await wire.send(b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n" * 50)
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+
+        await asyncio.wait_for(ask(), 30)
+        await until(lambda: not bridge.server.server_state.connections)
+        wire.close()
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with served() as bridge:
+        wire = await bridge.connect()
+        await wire.send(b"".join(request(b'{"n": %d}' % number) for number in range(50)))
+        for number in range(50):
+            assert (202, [number + 1]) == ((got := await wire.answer())[0], got[2]["ids"])
+        assert [b'{"n": %d}' % number for number in range(50)] == bridge.house.store.bodies()
+        wire.close()
+
+
+async def test_a_request_of_many_pieces_is_the_same_request() -> None:
+    async with served() as bridge:
+        wire = await bridge.connect()
+        for _ in range(2):
+            for byte in request(b'{"a": "b"}'):
+                await wire.send(bytes([byte]))
+                await asyncio.sleep(0)
+            assert 202 == (await wire.answer())[0]
+        assert [b'{"a": "b"}'] * 2 == bridge.house.store.bodies()
+        wire.close()
+
+
+# ---- what is not HTTP -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20,
+        b"hello\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\n\r\n",
+        b"GET * HTTP/1.1\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 99999999999999999999999\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx y: z\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+async def test_what_is_not_http_is_400_and_the_end(data: bytes) -> None:
+    async with served() as bridge:
+        wire = await bridge.connect()
+        await wire.send(data)
+        status, headers, content = await wire.answer()
+        assert (400, {"error": "this is not HTTP"}) == (status, content)
+        assert "close" == headers["connection"]
+        assert b"" == await wire.ended()
+        wire.close()
+
+
+async def test_an_offer_to_upgrade_is_passed_over_and_the_connection_stays() -> None:
+    """Java's client offers HTTP/2 with its first request; the vendor's own programs are Java."""
+    async with served() as bridge:
+        wire = await bridge.connect()
+        offer = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA")
+        await wire.send(request(b'{"a": 1}', *offer))
+        assert 202 == (await wire.answer())[0]
+        await wire.send(request(b'{"a": 2}'))
+        assert 202 == (await wire.answer())[0]
+        assert [b'{"a": 1}', b'{"a": 2}'] == bridge.house.store.bodies()
+        wire.close()
+
+
+async def test_who_asks_before_sending_is_told_to_go_on_or_why_not() -> None:
+    async with served() as bridge:
+        wire = await bridge.connect()
+        head, _, body = request(b"{}", "expect: 100-continue").partition(b"\r\n\r\n")
+        await wire.send(head + b"\r\n\r\n")
+        assert 100 == (await wire.answer())[0]
+        await wire.send(body)
+        assert 202 == (await wire.answer())[0]
+        refused = request(b"", "expect: 100-continue", length=100 * 10**6).partition(b"\r\n\r\n")[0]
+        await wire.send(refused + b"\r\n\r\n")
+        status, headers, _ = await wire.answer()
+        assert (413, "close") == (status, headers["connection"])
+        wire.close()
+
+
+async def test_who_asks_before_sending_to_nobody_is_not_left_in_doubt() -> None:
+    async with served(settings()) as bridge:
+        wire = await bridge.connect()
+        await wire.send(request(b"", "expect: 100-continue", length=10, path="/webhooks/other.x.y"))
+        status, headers, _ = await wire.answer()
+        assert (404, "close") == (status, headers["connection"])
+        wire.close()
