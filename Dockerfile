@@ -8,14 +8,14 @@ WORKDIR /src
 RUN python3 -m venv /opt/bridge
 COPY requirements.lock ./
 RUN /opt/bridge/bin/pip install --no-cache-dir --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-# The package is plain Python: a folder on the path is an installation. So the build needs no build backend.
+# The project itself; its build backend comes with hashes too, and is gone afterwards.
+COPY tests/requirements.lock ./development.lock
+COPY pyproject.toml README.md ./
 COPY bridge ./bridge
-RUN site=$(/opt/bridge/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
- && cp -r bridge "$site/" \
- && printf '#!/opt/bridge/bin/python\nfrom bridge.cli import main\n\nmain()\n' > /opt/bridge/bin/bridge \
- && chmod 755 /opt/bridge/bin/bridge \
- && /opt/bridge/bin/python -m compileall -q "$site/bridge" \
- && /opt/bridge/bin/pip uninstall --quiet --yes pip
+RUN sed -n '/^flit-core==/,/[^\\]$/p' development.lock > build.lock \
+ && /opt/bridge/bin/pip install --no-cache-dir --quiet --disable-pip-version-check --require-hashes -r build.lock \
+ && /opt/bridge/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index . \
+ && /opt/bridge/bin/pip uninstall --quiet --yes flit-core pip
 
 FROM ${BASE}
 # A fixed number, so that a volume's owner can be set from outside.

@@ -20,7 +20,7 @@ from bridge.core.messages import Tick
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules
 from bridge.core.slots import LOOK_AGAIN, due
-from bridge.store.port import Census, Outgoing, Store, StoreUnavailable, Versioned, Work
+from bridge.store.port import Census, Outgoing, Store, StoreBroken, StoreUnavailable, Versioned, Work
 
 EVERY_S: Final = 1.0  # how often to look for due buildings
 FASTEST_S: Final = 0.02  # the same where time runs faster
@@ -38,7 +38,7 @@ class Clock:
 
     def __init__(
         self, store: Store, rules: Rules, *, retention: timedelta, max_size: int,
-        now: Callable[[], datetime], queued: Callable[[], None], looked: Callable[[Census], None],
+        now: Callable[[], datetime], queued: Callable[[], None], looked: Callable[[Census | None], None],
         speed: float = 1.0,
     ) -> None:  # fmt: skip
         self._store = store
@@ -64,7 +64,10 @@ class Clock:
                 while await self.step() and not stop.is_set():
                     pass
                 await self._sweep()
+            except StoreBroken:
+                raise  # ends the process (R10)
             except StoreUnavailable as why:
+                self._looked(None)
                 _log.warning("store_unavailable", reason=str(why))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):

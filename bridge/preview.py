@@ -17,7 +17,8 @@ from bridge.core.effects import Call, SendEvents
 from bridge.core.rules import Rules
 from bridge.core.vocabulary import Action, DeviceType, EventType
 from bridge.sink import encode, validate
-from bridge.source.decode import decode, instant
+from bridge.source.decode import decode
+from bridge.source.times import instant
 from bridge.source.topics import Topic, parse
 from bridge.store.port import Loaded, Pending
 from bridge.worker import Step

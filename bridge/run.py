@@ -5,12 +5,14 @@ Rules:
 - The rooms run in one TaskGroup: a room that fails ends the process (exit 1) rather than leaving a half-dead one
   that still answers 202. They are not in the web framework's lifespan for that reason.
 - SIGTERM and SIGINT drain: ready fails, accepts go on for `drain_delay`, then the listener closes, what is in hand is
-  answered, the worker finishes its batch, the sender settles what is on the wire. What is still owed is durable.
+  answered and the worker finishes its batch; beside that the sender settles what is on the wire, so that both share one
+  `drain_timeout`. What is still owed is durable.
 - SIGHUP reads the secrets and limits of the door again; a broken file keeps the old ones.
 """
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -28,16 +30,19 @@ from bridge.metrics import Metrics
 from bridge.receiver.app import build_app
 from bridge.receiver.gate import Gate
 from bridge.receiver.health import HealthSources
+from bridge.receiver.protocol import Limits
 from bridge.receiver.server import DoorServer, make_server
 from bridge.sender import Sender
 from bridge.sink.client import MoostClient
 from bridge.sink.token import Grant, Trouble, granted
-from bridge.store.port import Census, Desk, Store, StoreUnavailable
+from bridge.store.port import Census, Desk, Store, StoreBroken, StoreUnavailable
 from bridge.store.sqlite import SqliteStore
 from bridge.worker import Worker
 
 ALL_ROOMS: Final = frozenset({"receiver", "worker", "sender", "clock"})
 DONE, CRASHED, MISUSED = 0, 1, 2
+COLLECT_EVERY: Final = 20_000  # new objects between two looks of the garbage collector
+TELLING_S: Final = 0.25  # while draining: new requests are told to come again, before their connections are closed
 
 _log = logs.logger("run")
 
@@ -87,8 +92,20 @@ def serve(settings: Settings, *, dry_run: bool, rooms: frozenset[str], reread: C
     `reread` loads the configuration again (SIGHUP). Raises UsageError where it cannot start.
     """
     sock = _bind(settings) if "receiver" in rooms else None
+    _calm_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_Daemon(settings, sock, dry_run=dry_run, rooms=rooms, reread=reread).run())
+
+
+def _calm_collector() -> None:
+    """Let the garbage collector leave alone what lives as long as the process, and look less often at the rest.
+
+    States are decoded into thousands of small objects that are soon gone by themselves; looking for cycles among them
+    takes a sixth of the worker's time with Python's default threshold of 700.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY, 10, 10)
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -119,6 +136,7 @@ class _Daemon:
         self._rooms = rooms
         self._reread = reread
         self._stop = asyncio.Event()  # told to stop
+        self._hush = asyncio.Event()  # the sender begins no further call
         self._halt = asyncio.Event()  # the rooms behind the door stop
 
     async def run(self) -> int:
@@ -151,7 +169,7 @@ class _Daemon:
         )  # fmt: skip
         runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "worker": lambda: worker.run(self._halt),
-            "sender": lambda: sender.run(self._halt),
+            "sender": lambda: sender.run(self._hush),
             "clock": lambda: clock.run(self._halt) if "clock" in self._rooms else _watch(keeper, gate, self._halt),
         }
         sources = HealthSources(
@@ -165,7 +183,11 @@ class _Daemon:
                 settings=settings, store=keeper, metrics=metrics, gate=gate, sources=sources, now=now, wall=times.wall,
                 accepted=worker.wake.set,
             )  # fmt: skip
-            server = make_server(receiver.app, self._sock, settings)
+            server = make_server(
+                receiver.app, self._sock, settings,
+                limits=Limits(body_bytes=settings.server.max_body + Limits().body_bytes),
+                refused=lambda status: metrics.requests_refused.labels(status=str(status)).inc(),
+            )  # fmt: skip
             runs["receiver"] = server.serve
             self._on_hangup(receiver.reload)
         self._catch_signals()
@@ -205,7 +227,9 @@ class _Daemon:
         _log.info("draining")
         await asyncio.sleep(self._settings.server.drain_delay.total_seconds())
         gate.shut = True
+        self._hush.set()
         if server is not None and receiving is not None:
+            await asyncio.sleep(TELLING_S)
             server.should_exit = True
             await asyncio.wait([receiving])
         self._halt.set()
@@ -237,6 +261,8 @@ async def _watch(store: Store, gate: Gate, halt: asyncio.Event) -> None:
     while not halt.is_set():
         try:
             gate.refresh(await store.census())
+        except StoreBroken:
+            raise
         except StoreUnavailable:
             gate.refresh(None)
         with contextlib.suppress(TimeoutError):

@@ -10,24 +10,25 @@ Rules:
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final, assert_never
 
 from bridge import errors, logs
 from bridge.core.effects import Bury, ChangeBuilding, CreateBuilding, Effect, Note, Park, PutDevices, SendEvents
 from bridge.core.identity import building_id
-from bridge.core.messages import Inbound, Message, Moved, Readdressed, Report, Tombstone, Unreadable
-from bridge.core.model import Building, Residence, key
+from bridge.core.messages import Inbound, Message, Moved, Prices, Readdressed, Report, Tombstone, Unreadable
+from bridge.core.model import Building, Device, Residence, Slice, key
 from bridge.core.reduce import reduce
-from bridge.core.routing import Place, device_of, place, residence
+from bridge.core.routing import Place, device_of, home_of, place, residence
 from bridge.core.rules import Rules, Unknown
 from bridge.core.slots import LOOK_AGAIN, due
+from bridge.core.tariffs import entries_of
 from bridge.core.vocabulary import Action, DeadReason, Kind
 from bridge.metrics import Metrics
 from bridge.source.decode import decode
 from bridge.source.topics import Topic, parse
-from bridge.store.port import Home, Loaded, Outgoing, Pending, Store, StoreUnavailable, Versioned, Work
+from bridge.store.port import Home, Loaded, Outgoing, Pending, Store, StoreBroken, StoreUnavailable, Versioned, Work
 
 BATCH: Final = 128  # messages a transaction; the store bounds its time besides
 SLICE_S: Final = 0.002  # longest computing without letting the door breathe
@@ -58,6 +59,8 @@ class Worker:
         while not stop.is_set():
             try:
                 busy = await self.step()
+            except StoreBroken:
+                raise  # ends the process (R10)
             except StoreUnavailable as why:
                 _log.warning("store_unavailable", reason=str(why))
                 await _pause(stop, WAIT_S)
@@ -118,7 +121,7 @@ class Worker:
         await breath.take()
         topic = parse(row.topic)
         if not isinstance(topic, Topic):
-            return Unreadable(number=row.id, detail=f"the topic {row.topic!r} is not known")
+            return Unreadable(number=row.id, detail=topic.detail, reason=DeadReason.UNKNOWN_TOPIC)
         return decode(topic, row.body, number=row.id, received=row.received, rules=self._rules)
 
     async def _load(self, messages: Iterable[_Decoded]) -> Loaded:
@@ -126,7 +129,12 @@ class Worker:
         inbound = [message for message in messages if not isinstance(message, Tombstone | Unreadable)]
         users = {message.user for message in inbound if message.user is not None}
         buildings = {building_id(user) for user in users} if self._rules.unknown is Unknown.CREATE else set()
-        return await self._store.load(sorted(users), sorted({device_of(message) for message in inbound}), sorted(buildings))
+        devices = sorted({device_of(message) for message in inbound})
+        loaded = await self._store.load(sorted(users), devices, sorted(buildings))
+        owners = {home.user for home in loaded.homes.values()} - users
+        if owners:  # a message names no user, or another than its device has so far
+            loaded = await self._store.load(sorted(users | owners), devices, sorted(buildings))
+        return loaded
 
     def _count(self, step: "Step") -> None:
         """Count a committed step, and wake the sender where it queued something."""
@@ -199,21 +207,20 @@ class Step:
         """Process one message."""
         match message:
             case Unreadable():
-                self.dead.append((row.id, DeadReason.UNREADABLE, message.detail))
+                self.dead.append((row.id, message.reason, message.detail))
             case Tombstone():
                 self.settled.append(row.id)
                 self.notes.append((row.id, Note(name="tombstone")))
             case _:
-                if message.user is not None:
-                    self._users[row.id] = message.user
                 self._route(row.id, message)
 
     def _route(self, number: int, message: Inbound) -> None:
         """Find the message's building and apply it there."""
-        device = device_of(message)
-        rows = self._loaded.residences.get(message.user, ()) if message.user is not None else ()
-        home = self._home(device)
-        where = place(message, rows, home.building if home is not None else None, self._rules)
+        home = self._home(device_of(message))
+        user = message.user or (home.user if home is not None else None)
+        if user is not None:
+            self._users[number] = user
+        where = place(message, self._rows(message.user), self._dwelling(home), self._rules)
         match where:
             case Bury():
                 self.dead.append((number, where.reason, where.detail))
@@ -226,29 +233,31 @@ class Step:
                 self.notes.append((number, where))
                 return
             case Place():
-                self._arrive(number, message, device, home, where)
+                self._arrive(number, message, home, where)
 
-    def _arrive(self, number: int, message: Inbound, device: tuple[Kind, str], home: Home | None, where: Place) -> None:
+    def _arrive(self, number: int, message: Inbound, home: Home | None, where: Place) -> None:
         """Apply a message in its building; a device that lived elsewhere moves in (M1.6)."""
-        building = where.building
+        device = device_of(message)
         self.settled.append(number)
-        if home is not None and home.building != building and isinstance(message, Report):
-            if message.action is Action.DELETE or self._is_outdated(message, home):
-                building = home.building
+        dwelling = self._dwelling(home)
+        if dwelling is not None and dwelling.building != where.building and isinstance(message, Report):
+            if self._is_outdated(message, dwelling):
+                where = dwelling
             else:
-                self._move(device, home, message.stamp, message.received, number)
-        self._reduce(building, message, number, where.residence)
-        self._settle_home(device, building)
+                self._move(device, dwelling, message.stamp, message.received, number)
+        self._reduce(where.building, message, number, where.residence)
+        self._settle_home(device, where.building)
 
-    def _is_outdated(self, message: Report, home: Home) -> bool:
+    def _is_outdated(self, message: Report, dwelling: Place) -> bool:
         """Tell whether a device has been heard of, where it lives now, after this message."""
-        device = self._state(home.building).devices.get(key(message.kind, message.id))
+        device = self._state(dwelling.building).devices.get(key(message.kind, message.id))
         return device is not None and message.stamp < device.stamp
 
-    def _move(self, device: tuple[Kind, str], home: Home, stamp: datetime, received: datetime, number: int) -> None:
+    def _move(self, device: tuple[Kind, str], dwelling: Place, stamp: datetime, received: datetime, number: int) -> None:
         """Take a device out of the building it lived in (M1.6)."""
         kind, device_id = device
-        self._reduce(home.building, Moved(kind=kind, id=device_id, stamp=stamp, received=received), number, None)
+        moved = Moved(kind=kind, id=device_id, stamp=stamp, received=received)
+        self._reduce(dwelling.building, moved, number, dwelling.residence)
 
     def _settle_home(self, device: tuple[Kind, str], building: str) -> None:
         """Remember where the device lives now."""
@@ -265,19 +274,47 @@ class Step:
             state = self._stored(home.building) if home is not None else None
             known = state.devices.get(key(*device)) if state is not None else None
             row = residence(rows, known.location) if known is not None else None
-            if home is None or known is None or row is None or row.building == home.building:
+            if state is None or known is None or row is None or row.building == state.id:
                 continue
-            self._move(device, home, known.stamp, self._now, 0)
-            arrival = Report(
-                number=0, received=self._now, subscription=known.subscription, kind=known.kind, action=Action.CONNECT,
-                id=known.id, user=user, raw_user=user.removeprefix(self._rules.subscription(known.subscription).user_prefix),
-                stamp=known.stamp, location=known.location, facts=known.facts,
-            )  # fmt: skip
-            self._reduce(row.building, arrival, 0, row)
+            self._move(device, home_of(state.id, rows), known.stamp, self._now, 0)
+            for arrival in self._arrivals(known, state.prices.get(known.id, ()) if known.kind is Kind.TARIFF else ()):
+                self._reduce(row.building, arrival, 0, row)
             self._settle_home(device, row.building)
         for row in {row.building: row for row in rows}.values():
             if self._state(row.building).created:
                 self._reduce(row.building, Readdressed(received=self._now), 0, row)
+
+    def _arrivals(self, device: Device, prices: Sequence[Slice]) -> Iterator[Report | Prices]:
+        """Yield what a building hears of a device that the directory moves there: itself, and what it costs."""
+        prefix = self._rules.subscription(device.subscription).user_prefix
+        raw_user = device.user.removeprefix(prefix)
+        yield Report(
+            number=0,
+            received=self._now,
+            subscription=device.subscription,
+            kind=device.kind,
+            action=Action.CONNECT,
+            id=device.id,
+            user=device.user,
+            raw_user=raw_user,
+            stamp=device.stamp,
+            location=device.location,
+            online=False if device.offline else None,
+            connected=False if device.disconnected else None,
+            facts=device.facts,
+        )
+        if prices:
+            yield Prices(
+                number=0,
+                received=self._now,
+                subscription=device.subscription,
+                kind=device.kind,
+                action=Action.PRICE_UPDATE,
+                id=device.id,
+                user=device.user,
+                raw_user=raw_user,
+                entries=entries_of(prices),
+            )
 
     def _reduce(self, name: str, message: Message, number: int, row: Residence | None) -> None:
         """Apply a message to one building and collect the effects."""
@@ -308,6 +345,14 @@ class Step:
                 raise AssertionError(msg)
             case _:
                 assert_never(effect)
+
+    def _rows(self, user: str | None) -> Sequence[Residence]:
+        """Return the directory rows of a user."""
+        return self._loaded.residences.get(user, ()) if user is not None else ()
+
+    def _dwelling(self, home: Home | None) -> Place | None:
+        """Return the place where a device lives."""
+        return home_of(home.building, self._rows(home.user)) if home is not None else None
 
     def _home(self, device: tuple[Kind, str]) -> Home | None:
         """Return where a device lives as of this step."""

@@ -1,12 +1,14 @@
 """The commands: what they print, where, and the code they end with."""
 
 import asyncio
+import contextlib
 import json
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,12 +17,17 @@ from typing import Any
 import pytest
 
 from bridge import cli
-from bridge.core.vocabulary import DeadReason
-from bridge.store.port import Arrival
+from bridge.core.effects import CreateBuilding, Note
+from bridge.core.messages import Facts
+from bridge.core.model import Building, Device
+from bridge.core.vocabulary import DeadReason, Kind
+from bridge.store.port import Arrival, Attempt, Outgoing, Return, Settlement, Versioned, Work
 from bridge.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).parent.parent
 NOW = datetime.now(UTC)
+
+CUSTOMER = "656730be2bc9719e6e5ed51d"
 
 CONFIG = """
 [server]
@@ -42,7 +49,12 @@ VEHICLE = {
     "userId": "user-4711",
     "isOnline": True,
     "lastUpdated": "2025-06-01T10:00:00Z",
-    "chargeState": {"stateOfCharge": 55, "chargingState": "CHARGING", "lastUpdated": "2025-06-01T10:00:00Z"},
+    "chargeState": {
+        "stateOfCharge": 55,
+        "chargeRate": 7.2,
+        "chargingState": "CHARGING",
+        "lastUpdated": "2025-06-01T10:00:00Z",
+    },
 }
 
 
@@ -117,6 +129,36 @@ def fill(store: Path, *bodies: bytes, dead: DeadReason | None = DeadReason.UNREA
     return asyncio.run(put())
 
 
+def remember(store: Path) -> int:
+    """Put a message into the store, and what it led to: a building with a device, a note, a call tried in vain."""
+    [message] = fill(store, json.dumps(VEHICLE).encode(), dead=None)
+    vehicle = Device(
+        kind=Kind.VEHICLE, id="v-1", user="u", subscription="sub-1", since=NOW, stamp=NOW, facts=Facts(name="My car")
+    )
+    state = Building(id="home", created=True, users=("u",), devices={"vehicle:v-1": vehicle})
+    call = Outgoing(call=CreateBuilding(building="home", attributes={"zip": "01067"}), cause=message)
+
+    async def put() -> None:
+        keeper = SqliteStore(str(store))
+        await keeper.open()
+        work = Work(
+            now=NOW,
+            settled=[message],
+            buildings=[Versioned(state=state, version=0)],
+            calls=[call],
+            notes=[(message, Note(name="time_clamped", detail="11 min ahead"))],
+        )
+        assert not await keeper.commit(work)
+        [lane] = await keeper.lease(NOW, 1, 1, timedelta(seconds=30))
+        failed = Attempt(at=NOW, outcome="503", detail="try later")
+        settlement = Settlement(call_id=lane.calls[0].id, attempt=failed, failed=True)
+        await keeper.settle(NOW, [settlement], [], [Return(building="home", at=NOW)])
+        await keeper.close()
+
+    asyncio.run(put())
+    return message
+
+
 # ---- the door itself ------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +205,7 @@ def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_leaves_early_sees_no_traceback(config: Path, store: Path) -> None:
-    fill(store, b"x" * 1_000_000)
+    fill(store, *(b"x" * 4000 for _ in range(250)))
     command = [sys.executable, "-m", "bridge", "store", "export", "--config", str(config)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as exporting:
         assert exporting.stdout is not None
@@ -171,6 +213,7 @@ def test_a_reader_that_leaves_early_sees_no_traceback(config: Path, store: Path)
         exporting.stdout.read(10)
         exporting.stdout.close()
         assert b"" == exporting.stderr.read()
+        assert exporting.wait(60) in (0, 1)
 
 
 # ---- check, serve ---------------------------------------------------------------------------------------------------
@@ -391,6 +434,25 @@ def test_explain_shows_the_trip_of_a_message(bridge: Bridge, store: Path) -> Non
     assert "not JSON" in shown
 
 
+def test_explain_shows_what_a_message_led_to(bridge: Bridge, store: Path) -> None:
+    message = remember(store)
+    [trip] = bridge("explain", message, "--json").json
+    assert ("settled", ["time_clamped"]) == (trip["state"], [note["name"] for note in trip["notes"]])
+    [call] = trip["calls"]
+    assert ("CreateBuilding", "owed") == (call["call"], call["state"])
+    assert [("503", "try later")] == [(each["outcome"], each["detail"]) for each in call["attempts"]]
+    shown = bridge("explain", message).out
+    assert [] == [word for word in ("time_clamped", "CreateBuilding", "503", "try later", "v-1") if word not in shown]
+
+
+def test_a_building_is_shown_with_its_devices(bridge: Bridge, store: Path) -> None:
+    remember(store)
+    [shown] = bridge("buildings", "show", "home", "--json").json
+    assert (True, ["u"], []) == (shown["created"], shown["users"], shown["directory"])
+    assert [("vehicle", "v-1", "My car")] == [(d["kind"], d["id"], d["name"]) for d in shown["devices"]]
+    assert "My car" in bridge("buildings", "show", "home").out
+
+
 def test_a_sound_store_passes_its_check(bridge: Bridge, store: Path) -> None:
     fill(store, b"{")
     assert [] == bridge("store", "check", "--json").json
@@ -427,6 +489,19 @@ def test_a_store_that_cannot_be_used_is_a_sentence(bridge: Bridge, store: Path) 
     assert done.err.startswith("the store cannot be used: ")
 
 
+def test_long_work_shows_its_progress_on_a_terminal_only(
+    bridge: Bridge, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, *(b"{%d" % number for number in range(120)))
+    assert "discard: 120 dead letters\n" == bridge("dead-letters", "discard", "--all").err
+    fill(store, *(b"{%d" % number for number in range(120)))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("bridge.cli.common.on_terminal", lambda: True)
+    done = bridge("dead-letters", "discard", "--all")
+    assert "\x1b[" in done.err
+    assert done.err.endswith("discard: 120 dead letters\n")
+
+
 # ---- the two sides --------------------------------------------------------------------------------------------------
 
 
@@ -436,3 +511,37 @@ def test_simulate_names_what_is_wrong_with_its_options(bridge: Bridge, tmp_path:
     assert done.err.startswith("--secret: ")
     done = bridge("simulate", "--target", "http://127.0.0.1:9", "--truth", tmp_path / "none" / "truth.jsonl")
     assert (1, "simulate: No such file or directory\n") == (done.code, done.err)
+
+
+def test_the_cloud_talks_to_the_bridge_and_the_bridge_to_the_sandbox(config: Path, tmp_path: Path) -> None:
+    """One small run of all three commands as an operator would start them."""
+    (tmp_path / "secret").write_text("s3cret-canary-1\n")
+    options = ["--client-id", "abc", "--client-secret-file", tmp_path / "secret", "--customer-id", CUSTOMER]
+    with running("sandbox", "--port", "0", *options) as (sandbox, url):
+        config.write_text(config.read_text().replace("http://127.0.0.1:9", url))
+        with running("serve", "--config", config) as (daemon, door):
+            done = process("simulate", "--target", door, "--homes", 2, "--hours", 0.1, "--truth", tmp_path / "truth")
+            assert 0 == done.returncode, done.stderr
+            assert "accepted=" in done.stdout
+            assert (tmp_path / "truth").exists()
+            daemon.send_signal(signal.SIGTERM)
+            assert 0 == daemon.wait(30)
+        sandbox.send_signal(signal.SIGTERM)
+        assert 0 == sandbox.wait(30)
+
+
+@contextlib.contextmanager
+def running(*arguments: object) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+    """Run a command that serves; give its process and address."""
+    command = [sys.executable, "-m", "bridge", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as started:
+        assert started.stdout is not None
+        try:
+            found = None
+            while found is None:
+                line = started.stdout.readline()
+                assert line, "the process has ended"
+                found = re.search(r"http://127\.0\.0\.1:[0-9]+", line)
+            yield started, found[0]
+        finally:
+            started.kill()

@@ -77,8 +77,13 @@ def speak(settings: "Settings") -> None:
     from bridge.config import LogFormat
 
     wanted = settings.logs.format
-    as_json = wanted is LogFormat.JSON or (wanted is LogFormat.AUTO and not sys.stderr.isatty())
+    as_json = wanted is LogFormat.JSON or (wanted is LogFormat.AUTO and not on_terminal())
     logs.configure(settings.logs.level, as_json, settings.secret_values())
+
+
+def on_terminal() -> bool:
+    """Return whether a person looks on."""
+    return sys.stderr.isatty()
 
 
 def say(text: str) -> None:
@@ -89,7 +94,7 @@ def say(text: str) -> None:
 @contextmanager
 def progress(what: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
     """Show how far long work is, on a terminal only; call the result with each number of items done."""
-    if not sys.stderr.isatty():
+    if not on_terminal():
         yield lambda _done: None
         return
     from rich.console import Console

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never
 from zoneinfo import ZoneInfo
 
-from bridge.core.counters import count
+from bridge.core.counters import Reading, count
 from bridge.core.days import added, close_day, day_end, enough_of
 from bridge.core.devices import entry_of, gateway_entry
 from bridge.core.effects import DeviceEntry, Event, Note
@@ -35,16 +35,19 @@ from bridge.core.household import (
     wrong_sign,
 )
 from bridge.core.intervals import QUARTER, QUARTER_S, trim, value_before
-from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG, EventRow, Part
+from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG, Part
 from bridge.core.messages import Quantity
-from bridge.core.model import Building, Device, Flag, Sum, flagged
+from bridge.core.model import Building, Device, Flag, Series, Sum, flagged
 from bridge.core.rules import Role, Rules, Stamp
 from bridge.core.units import tidy
-from bridge.core.vocabulary import Cadence, EventType, Kind
+from bridge.core.vocabulary import Cadence, DeviceType, EventType, Kind
 
 HALF_HOUR: Final = 2 * QUARTER
 INSIDE: Final = timedelta(seconds=1)  # M5.1: how far before the end "inside" is
 
+_PARTS: Final[Mapping[DeviceType, frozenset[Part]]] = {
+    source: frozenset(row.part for row in rows if row.energy) for source, rows in BY_SOURCE.items()
+}
 _SLOT_ENERGIES: Final = (EventType.ENERGY_GENERATION, EventType.GRID_ENERGY_CONSUMPTION, EventType.ENERGY_CONSUMPTION)
 
 
@@ -78,7 +81,7 @@ def close(building: Building, start: datetime, rules: Rules) -> tuple[Building, 
     """Close one slot."""
     end = start + QUARTER
     living = {name: d for name, d in sorted(building.devices.items()) if d.kind is not Kind.TARIFF and d.since < end}
-    present = (*living.values(), *building.departed)
+    present = (*living.values(), *(device for device in building.departed if device.since < end))
     roles_, unclear = roles(present, rules)
     slot = Slot(
         start=start, end=end, rules=rules, enough=enough_of(QUARTER, rules), roles=roles_, counted={},
@@ -90,29 +93,33 @@ def close(building: Building, start: datetime, rules: Rules) -> tuple[Building, 
     for name, one in zip(living, tracks, strict=False):
         devices[name], events = _close_device(slot, one)
         own += events
-    building = replace(building, devices=devices, flags=flagged(building.flags, Flag.AMBIGUOUS_METERS, on=unclear))
-    building, house, notes = _close_household(slot, building, tracks)
+    flags = flagged(building.flags, Flag.AMBIGUOUS_METERS, on=unclear)
+    building, house, notes = _close_household(slot, replace(building, devices=devices, flags=flags), tracks)
     if Flag.AMBIGUOUS_LOCATION not in building.flags:  # M1.3
         own = [*house, *own]
     if day_end(start, ZoneInfo(building.time_zone)) == end:
         building, of_day = close_day(building, start, end, rules)
         own += of_day
-    return moved_on(building, end), own, notes
+    return _open(building, end), own, notes
 
 
-def moved_on(building: Building, start: datetime) -> Building:
-    """Return the building with `start` as its first open slot, without what only closed ones needed."""
-    devices = {name: _trimmed(device, start) for name, device in building.devices.items()}
+def skip(building: Building, start: datetime) -> Building:
+    """Return the building with `start` as its first open slot; nothing is known of those before it."""
+    devices = {
+        name: replace(device, series=_trimmed(device, start)) for name, device in building.devices.items()
+    }
+    return _open(replace(building, devices=devices, half=None), start)
+
+
+def _open(building: Building, start: datetime) -> Building:
+    """Return the building with `start` as its first open slot."""
     departed = tuple(device for device in building.departed if device.until is not None and device.until > start)
-    return replace(building, devices=devices, departed=departed, open_from=start, closed=True)
+    return replace(building, departed=departed, open_from=start, closed=True)
 
 
-def _trimmed(device: Device, start: datetime) -> Device:
-    """Return a device without the samples that slots from `start` on do not need."""
-    series = {quantity: trim(samples, start) for quantity, samples in device.series.items()}
-    if all(series[quantity] is samples for quantity, samples in device.series.items()):
-        return device
-    return replace(device, series=series)
+def _trimmed(device: Device, start: datetime) -> dict[Quantity, Series]:
+    """Return a device's series without the samples that slots from `start` on do not need."""
+    return {quantity: trim(samples, start) for quantity, samples in device.series.items()}
 
 
 # ---- devices --------------------------------------------------------------------------------------------------------
@@ -120,22 +127,22 @@ def _trimmed(device: Device, start: datetime) -> Device:
 
 def _close_device(slot: Slot, one: Track) -> tuple[Device, list[Event]]:
     """Close a slot for one device; returns it with its day's sums so far, and its events."""
-    device = _counted(slot, one)
-    entry = None if _silent(slot, device) else entry_of(device)
-    if entry is None:
-        return device, []
+    device = one.device
+    base = _count(slot, one) if counts(device, slot.rules) else device.counter_base
     sums: dict[EventType, Sum] = {}
     events: list[Event] = []
-    for row in BY_SOURCE[entry.type]:
-        if row.cadence is Cadence.CHANGE:
-            continue
-        if row.cadence is Cadence.DAY:
-            sums[row.type] = _energy(slot, one, row.part)
-            continue
-        value = _value(slot, one, row)
-        if value is not None:
-            events.append(slot.event(entry, row.type, value))
-    return replace(device, days=added(device.days, sums)) if sums else device, events
+    entry = None if _silent(slot, device) else entry_of(device)
+    if entry is not None:
+        energies_ = {part: _energy(slot, one, part) for part in _PARTS[entry.type]}
+        for row in BY_SOURCE[entry.type]:
+            if row.cadence is Cadence.DAY:
+                sums[row.type] = energies_[row.part]
+            elif row.cadence is Cadence.QUARTER:
+                value = _sent(slot, energies_[row.part]) if row.energy else _instant(slot, one, row.quantity)
+                if value is not None:
+                    events.append(slot.event(entry, row.type, value))
+    series = _trimmed(device, slot.end)
+    return replace(device, series=series, days=added(device.days, sums), counter_base=base), events
 
 
 def _silent(slot: Slot, device: Device) -> bool:
@@ -145,14 +152,16 @@ def _silent(slot: Slot, device: Device) -> bool:
     return device.kind is Kind.METER and slot.roles[device.id] not in {Role.LOAD, Role.SUB}
 
 
-def _value(slot: Slot, one: Track, row: EventRow) -> float | None:
-    """Return what a device says of the slot in one row of the mapping; None = nothing."""
-    if row.energy:
-        energy = _energy(slot, one, row.part)
-        return energy.energy_wh if slot.enough(energy.known_s) else None
-    if row.quantity is Quantity.POWER:
+def _sent(slot: Slot, energy: Sum) -> float | None:
+    """Return an energy [Wh] that may leave: one of which enough is known."""
+    return energy.energy_wh if slot.enough(energy.known_s) else None
+
+
+def _instant(slot: Slot, one: Track, quantity: Quantity) -> float | None:
+    """Return a device's power [W] or temperature [°C] just before the slot's end, if it is known then."""
+    if quantity is Quantity.POWER:
         return max(one.last, 0.0) if one.last is not None else None
-    value = value_before(one.device.series.get(row.quantity, ()), slot.end, hold_always(slot.rules))
+    value = value_before(one.device.series.get(quantity, ()), slot.end, hold_always(slot.rules))
     return value if isinstance(value, float) else None
 
 
@@ -166,14 +175,12 @@ def _energy(slot: Slot, one: Track, part: Part) -> Sum:
     return tally.sum
 
 
-def _counted(slot: Slot, one: Track) -> Device:
-    """Read a meter's counter for the slot into `slot.counted`; returns the device with its new base (M4.4)."""
-    if not counts(one.device, slot.rules):
-        return one.device
+def _count(slot: Slot, one: Track) -> Reading | None:
+    """Read a meter's counter for the slot into `slot.counted`; returns where the next slot goes on (M4.4)."""
     found = count(one.device, slot.start, slot.end, slot.rules, served=bool(one.pieces))
     if found.energy_wh is not None:
         slot.counted[one.device.id] = found.energy_wh
-    return replace(one.device, counter_base=found.base)
+    return found.base
 
 
 # ---- household ------------------------------------------------------------------------------------------------------

@@ -103,18 +103,16 @@ def value_before(series: Series, instant: datetime, limit: Limit) -> Value | Non
 def pieces(series: Series, start: datetime, end: datetime, limit: Limit) -> list[Piece]:
     """Return the known stretches of a numeric series within [start, end)."""
     found: list[Piece] = []
-    for index, sample in enumerate(series):
-        if sample.at >= end:
+    until = end
+    for sample in reversed(series):
+        since, next_, until = max(sample.at, start), until, min(sample.at, until)
+        if since < next_ and isinstance(sample.value, float):
+            next_ = min(next_, holds_until(sample, limit))
+            if since < next_:
+                found.append(Piece((since - start).total_seconds(), (next_ - start).total_seconds(), sample.value))
+        if until <= start:
             break
-        if not isinstance(sample.value, float):
-            continue
-        until = min(holds_until(sample, limit), end)
-        if index + 1 < len(series):
-            until = min(until, series[index + 1].at)
-        since = max(sample.at, start)
-        if since < until:
-            found.append(Piece((since - start).total_seconds(), (until - start).total_seconds(), sample.value))
-    return found
+    return found[::-1]
 
 
 class Stretch(NamedTuple):

@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from bridge.core.vocabulary import Action, Kind
+from bridge.core.vocabulary import Action, DeadReason, Kind
 
 
 class Quantity(StrEnum):
@@ -122,10 +122,11 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A body that cannot be understood; it becomes a dead letter with this sentence."""
+    """A message that cannot be understood; it becomes a dead letter with this sentence."""
 
     number: int
     detail: str
+    reason: DeadReason = DeadReason.UNREADABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

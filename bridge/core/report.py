@@ -54,13 +54,15 @@ def report(
         device, remarks = _present(building, device, message, rules, residence)
         notes = (*notes, *remarks)
         open_from = _open_from(building, message, rules)
-    building = replace(
+    return replace(
         building,
         devices={**building.devices, name: device},
         prices=_prices(building, before, device),
         open_from=open_from,
-    )
-    return _heard(building, message), notes
+        newest_stamp=_later(building.newest_stamp, message.stamp),
+        last_received=message.received,
+        last_stamp=message.stamp,
+    ), notes
 
 
 def _heard(building: Building, message: Report) -> Building:
@@ -106,16 +108,17 @@ def _later(one: datetime | None, other: datetime) -> datetime:
 
 
 def _told(device: Device, message: Report) -> Device:
-    """Return a device with what a message says of itself: static data, place, owner."""
-    told = replace(
-        device,
-        facts=_facts(device.facts, message.facts),
-        location=_location(device, message),
-        since=min(device.since, message.stamp),
-        stamp=max(device.stamp, message.stamp),
-        user=message.user or device.user,
-    )
-    if told.facts is not device.facts and device_type(told) is not device_type(device):  # M2: a changed hvac type
+    """Return a device with what a message says of itself: static data, place, owner. Almost always that is nothing new.
+
+    The stamps are left to what happens next, because a copy of a device is not free.
+    """
+    facts = _facts(device.facts, message.facts)
+    location = _location(device, message)
+    user = message.user or device.user
+    if facts is device.facts and location == device.location and user == device.user:
+        return device
+    told = replace(device, facts=facts, location=location, user=user)
+    if device_type(told) is not device_type(device):  # M2: a changed hvac type
         return replace(told, series={}, sent={}, days={}, counter_base=None, since=message.stamp)
     return told
 
@@ -169,6 +172,8 @@ def _leave(device: Device, message: Report, rules: Rules, *, disconnected: bool)
 
     Only a message newer than all that is known now ends the absence: a repeat of an older one does not.
     """
+    stamp = max(device.stamp, message.stamp)
+    device = replace(device, stamp=stamp, since=min(device.since, message.stamp))
     applied = device.disconnect_stamp if disconnected else device.offline_stamp
     if applied is not None and message.stamp <= applied:
         return device
@@ -179,8 +184,8 @@ def _leave(device: Device, message: Report, rules: Rules, *, disconnected: bool)
     if device.kind is Kind.PV_INVERTER:
         series[Quantity.POWER] = _asleep(series[Quantity.POWER], limit_of(device.kind, rules))
     if disconnected:
-        return replace(device, series=series, disconnected=True, disconnect_stamp=device.stamp)
-    return replace(device, series=series, offline=True, offline_stamp=device.stamp)
+        return replace(device, series=series, disconnected=True, disconnect_stamp=stamp)
+    return replace(device, series=series, offline=True, offline_stamp=stamp)
 
 
 def _room(series: Series) -> Series:
@@ -228,7 +233,7 @@ def _present(
 ) -> tuple[Device, tuple[Note, ...]]:
     """Take the values of a device that can be reached; a newer stamp ends its absence (M7)."""
     series = dict(device.series)
-    since = device.since
+    since = min(device.since, message.stamp)
     floor = _last_delete(building, device)
     late = absent = 0
     closed_to = building.open_from if building.closed else None
@@ -251,7 +256,8 @@ def _present(
     if late:
         text = f"{late} sample(s) of {key(device.kind, device.id)} came after their slot had closed"
         remarks = (*remarks, Note(name="late_sample", detail=text))
-    return _back(replace(device, series=series, since=since), message), remarks
+    stamp = max(device.stamp, message.stamp)
+    return _back(replace(device, series=series, since=since, stamp=stamp), message), remarks
 
 
 def _back(device: Device, message: Report) -> Device:

@@ -3,6 +3,7 @@
 Rules:
 - The directory row for (user, location), else the row for the user alone, else the setting `buildings.unknown`.
 - A vehicle and any message without a location belong to the user's building.
+- Where a device lives already, only connect and update can move it, or an offline or disconnect that names a location.
 - A message that names no user belongs where its device lives; where that is unknown too it is unreadable.
 """
 
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 
 from bridge.core.effects import Bury, Note, Park
 from bridge.core.identity import building_id
-from bridge.core.messages import Command, Inbound, Prices, Report, Schedules
+from bridge.core.messages import Command, Inbound, Prices, Report
 from bridge.core.model import Residence
 from bridge.core.rules import Rules, Unknown
-from bridge.core.vocabulary import DeadReason, Kind
+from bridge.core.vocabulary import Action, DeadReason, Kind
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -44,17 +46,22 @@ def residence(rows: Sequence[Residence], location: str | None) -> Residence | No
     return min(rows, key=lambda row: row.building, default=None)
 
 
-def place(message: Inbound, rows: Sequence[Residence], home: str | None, rules: Rules) -> Place | Park | Bury | Note:
+def home_of(building: str, rows: Sequence[Residence]) -> Place:
+    """Return the place where a device lives; `rows` are the directory rows of its owner."""
+    return Place(building=building, residence=next((row for row in rows if row.building == building), None))
+
+
+def place(
+    message: Inbound, rows: Sequence[Residence], home: Place | None, rules: Rules
+) -> Place | Park | Bury | Note:
     """Return where a message belongs; a `Note` where it is settled without effect.
 
-    `rows` are the directory rows of its user, `home` is the building its device lives in so far.
+    `rows` are the directory rows of its user, `home` is where its device lives so far.
     """
+    if home is not None and _stays(message):
+        return home
     if message.user is None:
-        if home is not None:
-            return Place(building=home)
         return Bury(reason=DeadReason.UNREADABLE, detail="the message names no user and its device is not known")
-    if home is not None and isinstance(message, Command | Schedules):
-        return Place(building=home)  # they name no location of their own
     row = residence(rows, location_of(message))
     if row is not None:
         return Place(building=row.building, residence=row)
@@ -63,3 +70,12 @@ def place(message: Inbound, rows: Sequence[Residence], home: str | None, rules: 
     if isinstance(message, Command):
         return Note(name="unknown_device_ignored")  # without effect in any case
     return Park(user=message.user)  # a delete too: what it deletes may be parked before it
+
+
+def _stays(message: Inbound) -> bool:
+    """Tell whether a message is about its device where that lives, whatever it says of user and location."""
+    if message.user is None or not isinstance(message, Report):
+        return True
+    if message.action is Action.DELETE:
+        return True
+    return message.action in {Action.OFFLINE, Action.DISCONNECT} and message.location is None

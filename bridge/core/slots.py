@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from bridge.core.closing import close, moved_on
+from bridge.core.closing import close, skip
 from bridge.core.days import day_end
 from bridge.core.effects import Event, Note
 from bridge.core.household import hold_always, limit_of
@@ -62,7 +62,7 @@ def advance(building: Building, tick: Tick, rules: Rules) -> tuple[Building, tup
         following = next_slot(building, start, rules)
         target = ripe if following is None else min(following, ripe)
         if target > start:
-            building = moved_on(replace(building, half=None), target)
+            building = skip(building, target)
             continue
         building, closed, remarks = close(building, start, rules)
         events += closed
@@ -88,25 +88,26 @@ def next_slot(building: Building, start: datetime, rules: Rules) -> datetime | N
     known = _next_known(building, start, rules)
     if known is not None and known <= start:
         return start
-    candidates = [slot_of(known)] if known is not None else []
+    candidates = [known] if known is not None else []
     if building.days or any(device.days for device in building.devices.values()):
         candidates.append(day_end(start, ZoneInfo(building.time_zone)) - QUARTER)
     return min(candidates, default=None)
 
 
 def _next_known(building: Building, start: datetime, rules: Rules) -> datetime | None:
-    """Return the first instant from `start` on at which some series is known."""
+    """Return the first slot from `start` on in which some series is known."""
+    end = start + QUARTER
     earliest: datetime | None = None
     for device in (*building.devices.values(), *building.departed):
         for quantity in _SLOT_SERIES:
             limit = limit_of(device.kind, rules) if quantity is Quantity.POWER else hold_always(rules)
             for since, until in _known(device.series.get(quantity, ()), limit):
                 if until > start:
-                    if since <= start:
+                    if since < end:
                         return start
                     earliest = since if earliest is None else min(earliest, since)
                     break
-    return earliest
+    return slot_of(earliest) if earliest is not None else None
 
 
 def _known(series: Series, limit: Limit) -> Iterator[tuple[datetime, datetime]]:

@@ -23,6 +23,9 @@ PLACES: Final = Decimal("0.0001")
 HIGHEST: Final = Decimal(1_000_000)  # per kWh; more is no price
 ALONE: Final = timedelta(hours=1)  # length of a slice that is alone in its message
 
+Entries = tuple[tuple[datetime, Decimal | None], ...]
+"""Starts and prices [currency/kWh] as a message has them."""
+
 Desired = tuple[str, tuple[Slice, ...]]
 """Currency and slices that MOOST should hold."""
 
@@ -61,6 +64,13 @@ def merge(stored: Sequence[Slice], entries: Sequence[tuple[datetime, Decimal | N
         if old.end > last:
             kept.append(old._replace(start=last))
     return future(sorted((*kept, *new), key=lambda piece: piece.start), now)
+
+
+def entries_of(slices: Sequence[Slice]) -> Entries:
+    """Return what a message would have to say to be understood as these slices: the way back from `slices_of`."""
+    ends = {piece.end: None for piece in slices}
+    starts = {piece.start: piece.price for piece in slices}
+    return tuple(sorted({**ends, **starts}.items()))
 
 
 def future(slices: Sequence[Slice], now: datetime) -> tuple[Slice, ...]:

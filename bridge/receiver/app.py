@@ -57,9 +57,10 @@ class _Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
-            _, room, *rest = scope["path"].split("/")
-            if room == "webhooks" and len(rest) <= 1 and all(rest):
-                scope["path_params"] = {"topic": rest[0]} if rest else {}
+            parts = scope["path"].split("/")
+            topic = parts[2:]
+            if parts[:2] == ["", "webhooks"] and len(topic) <= 1 and all(topic):
+                scope["path_params"] = {"topic": topic[0]} if topic else {}
                 await self._door(scope, receive, send)
                 return
         await self._pages(scope, receive, send)

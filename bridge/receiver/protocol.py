@@ -92,9 +92,7 @@ class DoorProtocol(HttpToolsProtocol):
             return
         self.chunk = len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # nothing here can be upgraded to; the request was answered as it is
+            self._feed(data)
         except httptools.HttpParserError:
             if self.phase is not Phase.REFUSED:
                 self.refuse(400, "this is not HTTP")
@@ -104,6 +102,33 @@ class DoorProtocol(HttpToolsProtocol):
         if not self.deadline:
             self.deadline = self._next_deadline()
 
+    def _feed(self, data: bytes | memoryview) -> None:
+        """Feed the parser, past any offers to upgrade."""
+        while len(data) and self.phase is not Phase.REFUSED:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                data = memoryview(data)[offer.args[0] :]
+                self._decline()
+            else:
+                return
+
+    def _decline(self) -> None:
+        """Begin a request again without its offer to upgrade.
+
+        The parser believes that such a request has no body. But Java's client makes the offer with its first post on a
+        connection, and expects it to be read all the same when nobody takes it up.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if method == b"CONNECT":
+            self.refuse(400, "this is not HTTP")
+            return
+        lines = [method + b" " + self.url + b" HTTP/" + version.encode()]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.parser.feed_data(b"\r\n".join(lines) + b"\r\n\r\n")
+
     def on_message_begin(self) -> None:
         """Start the time of a header."""
         super().on_message_begin()
@@ -112,6 +137,8 @@ class DoorProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the request and the time of its body."""
+        if self.parser.should_upgrade():
+            return  # `_decline` lets it begin again
         if self.header_bytes + self.chunk > self.limits.header_bytes:
             self._weigh_header()
         super().on_headers_complete()
@@ -121,6 +148,8 @@ class DoorProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Let the parser rest."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self.phase = Phase.BETWEEN
         self.deadline = 0
@@ -135,6 +164,8 @@ class DoorProtocol(HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
+        elif self.phase is Phase.REFUSED:
+            self._end(b"")
         elif self.phase is Phase.BETWEEN:
             self.deadline = self.loop.time() + self.limits.idle_time.total_seconds()
 
@@ -148,16 +179,14 @@ class DoorProtocol(HttpToolsProtocol):
         super().resume_writing()
         self.stalled = inf
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - one sentence for all
-        """Answer what is not HTTP."""
-        self.refuse(400, "this is not HTTP")
-
     def expire(self, now: float) -> None:
         """End the connection if it is past its deadline [s of the loop]."""
         if self.deadline > now and self.stalled > now:
             return
         if self.stalled <= now or self.transport.is_closing() or self.phase is Phase.REFUSED:
             self.transport.abort()
+        elif self.flow.read_paused:
+            self.deadline = self._next_deadline()  # its time does not run while it is we who do not read
         elif self.phase is Phase.BETWEEN:
             self.transport.close()
             self.deadline = now + self.limits.linger_time.total_seconds()
@@ -167,29 +196,34 @@ class DoorProtocol(HttpToolsProtocol):
     def refuse(self, status: int, error: str) -> None:
         """Say one last sentence, if it is this request's turn, and let the connection end.
 
+        Requests that came whole before are answered first; with the last of them the connection ends.
+        """
+        self.server_state.refused(status)
+        in_body, cycle = self.phase is Phase.BODY, self.cycle
+        self.phase = Phase.REFUSED
+        self.flow.resume_reading()
+        if in_body and self.pipeline:
+            self.pipeline.popleft()  # the half of a request that stands last in line
+            self.deadline = inf
+        elif not in_body and cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
+            self.deadline = inf
+        else:
+            self._end(b"" if in_body and cycle is not None and cycle.response_started else _answer(status, error))
+
+    def _end(self, last: bytes) -> None:
+        """Send the last bytes, wake the request that waits for its body, and end.
+
         Only the sending half is closed: a connection closed under a client that is still writing is reset, and the
         answer may be lost with it.
         """
-        self.server_state.refused(status)
-        if self._may_answer():
-            self.transport.write(_answer(status, error))
-        self.phase = Phase.REFUSED
+        self.transport.write(last)
         self.deadline = self.loop.time() + self.limits.linger_time.total_seconds()
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-
-    def _may_answer(self) -> bool:
-        """Return whether an answer now would be taken for the right request's."""
-        cycle = self.cycle
-        if cycle is None:
-            return True
-        if self.phase is Phase.BODY:
-            return not cycle.response_started and not self.pipeline
-        return cycle.response_complete
 
     def _next_deadline(self) -> float:
         """Return until when the other side must have done what it is doing."""

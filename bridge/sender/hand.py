@@ -33,7 +33,7 @@ class Hand:
     def __init__(
         self, planner: Planner, now: Callable[[], datetime], world: Callable[[], datetime], timeout: timedelta
     ) -> None:
-        """Start empty; `world` is the time that the age of events is held against, `timeout` how long a call may take."""
+        """Start empty; `world` is the time that events live in, `timeout` how long a call may take."""
         self._world = world
         self._planner = planner
         self._now = now

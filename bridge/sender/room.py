@@ -37,6 +37,7 @@ STORE_RETRY_SECONDS: Final = 0.5
 LANES_PER_CALL: Final = 2  # lanes in hand per call on the wire: the next ones are ready when a call ends
 ROWS_PER_LEASE: Final = 2_000  # bounds memory and the length of the transaction
 FEWEST_ROWS: Final = 16  # per lane
+MOST_LANES: Final = ROWS_PER_LEASE // FEWEST_ROWS
 
 _log = logger(__name__)
 
@@ -173,7 +174,7 @@ class Sender:
 
     async def _take_lanes(self) -> None:
         closed = self._gate.circuit.state is CircuitState.CLOSED
-        wanted = self._max_concurrency * LANES_PER_CALL - len(self._hand.ready) if closed else 1
+        wanted = min(MOST_LANES, self._max_concurrency * LANES_PER_CALL - len(self._hand.ready)) if closed else 1
         rows = min(self._batch, max(FEWEST_ROWS, ROWS_PER_LEASE // wanted))
         hold = max(LEASE, 3 * self._timeout)
         leased = await self._store.lease(self._now(), wanted, rows, hold)

@@ -69,6 +69,10 @@ class MoostClient:
         """Close the connections."""
         await self._transport.aclose()
 
+    def reload(self, moost: Moost) -> None:
+        """Take other credentials, for the next token call."""
+        self._moost = moost
+
     async def call(self, call: WireCall, token: str) -> Reply | Failure:
         """Make one call with a token."""
         if token != self._token:

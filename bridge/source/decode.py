@@ -4,75 +4,41 @@ Rules:
 - `decode` is total: any bytes give a message, a `Tombstone` or an `Unreadable` with one sentence.
 - Units are converted, words upper-cased, limits checked here by the table `core.mapping.READINGS` (M0.1, M0.2, M0.9).
 - Times follow M0.3: a value has its block's time, else the object's, else the receipt; the future is the receipt.
+- VIN and addresses end here; a position goes on to be compared in passing (M0.8).
 
-Source: EHA developer portal "Streaming examples" (times: ISO 8601 with 0-9 fractional digits, Z or an offset; the
-string "null" in an enum field); EHA demo application (epoch milliseconds nowhere, but cheap to accept).
+Source: EHA developer portal, "Streaming examples" (the string "null" in an enum field; three spellings of the
+location; tariffs named after an address); EHA demo application (units, enum words, price and command messages).
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, TypeVar, assert_never
+from typing import Final, assert_never
 
-import pydantic_core
-from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_snake
 
 from bridge.core.mapping import READINGS, Gate, NumberRow, WordRow
-from bridge.core.messages import Command, Facts, Inbound, Prices, Reading, Report, Schedules, Tombstone, Unreadable, Value
+from bridge.core.messages import (
+    Command,
+    Facts,
+    Inbound,
+    Prices,
+    Reading,
+    Report,
+    Schedules,
+    Tombstone,
+    Unreadable,
+    Value,
+)
 from bridge.core.rules import Rules
 from bridge.core.vocabulary import Action, Kind
 from bridge.source import wire
+from bridge.source.repair import NotUnderstood, parse
+from bridge.source.times import Times, instant
 from bridge.source.topics import Topic
 
-EARLIEST: Final = datetime(2015, 1, 1, tzinfo=UTC)  # M0.3: an earlier time counts as missing
-FAR_AHEAD: Final = timedelta(minutes=10)  # a clock further ahead than this is counted
-MILLISECONDS_FROM: Final = 10**11  # an epoch number above is in milliseconds
-MOST_REPAIRS: Final = 50  # fields of one message that may be of the wrong type
-
-_T = TypeVar("_T", bound=BaseModel)
-
-
-class _Times:
-    """Reads the times of one message and remembers the newest and what was odd."""
-
-    __slots__ = ("newest", "odd", "received")
-
-    def __init__(self, received: datetime) -> None:
-        self.received = received
-        self.newest: datetime | None = None
-        self.odd: list[str] = []
-
-    def read(self, raw: object) -> datetime | None:
-        """Return a usable time, clamped to the receipt; None = as good as missing."""
-        at = instant(raw)
-        if at is None:
-            if raw is not None:
-                self.odd.append("time: unreadable or before 2015")
-            return None
-        if at > self.received:
-            if at - self.received > FAR_AHEAD:
-                self.odd.append("time: ahead of the receipt")
-            at = self.received
-        if self.newest is None or at > self.newest:
-            self.newest = at
-        return at
-
-
-def instant(raw: object) -> datetime | None:
-    """Return the UTC time that an ISO 8601 text or an epoch number names; None where it names none since 2015."""
-    try:
-        if isinstance(raw, str):
-            at = datetime.fromisoformat(raw.strip())
-            at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        elif isinstance(raw, int | float) and not isinstance(raw, bool):
-            at = datetime.fromtimestamp(raw / 1000 if raw > MILLISECONDS_FROM else raw, UTC)
-        else:
-            return None
-    except (ValueError, OverflowError, OSError):
-        return None
-    return at if at >= EARLIEST else None
+LATEST_PRICE: Final = datetime(2100, 1, 1, tzinfo=UTC)  # a price for later is a mistake, and no time is after 9999
 
 
 def decode(topic: Topic, body: bytes, *, number: int, received: datetime, rules: Rules) -> Inbound | Tombstone | Unreadable:
@@ -94,72 +60,8 @@ def decode(topic: Topic, body: bytes, *, number: int, received: datetime, rules:
                 return _report(topic, body, number, received, rules)
             case _:
                 assert_never(topic.action)
-    except _NotUnderstood as why:
+    except NotUnderstood as why:
         return Unreadable(number=number, detail=str(why))
-
-
-class _NotUnderstood(Exception):
-    """Why a body cannot be read, in one sentence without its values."""
-
-
-def _parse(model: type[_T], body: bytes) -> tuple[_T, list[str]]:
-    """Read a body; fields of the wrong type become null and are named."""
-    try:
-        return model.model_validate_json(body), []
-    except ValidationError as error:
-        return _repaired(model, body, error)
-
-
-def _repaired(model: type[_T], body: bytes, error: ValidationError) -> tuple[_T, list[str]]:
-    """Set the fields that do not fit to null and read again."""
-    try:
-        content = pydantic_core.from_json(body)
-    except ValueError:
-        raise _NotUnderstood("the body is not valid JSON") from None
-    if not isinstance(content, dict):
-        raise _NotUnderstood("the body is not a JSON object") from None
-    odd: list[str] = []
-    for _ in range(MOST_REPAIRS):
-        places = {_within(content, place["loc"]) for place in error.errors(include_url=False, include_context=False, include_input=False)}
-        for place in places:
-            if place in (("id",), ()):
-                raise _NotUnderstood("the message has no usable id") from None
-            odd.append(f"{_spelled(place)}: wrong type")
-            _blank(content, place)
-        try:
-            return model.model_validate(content), odd
-        except ValidationError as again:
-            error = again
-    raise _NotUnderstood("too many fields are of the wrong type")
-
-
-def _within(content: object, place: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Return the part of an error's place that exists in the content (union errors append the tried type)."""
-    found: list[int | str] = []
-    for step in place:
-        if isinstance(content, dict) and isinstance(step, str) and step in content:
-            content = content[step]
-        elif isinstance(content, list) and isinstance(step, int) and step < len(content):
-            content = content[step]
-        else:
-            return tuple(found) or (place[0],)
-        found.append(step)
-    return tuple(found)
-
-
-def _spelled(place: tuple[int | str, ...]) -> str:
-    """Return a place for people; positions in arrays are left out, so that the counters stay few."""
-    return ".".join(str(step) for step in place if isinstance(step, str))
-
-
-def _blank(content: Any, place: tuple[int | str, ...]) -> None:  # noqa: ANN401 - whatever JSON holds
-    """Set one place to null."""
-    for step in place[:-1]:
-        content = content[step]
-    if isinstance(content, list):
-        content[int(place[-1])] = {}
-    else:
-        content[place[-1]] = None
 
 
 def _user(raw: str | None, topic: Topic, rules: Rules) -> str | None:
@@ -167,45 +69,71 @@ def _user(raw: str | None, topic: Topic, rules: Rules) -> str | None:
     return rules.subscription(topic.subscription).user_prefix + raw if raw else None
 
 
+def _named(raw: str | None) -> str | None:
+    """Return an id; None where it names nothing (a NUL character is one that no database keeps)."""
+    return raw if raw and not raw.isspace() and "\x00" not in raw else None
+
+
 def _id(raw: str) -> str:
-    """Return the id, or say that there is none."""
-    if not raw:
-        raise _NotUnderstood("the message has no usable id")
+    """Return the id of a message; raises NotUnderstood."""
+    if _named(raw) is None:
+        raise NotUnderstood("the message has no usable id")
     return raw
 
 
 def _report(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Report:
     """Read connect, update, offline, disconnect or delete."""
-    device, odd = _parse(wire.BODIES[topic.kind], body)
-    times = _Times(received)
+    device, odd = parse(wire.BODIES[topic.kind], body)
+    times = Times(received)
     updated = times.read(device.last_updated)
-    blocks = {name: block for name, block in _blocks(device)}
+    blocks = {name: value for name, value in device.__dict__.items() if isinstance(value, wire.Block)}
     at = {name: times.read(block.last_updated) or updated or received for name, block in blocks.items()}
-    for extra in (device.__pydantic_extra__ or {}).values():
-        if isinstance(extra, dict):
-            times.read(extra.get("lastUpdated"))
-    readings = tuple(_readings(topic.kind, blocks, at, odd))
+    if device.__pydantic_extra__:
+        for raw in _times_within(device.__pydantic_extra__):
+            times.read(raw)
+    found: list[str] = []
+    readings = tuple(_readings(topic.kind, blocks, at, found))
+    user = _named(device.user_id)
     return Report(
-        number=number, received=received, subscription=topic.subscription, kind=topic.kind, action=topic.action,
-        id=_id(device.id), user=_user(device.user_id, topic, rules), raw_user=device.user_id or None,
-        stamp=times.newest or received, updated=updated, location=_location(device),
-        online=device.is_online, connected=device.is_connected, facts=_facts(device, at.get("static_data")),
-        readings=readings, position=_position(device), odd=(*odd, *times.odd),
-    )  # fmt: skip
+        number=number,
+        received=received,
+        subscription=topic.subscription,
+        kind=topic.kind,
+        action=topic.action,
+        id=_id(device.id),
+        user=_user(user, topic, rules),
+        raw_user=user,
+        stamp=times.newest or received,
+        updated=updated,
+        location=_location(device),
+        online=device.is_online,
+        connected=device.is_connected,
+        facts=_facts(topic.kind, device.static_data, at.get("static_data")),
+        readings=readings,
+        position=_position(device),
+        odd=(*odd, *found, *times.odd),
+    )
 
 
-def _blocks(device: wire.DeviceBody) -> Iterator[tuple[str, wire.Block]]:
-    """Yield the blocks that are there, by attribute name."""
-    for name, value in device.__dict__.items():
-        if isinstance(value, wire.Block):
-            yield name, value
+def _times_within(unknown: object) -> Iterator[object]:
+    """Yield each `lastUpdated` in blocks that nobody knows yet."""
+    waiting = [unknown]
+    while waiting:
+        content = waiting.pop()
+        if isinstance(content, dict):
+            yield content.get("lastUpdated")
+            waiting += content.values()
+        elif isinstance(content, list):
+            waiting += content
 
 
 def _location(device: wire.DeviceBody) -> str | None:
-    """Return the location id from any of its three spellings."""
+    """Return the location id from any of its spellings; a vehicle has none (M1.2)."""
+    if isinstance(device, wire.VehicleBody):
+        return None
     if isinstance(device, wire.ChargerBody):
-        return device.location or device.location_id
-    return device.location_id or None
+        return _named(device.location) or _named(device.location_id)
+    return _named(device.location_id)
 
 
 def _position(device: wire.DeviceBody) -> tuple[float, float] | None:
@@ -218,23 +146,33 @@ def _position(device: wire.DeviceBody) -> tuple[float, float] | None:
     return place.latitude, place.longitude
 
 
-def _facts(device: wire.DeviceBody, at: datetime | None) -> Facts:
-    """Return the static data that names the device; a name that holds the VIN counts as missing (M0.7)."""
-    static = device.static_data
+def _facts(kind: Kind, static: wire.StaticData | None, at: datetime | None) -> Facts:
+    """Return the static data that names the device; a text that holds the VIN counts as missing (M0.7, M0.8).
+
+    A tariff's name is not read: the portal's own examples are named after the street of the customer.
+    """
     if static is None:
-        return Facts()
-    name = static.name
-    if name and static.vin and static.vin.casefold() in name.casefold():
-        name = None
+        return _NO_FACTS
+    vin = static.vin.strip().casefold() if static.vin else ""
     return Facts(
-        vendor=_text(static.vendor), model=_text(static.model), name=_text(name), type=_word(static.type),
-        engine=_word(static.engine_type), currency=_word(static.currency), updated=at,
-    )  # fmt: skip
+        vendor=_text(static.vendor, vin),
+        model=_text(static.model, vin),
+        name=_text(static.name, vin) if kind is not Kind.TARIFF else None,
+        type=_word(static.type),
+        engine=_word(static.engine_type),
+        currency=_word(static.currency),
+        updated=at,
+    )
 
 
-def _text(raw: str | None) -> str | None:
-    """Return a text that says something."""
-    return raw if raw and raw.strip() and raw != "null" else None
+_NO_FACTS: Final = Facts()
+
+
+def _text(raw: str | None, vin: str = "") -> str | None:
+    """Return a text that says something, and not the VIN."""
+    if not raw or raw.isspace() or raw == "null":
+        return None
+    return None if vin and vin in raw.casefold() else raw
 
 
 def _word(raw: str | None) -> str | None:
@@ -295,37 +233,41 @@ def _number(row: NumberRow, raw: float | None, state: str | None, odd: list[str]
 
 def _command(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Command:
     """Read a command; its device is `deviceId`."""
-    command, _ = _parse(wire.CommandBody, body)
-    if not command.device_id:
-        raise _NotUnderstood("the command has no usable deviceId")
+    command, _ = parse(wire.CommandBody, body)
+    device = _named(command.device_id)
+    if device is None:
+        raise NotUnderstood("the command has no usable deviceId")
+    user = _named(command.user_id)
     return Command(
         number=number, received=received, subscription=topic.subscription, kind=topic.kind, action=topic.action,
-        id=_id(command.id), user=_user(command.user_id, topic, rules), raw_user=command.user_id or None,
-        device=command.device_id, type=_word(command.type), state=_word(command.state), failed_reason=_text(command.failed_reason),
+        id=_id(command.id), user=_user(user, topic, rules), raw_user=user,
+        device=device, type=_word(command.type), state=_word(command.state), failed_reason=_text(command.failed_reason),
     )  # fmt: skip
 
 
 def _prices(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Prices:
     """Read prices; an entry without a start says nothing, one without a finite price ends its predecessor."""
-    prices, _ = _parse(wire.PricesBody, body)
+    prices, _ = parse(wire.PricesBody, body)
+    user = _named(prices.user_id)
     entries: list[tuple[datetime, Decimal | None]] = []
     for entry in prices.prices or ():
-        start = instant(entry.start_date if entry.start_date is not None else entry.starts_at)
-        if start is not None:
+        start = instant(entry.starts_at if entry.start_date is None else entry.start_date) if entry is not None else None
+        if entry is not None and start is not None and start < LATEST_PRICE:
             price = entry.total_price
             entries.append((start, price if price is not None and price.is_finite() else None))
     return Prices(
         number=number, received=received, subscription=topic.subscription, kind=topic.kind, action=topic.action,
-        id=_id(prices.id), user=_user(prices.user_id, topic, rules), raw_user=prices.user_id or None,
-        location=prices.location_id or None, entries=tuple(entries),
+        id=_id(prices.id), user=_user(user, topic, rules), raw_user=user,
+        location=_named(prices.location_id), entries=tuple(entries),
     )  # fmt: skip
 
 
 def _schedules(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Schedules:
     """Read a weekly schedule."""
-    schedules, _ = _parse(wire.SchedulesBody, body)
+    schedules, _ = parse(wire.SchedulesBody, body)
+    user = _named(schedules.user_id)
     return Schedules(
         number=number, received=received, subscription=topic.subscription, kind=topic.kind, action=topic.action,
-        id=_id(schedules.id), user=_user(schedules.user_id, topic, rules), raw_user=schedules.user_id or None,
-        time_zone=_text(schedules.time_zone), entries=tuple(schedules.schedules or ()),
+        id=_id(schedules.id), user=_user(user, topic, rules), raw_user=user,
+        time_zone=_text(schedules.time_zone), entries=tuple(entry for entry in schedules.schedules or () if entry is not None),
     )  # fmt: skip

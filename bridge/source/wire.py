@@ -2,7 +2,8 @@
 
 Rules:
 - Unknown keys are ignored; a missing key is the same as null (the portal's examples hold null in "mandatory" fields).
-- A field of the wrong type is treated as null and reported as odd; it never costs the rest of the message.
+- A field of the wrong type is treated as null and reported as odd (`repair`); it never costs the rest of the message.
+  So everything may be null, also within an array.
 - Numbers are strict: a string or a boolean is not a number. Times stay as sent; `decode` reads them.
 
 Source: EHA developer portal, "Streaming examples" and the data model of its API reference (which fields exist);
@@ -22,7 +23,7 @@ from bridge.core.vocabulary import Kind
 Number = Annotated[float, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(coerce_numbers_to_str=True)]
-Time = str | int | float
+Time = Annotated[str | int | float, Field(union_mode="left_to_right")]
 
 
 class _Wire(BaseModel):
@@ -48,7 +49,7 @@ class StaticData(Block):
     vin: str | None = Field(default=None, repr=False)
     site_name: str | None = None
     room: str | None = None
-    capable_modes: list[str] | None = None
+    capable_modes: list[str | None] | None = None
     currency: str | None = None  # tariff, ISO 4217
     country_code: str | None = None
 
@@ -98,7 +99,7 @@ class ClimateState(Block):
     mode: str | None = None
     temperature_current: Number | None = None
     temperature_outside: Number | None = None
-    temperature_targets: list[TemperatureTarget] | None = None
+    temperature_targets: list[TemperatureTarget | None] | None = None
     is_climate_on: Flag | None = None
     is_battery_heater_on: Flag | None = None
     temperature_target: Number | None = None
@@ -217,11 +218,11 @@ class PricesBody(_Body):
     """New prices of a tariff."""
 
     location_id: Text | None = None
-    prices: Annotated[list[PriceEntry] | None, BeforeValidator(_flat)] = None
+    prices: Annotated[list[PriceEntry | None] | None, BeforeValidator(_flat)] = None
 
 
 class SchedulesBody(_Body):
     """The weekly schedule of an hvac device."""
 
     time_zone: str | None = None
-    schedules: list[dict[str, Any]] | None = None
+    schedules: list[dict[str, Any] | None] | None = None

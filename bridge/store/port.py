@@ -6,7 +6,8 @@ Rules:
 - Ids grow in the order of acceptance and are never used again.
 - Bodies are the raw bytes as they arrived; a keeper never looks into them.
 - Times are aware UTC datetimes; a keeper stores milliseconds.
-- A keeper raises `StoreUnavailable` when it cannot serve; any other exception is a bug.
+- A keeper raises `StoreUnavailable` when it cannot serve, `StoreBroken` when it never will again; any other exception
+  is a bug.
 
 Theory of operation: the inbox is a log that the worker reads in order; settled messages stay for `retention`.
 The outbox holds one row per `effects.Call`, in order of queueing per building. A building with due rows is a *lane*;
@@ -238,6 +239,10 @@ class Census:
 
 class StoreUnavailable(Exception):  # noqa: N818 - a condition, named as the operator knows it
     """The store cannot serve now; the sentence says why."""
+
+
+class StoreBroken(StoreUnavailable):
+    """The store is damaged or gone: waiting does not help, the process has to end."""
 
 
 class Store(Protocol):

@@ -101,9 +101,10 @@ def _seen(index: int, known: list[Said]) -> int:
     """Return the newest stamp that still carries what a message says."""
     seen = known[index].stamp
     for later in known[index + 1 :]:
-        if later.says is not Says.CARRY:
+        if later.says is Says.VALUE or (later.says is Says.AWAY and known[index].says is Says.CARRY):
             break
-        seen = later.stamp
+        if later.says is Says.CARRY:
+            seen = later.stamp
     return seen
 
 
@@ -198,7 +199,7 @@ class Slot:
         powers: dict[str, Fraction] = {}
         has_pv, has_battery, has_grid = (self.member(w) for w in (self.is_pv, self.is_battery, self.is_grid))
         net = gross = 0
-        inverters = [thing for thing in self.things if self.is_pv(thing)]
+        inverters = [thing for thing in self.things if self.is_pv(thing) and _life(thing)[1] > self.start]
         known = any(watt is not None for thing in inverters for watt in self.powers[thing.id])
         begun = min(_life(thing)[0] for thing in inverters) if known else 10**9
         for second in range(self.start, self.start + SLOT, STEP):
@@ -210,8 +211,9 @@ class Slot:
                 self.energy("GENERATION").add(pv)
                 if last and sun:
                     powers["POWER_GENERATION"] = Fraction(pv)
-            if not has_grid and loads and (load := _sum(loads)) is not None:
-                self.energy("LOAD").add(load)
+            if not meters and loads and (load := _sum(loads)) is not None:
+                if not has_grid:
+                    self.energy("LOAD").add(load)
                 if last:
                     powers["POWER_CONSUMPTION"] = Fraction(max(load, 0))
             if grid is None:
@@ -237,7 +239,8 @@ class Slot:
         if "NET" in self.energies:
             self.energies["NET"].total = max(self.energies["NET"].total, 0)
             if not (has_pv or has_battery):
-                self.energies["SIMPLE"] = self.energies.pop("NET")
+                self.energies["SIMPLE"] = self.energies.pop("NET")  # of a home that has no rates
+                del self.energies["NET_DRAW"]
         if "LOAD" in self.energies:
             self.energies["LOAD"].total = max(self.energies["LOAD"].total, 0)
         return powers, wrong

@@ -436,3 +436,12 @@ def test_a_building_whose_devices_name_two_places_sends_nothing_of_the_household
     home.run("12:30", "2 00:00")
     assert {DeviceType.APPLIANCE} == {event.source for event in home.events[seen:]}
     assert Flag.AMBIGUOUS_LOCATION in home.state.flags
+
+
+def test_a_device_that_came_and_went_after_the_slot_has_no_part_in_it() -> None:
+    home = Home()
+    home.say(PV, "12:00", 100.0)
+    home.say(PV2, "12:15", 100.0)
+    home.leave(PV2, "12:16", Action.DELETE)
+    home.tick("12:18")
+    assert {"12:15": 100.0} == home.of(EventType.POWER_GENERATION)

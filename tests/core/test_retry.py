@@ -38,11 +38,12 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def case(**changes: Any) -> Case:
-    return Case(**{"kind": CallKind.LIVE, "now": NOW, "jitter": 1.0, **changes})
+def case(**changes: object) -> Case:
+    known: dict[str, Any] = {"kind": CallKind.LIVE, "now": NOW, "jitter": 1.0, **changes}
+    return Case(**known)
 
 
-def failing(**changes: Any) -> Case:
+def failing(**changes: object) -> Case:
     """A call that has failed for an hour while another building was served a minute ago."""
     return case(**{"attempts": 100, "first_failed": NOW - HOUR, "others_served": NOW - timedelta(minutes=1), **changes})
 

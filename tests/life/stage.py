@@ -196,6 +196,7 @@ class Bridge:
     moost: str
     settings: Mapping[str, Table] = field(default_factory=dict)
     secrets: Sequence[str] = (SECRET,)
+    others: Sequence[Table] = ()  # more subscriptions
     url: str = ""
     process: Process | None = None
     accepted: int = 0  # messages, by its answers to `post`
@@ -221,8 +222,9 @@ class Bridge:
         }  # fmt: skip
         for name, section in self.settings.items():
             tables[name] = {**tables.get(name, {}), **section}
-        subscription = _toml("[subscriptions]", {"id": SUBSCRIPTION, "secrets": list(self.secrets)})
-        self.config.write_text(subscription + "".join(_toml(name, table) for name, table in tables.items()))
+        subscriptions = ({"id": SUBSCRIPTION, "secrets": list(self.secrets)}, *self.others)
+        listed = "".join(_toml("[subscriptions]", subscription) for subscription in subscriptions)
+        self.config.write_text(listed + "".join(_toml(name, table) for name, table in tables.items()))
         return self.config
 
     def start(self, *options: str, program: Sequence[str] = ("-m", "bridge")) -> None:

@@ -19,7 +19,7 @@ from bridge.metrics import Metrics
 from bridge.receiver.app import Receiver, build_app
 from bridge.receiver.gate import Gate
 from bridge.receiver.health import HealthSources
-from bridge.receiver.protocol import Limits
+from bridge.receiver.protocol import DoorProtocol, Limits
 from bridge.receiver.server import DoorServer, make_server
 from bridge.store.memory import MemoryStore
 from bridge.store.port import Arrival, Receipt, StoreUnavailable
@@ -37,7 +37,11 @@ def sign(body: bytes, *, secret: str = SECRET, at: datetime | None = None, messa
     """Return the headers of a signed request."""
     at = at or datetime.now(UTC)
     signature = Webhook(secret).sign(message_id, at, body.decode())
-    return JSON | {"webhook-id": message_id, "webhook-timestamp": str(int(at.timestamp())), "webhook-signature": signature}
+    return JSON | {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": signature,
+    }
 
 
 class Store(MemoryStore):
@@ -89,7 +93,7 @@ class House:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-def settings(*subscriptions: dict[str, Any], **server: Any) -> Settings:
+def settings(*subscriptions: dict[str, Any], **server: object) -> Settings:
     return Settings.model_validate({"subscriptions": list(subscriptions) or [OPEN], "server": server})
 
 
@@ -147,13 +151,22 @@ class Served:
     server: DoorServer
     port: int
     refused: list[int]
+    wires: "list[Wire]" = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def connection(self) -> DoorProtocol:
+        """Return the server's side of the only connection."""
+        (found,) = self.server.server_state.connections
+        assert isinstance(found, DoorProtocol)
+        return found
+
     async def connect(self) -> "Wire":
-        return Wire(*await asyncio.open_connection("127.0.0.1", self.port))
+        wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.wires.append(wire)
+        return wire
 
 
 class Wire:
@@ -205,9 +218,12 @@ async def served(chosen: Settings | None = None, limits: Limits | None = None) -
     server = make_server(built.receiver.app, sock, built.settings, limits=limits, refused=refused.append)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)
+    bridge = Served(house=built, server=server, port=sock.getsockname()[1], refused=refused)
     try:
-        yield Served(house=built, server=server, port=sock.getsockname()[1], refused=refused)
+        yield bridge
     finally:
+        for wire in bridge.wires:
+            wire.close()
         server.should_exit = True
         async with asyncio.timeout(PATIENCE):
             await serving
@@ -216,5 +232,5 @@ async def served(chosen: Settings | None = None, limits: Limits | None = None) -
 async def until(condition: Callable[[], object]) -> None:
     """Wait for a condition, but not for ever."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition may be anybody's
             await asyncio.sleep(0.005)

@@ -2,13 +2,13 @@
 
 import asyncio
 import base64
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.receiver.conftest import JSON, OPEN, PATH, SECRET, SIGNED, House, answer, house, settings, sign
+from tests.receiver.conftest import JSON, OPEN, PATH, SECRET, SIGNED, House, answer, house, settings, sign, until
 
 pytestmark = pytest.mark.anyio
 
@@ -26,8 +26,7 @@ async def test_a_stored_message_is_answered_with_202_and_its_row(door: House) ->
 async def test_the_answer_comes_only_after_the_store_has_said_so(door: House) -> None:
     door.store.go_on.clear()
     posting = asyncio.create_task(door.post())
-    while not door.store.waiting:
-        await asyncio.sleep(0)
+    await until(lambda: door.store.waiting)
     for _ in range(20):
         await asyncio.sleep(0)
     assert not posting.done()
@@ -75,7 +74,7 @@ async def test_a_body_of_exactly_the_limit_passes_and_one_byte_more_is_413() -> 
 async def test_a_body_that_is_too_large_without_saying_so_is_413() -> None:
     built = house(settings(max_body=2048))
 
-    async def pieces() -> Any:
+    async def pieces() -> AsyncIterator[bytes]:
         for _ in range(50):
             yield b" " * 100
 
@@ -86,7 +85,14 @@ async def test_a_body_that_is_too_large_without_saying_so_is_413() -> None:
 
 @pytest.mark.parametrize(
     "media",
-    [None, "", "application/json", "Application/JSON; charset=utf-8", "application/cloudevents+json", "application/a+JSON;b=c"],
+    [
+        None,
+        "",
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        "application/cloudevents+json",
+        "application/a+JSON;b=c",
+    ],
 )
 async def test_json_by_any_of_its_names_is_taken(door: House, media: str | None) -> None:
     headers = {} if media is None else {"content-type": media}
@@ -94,7 +100,8 @@ async def test_json_by_any_of_its_names_is_taken(door: House, media: str | None)
 
 
 @pytest.mark.parametrize(
-    "media", ["text/plain", "application/xml", "text/json", "json", "application/jsonp", "application/x-www-form-urlencoded"]
+    "media",
+    ["text/plain", "application/xml", "text/json", "json", "application/jsonp", "application/x-www-form-urlencoded"],
 )
 async def test_another_media_type_is_415(door: House, media: str) -> None:
     assert 415 == (await door.post(content_type=media)).status_code
@@ -114,7 +121,9 @@ async def test_an_address_outside_the_networks_is_403() -> None:
     ("switch", "reason"),
     [({"starting": True}, "starting"), ({"shut": True}, "draining"), ({"store": True}, "store")],
 )
-async def test_a_closed_door_is_503_and_says_when_to_come_again(door: House, switch: dict[str, bool], reason: str) -> None:
+async def test_a_closed_door_is_503_and_says_when_to_come_again(
+    door: House, switch: dict[str, bool], reason: str
+) -> None:
     for name, value in switch.items():
         setattr(door.gate, name, value)
     got = await door.post()

@@ -43,11 +43,16 @@ def caller(peer: str | None, *forwarded: bytes) -> str:
         (None, [b"203.0.113.1"], "None"),
     ],
 )
-def test_the_caller_is_the_last_address_that_is_no_trusted_proxy(peer: str | None, forwarded: list[bytes], expected: str) -> None:
+def test_the_caller_is_the_last_address_that_is_no_trusted_proxy(
+    peer: str | None, forwarded: list[bytes], expected: str
+) -> None:
     assert expected == caller(peer, *forwarded)
 
 
-@given(peer=st.sampled_from(["10.0.0.1", "fd00::1", "198.51.100.7", ""]), forwarded=st.lists(st.binary(max_size=40), max_size=3))
+@given(
+    peer=st.sampled_from(["10.0.0.1", "fd00::1", "198.51.100.7", ""]),
+    forwarded=st.lists(st.binary(max_size=40), max_size=3),
+)
 def test_any_header_gives_an_address_or_none(peer: str, forwarded: list[bytes]) -> None:
     assert caller(peer, *forwarded)
 
@@ -64,8 +69,16 @@ async def test_a_forwarded_address_is_believed_only_from_a_trusted_proxy() -> No
 
 @pytest.mark.anyio
 async def test_an_unnamed_caller_is_refused_only_where_no_subscription_takes_its_address() -> None:
-    near, far = SIGNED | {"allowed_networks": ["10.0.0.0/8"]}, SIGNED | {"id": "sub-2", "allowed_networks": ["192.0.2.0/24"]}
+    near, far = (
+        SIGNED | {"allowed_networks": ["10.0.0.0/8"]},
+        SIGNED | {"id": "sub-2", "allowed_networks": ["192.0.2.0/24"]},
+    )
     body = b'{"topic": "sub-1.vehicle.update", "data": {}}'
     assert 403 == (await house(settings(near, far), address="198.51.100.7").post("/webhooks", body)).status_code
     assert 401 == (await house(settings(near, far), address="192.0.2.1").post("/webhooks", body)).status_code
-    assert 401 == (await house(settings(near, SIGNED | {"id": "sub-3"}), address="8.8.8.8").post("/webhooks", body)).status_code
+    assert (
+        401
+        == (
+            await house(settings(near, SIGNED | {"id": "sub-3"}), address="8.8.8.8").post("/webhooks", body)
+        ).status_code
+    )

@@ -31,7 +31,10 @@ async def test_ready_says_what_keeps_it_from_accepting_and_nothing_of_moost(door
     door.gate.starting = door.gate.draining = door.gate.store = True
     door.gate.max_size = -1
     got = await door.client.get("/health/ready")
-    assert (503, {"ready": False, "failing": ["store", "watermark", "draining", "starting"]}) == (got.status_code, got.json())
+    assert (503, {"ready": False, "failing": ["store", "watermark", "draining", "starting"]}) == (
+        got.status_code,
+        got.json(),
+    )
 
 
 class Kept(Store):
@@ -66,7 +69,9 @@ async def test_health_is_the_census_in_the_words_of_the_contract() -> None:
     built, _ = kept(census)
     built.words["token"] = 1234.5
     report = await get(built)
-    assert {"accepted": 21, "settled": 1, "pending": 2, "parked": 3, "dead": 4, "discarded": 5, "erased": 6} == report["ledger"]
+    assert {"accepted": 21, "settled": 1, "pending": 2, "parked": 3, "dead": 4, "discarded": 5, "erased": 6} == report[
+        "ledger"
+    ]
     assert {
         "queued": 20, "delivered": 7, "pending": 8, "dead": 1, "replaced": 3, "discarded": 1, "in_doubt": 2,
     } == report["calls"]  # fmt: skip
@@ -109,13 +114,17 @@ async def test_the_status_follows_the_gate_and_the_other_rooms(
     assert (status, problems) == (report["status"], report["problems"])
 
 
-async def test_health_answers_with_the_last_known_counts_while_the_store_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_health_answers_with_the_last_known_counts_while_the_store_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     built, store = kept(Census(accepted=5, settled=5))
     await get(built)
     store.broken = True
     monkeypatch.setattr("bridge.receiver.health.FRESH", -1.0)
     report = await get(built)
-    assert {"accepted": 5, "settled": 5, "pending": 0, "parked": 0, "dead": 0, "discarded": 0, "erased": 0} == report["ledger"]
+    assert {"accepted": 5, "settled": 5, "pending": 0, "parked": 0, "dead": 0, "discarded": 0, "erased": 0} == report[
+        "ledger"
+    ]
     assert ("degraded", ["store"]) == (report["status"], report["problems"])
     store.broken = False
     assert "ok" == (await get(built))["status"]
@@ -157,7 +166,9 @@ async def test_metrics_are_prometheus_text_with_the_durable_gauges() -> None:
 async def test_the_document_names_the_webhooks_with_every_answer_of_the_contract(door: House) -> None:
     document = (await door.client.get("/openapi.json")).json()
     for path in ("/webhooks/{topic}", "/webhooks"):
-        assert {"202", "401", "403", "404", "413", "415", "429", "503"} <= set(document["paths"][path]["post"]["responses"])
+        assert {"202", "401", "403", "404", "413", "415", "429", "503"} <= set(
+            document["paths"][path]["post"]["responses"]
+        )
         assert "200" in document["paths"][path]["options"]["responses"]
     assert {"/health", "/health/live", "/health/ready", "/metrics"} <= set(document["paths"])
     assert {"Taken", "Error"} <= set(document["components"]["schemas"])

@@ -26,8 +26,6 @@ async def test_a_request_in_hand_is_answered_and_the_listener_is_closed() -> Non
         status, headers, _ = await wire.answer()
         assert (202, "close") == (status, headers["connection"])
         assert [b'{"id": "in hand"}'] == bridge.house.store.bodies()
-        wire.close()
-        idle.close()
 
 
 async def test_after_the_door_is_shut_an_open_connection_hears_503() -> None:
@@ -40,11 +38,12 @@ async def test_after_the_door_is_shut_an_open_connection_hears_503() -> None:
         status, headers, content = await wire.answer()
         assert (503, {"error": "draining"}) == (status, content)
         assert int(headers["retry-after"]) >= 1
-        wire.close()
 
 
 async def test_half_sent_requests_do_not_hold_up_the_end() -> None:
-    limits = Limits(header_time=timedelta(seconds=0.3), body_time=timedelta(seconds=0.3), linger_time=timedelta(seconds=0.3))
+    limits = Limits(
+        header_time=timedelta(seconds=0.3), body_time=timedelta(seconds=0.3), linger_time=timedelta(seconds=0.3)
+    )
     async with asyncio.timeout(PATIENCE), served(limits=limits) as bridge:
         body, header = await bridge.connect(), await bridge.connect()
         await body.send(request(b"{", length=100))
@@ -52,8 +51,6 @@ async def test_half_sent_requests_do_not_hold_up_the_end() -> None:
         await until(lambda: len(bridge.server.server_state.connections) == 2)
         bridge.server.should_exit = True
         await until(lambda: not bridge.server.server_state.connections)
-        body.close()
-        header.close()
     assert [] == bridge.house.store.taken
 
 

@@ -24,11 +24,6 @@ from bridge.store.port import DeadFilter, DeadLetter, Outgoing, Work
 PATIENCE = 15.0  # seconds until a condition that does not come true fails a test
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"use_uvloop": False}
-
-
 class Time:
     """The wall clock, moved by hand where a test wants hours to pass."""
 
@@ -73,7 +68,7 @@ class Sandbox:
 class Desk:
     """One sender, its store, and what a test does with them."""
 
-    def __init__(self, sandbox: Sandbox, **settings: Any) -> None:
+    def __init__(self, sandbox: Sandbox, **settings: object) -> None:
         self.sandbox = sandbox
         self.store: Any = MemoryStore()
         self.time = Time()
@@ -88,7 +83,6 @@ class Desk:
                 **settings,
             }
         )
-        self.options: dict[str, Any] = {}
         self.client: Any = None
         self.sender: Sender
         self._stop = asyncio.Event()
@@ -100,7 +94,8 @@ class Desk:
         if self._task is not None:
             self.sender.nudge.set()
 
-    def start(self, **options: Any) -> None:
+    def start(self, **options: object) -> None:
+        given: dict[str, Any] = {"desk": self.store, **options}
         self._stop = asyncio.Event()
         self.client = self.client or MoostClient(self.settings)
         self.sender = Sender(
@@ -110,7 +105,7 @@ class Desk:
             metrics=self.metrics,
             now=self.time.now,
             jitter=random.Random(1).random,  # noqa: S311
-            **{"desk": self.store, **self.options, **options},
+            **given,
         )
         self._task = asyncio.create_task(self.sender.run(self._stop))
 
@@ -143,7 +138,7 @@ class Desk:
         """Wait until nothing is owed."""
 
         async def nothing_owed() -> bool:
-            return (await self.store.census()).calls_pending == 0
+            return bool((await self.store.census()).calls_pending == 0)
 
         await self.until(nothing_owed, seconds)
 
@@ -159,9 +154,13 @@ class Desk:
     def sheet(self, building: str) -> tuple[Call, Call]:
         return sheet(building)
 
-    def events(self, *values: float, building: str = "home-1", age: timedelta = timedelta(), replay: bool = False) -> SendEvents:
+    def events(
+        self, *values: float, building: str = "home-1", age: timedelta = timedelta(), replay: bool = False
+    ) -> SendEvents:
         at = self.time.now() - age
-        return SendEvents(building=building, events=tuple(an_event(value, building, at) for value in values), replay=replay)
+        return SendEvents(
+            building=building, events=tuple(an_event(value, building, at) for value in values), replay=replay
+        )
 
 
 def an_event(value: float, building: str, at: datetime) -> Event:
@@ -193,7 +192,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 async def desk(sandbox: Sandbox) -> AsyncIterator[Callable[..., Desk]]:
     desks: list[Desk] = []
 
-    def make(**settings: Any) -> Desk:
+    def make(**settings: object) -> Desk:
         desks.append(Desk(sandbox, **settings))
         return desks[-1]
 

@@ -202,10 +202,12 @@ class TestRefusals:
         letters = await d.dead()
         assert [value for value in range(100) if value != 57] == await d.sandbox.values(lane="historical")
         assert [(DeadReason.REJECTED, '{"message":"fault"}')] == [(letter.reason, letter.answer) for letter in letters]
-        assert b'57' in letters[0].body
+        assert b"57" in letters[0].body
         assert len(await d.sandbox.calls("/events/historical")) <= 20
 
-    async def test_a_refused_live_event_is_sent_once_more_after_building_and_list_then_it_is_dead(self, desk: Make) -> None:
+    async def test_a_refused_live_event_is_sent_once_more_after_building_and_list_then_it_is_dead(
+        self, desk: Make
+    ) -> None:
         d = desk()
         d.start()
         await d.home()

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import pytest
 
@@ -13,11 +12,6 @@ CUSTOMER = "656730be2bc9719e6e5ed51d"
 SECRET = "canary-secret-0123456789"
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"use_uvloop": False}
 
 
 class RawServer:
@@ -60,7 +54,7 @@ async def server() -> AsyncIterator[RawServer]:
 
 @pytest.fixture
 def moost() -> Callable[..., Moost]:
-    def make(**changes: Any) -> Moost:
+    def make(**changes: object) -> Moost:
         return Moost.model_validate(
             {"client_id": "client", "client_secret": SECRET, "customer_id": CUSTOMER, "timeout": "5s", **changes}
         )

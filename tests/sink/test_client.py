@@ -70,6 +70,14 @@ async def test_the_token_call_carries_id_and_secret_and_no_token(server: Server,
     assert b"authorization" not in server.requests[0].lower()
 
 
+async def test_other_credentials_are_taken_without_a_restart(server: Server, moost: Make) -> None:
+    async with MoostClient(moost(base_url=server.base_url)) as client:
+        client.reload(moost(base_url=server.base_url, client_secret="rotated"))
+        await client.fetch_token()
+
+    assert b"clientSecret=rotated" in server.requests[0]
+
+
 class TestFailures:
     async def test_a_refused_port_is_not_sent(self, moost: Make) -> None:
         with socket.socket() as taken:

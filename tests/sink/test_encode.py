@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.effects import ChangeBuilding, CreateBuilding, DeviceEntry, Event, PutDevices, SendEvents
+from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, DeviceEntry, Event, PutDevices, SendEvents
 from bridge.core.vocabulary import DeviceType, EventType
 from bridge.sink import encode
 
@@ -120,7 +120,7 @@ class TestBuildings:
 class TestCalls:
     """What `bridge map` shows."""
 
-    def shown(self, effect: Any) -> list[tuple[str, str, Any]]:
+    def shown(self, effect: Call) -> list[tuple[str, str, Any]]:
         return [
             (call.method, call.path, json.loads(call.body) if call.body else None)
             for call in encode.calls(effect, CUSTOMER)

@@ -14,14 +14,14 @@ from bridge.sink.token import Grant, TokenKeeper, Trouble, granted
 CUSTOMER = "656730be2bc9719e6e5ed51d"
 
 
-def jwt(**claims: Any) -> str:
-    def part(value: Any) -> str:
+def jwt(**claims: object) -> str:
+    def part(value: object) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
     return f"{part({'alg': 'RS256'})}.{part(claims)}.c2lnLW5hdHVyZQ"
 
 
-def answered(status: int = 200, **body: Any) -> Reply:
+def answered(status: int = 200, **body: object) -> Reply:
     return Reply(status=status, body=json.dumps(body).encode())
 
 

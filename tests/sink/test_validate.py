@@ -13,23 +13,24 @@ from hypothesis import strategies as st
 
 from bridge.core.effects import ChangeBuilding, CreateBuilding, DeviceEntry, PutDevices
 from bridge.core.vocabulary import EVENT_TYPES, DeviceType, EventType
-from bridge.sink import validate
+from bridge.sink import encode, validate
 
+Schemas = dict[str, Any]
 CUSTOMER = "656730be2bc9719e6e5ed51d"
 
 
 @pytest.fixture(scope="module")
-def schemas() -> Any:
+def schemas() -> Schemas:
     raw = files("bridge.sandbox").joinpath("moost-openapi.json").read_bytes()
-    return msgspec.json.decode(raw)["components"]["schemas"]
+    return dict(msgspec.json.decode(raw)["components"]["schemas"])
 
 
 @pytest.fixture(scope="module")
-def event_schema(schemas: Any) -> jsonschema_rs.Validator:
+def event_schema(schemas: Schemas) -> jsonschema_rs.Validator:
     return jsonschema_rs.validator_for(schemas["Event"])
 
 
-def good(**changes: Any) -> dict[str, Any]:
+def good(**changes: object) -> dict[str, Any]:
     return {
         "customerId": CUSTOMER,
         "customerBuildingId": "home-1",
@@ -46,7 +47,7 @@ def good(**changes: Any) -> dict[str, Any]:
 ids = st.text(string.ascii_letters + string.digits + ":._- /@ü\n", max_size=104)
 names = st.text(st.characters(), max_size=104) | st.sampled_from(["", "a\n", "\u2028", "x" * 101, "\ud800", "\x85"])
 events = st.builds(
-    lambda **changes: good(**changes),
+    good,
     customerId=st.just(CUSTOMER) | ids,
     customerBuildingId=ids,
     deviceId=ids,
@@ -66,7 +67,7 @@ def test_what_passes_is_valid_by_moosts_document(event_schema: jsonschema_rs.Val
 
 @given(
     st.builds(
-        lambda **changes: good(**changes),
+        good,
         customerBuildingId=st.from_regex(r"\A[a-zA-Z0-9:._-]{1,100}\Z"),
         deviceId=st.from_regex(r"\A[a-zA-Z0-9:._-]{3,64}\Z"),
         deviceName=st.from_regex(r"\A[^\n\r\u2028\u2029\ud800-\udfff]{1,100}\Z"),
@@ -145,13 +146,13 @@ TARIFF = {"type": "DYNAMIC", "currency": "EUR", "dynamic": {"tariffs": [{"price"
         ),
     ],
 )
-def test_buildings_are_checked(schemas: Any, name: str, attributes: dict[str, Any], rule: str | None) -> None:
+def test_buildings_are_checked(schemas: Schemas, name: str, attributes: dict[str, Any], rule: str | None) -> None:
     assert rule == validate.building(CreateBuilding(building=name, attributes=attributes))
     assert rule == validate.building(ChangeBuilding(building=name, attributes=attributes))
     assert rule == validate.building(ChangeBuilding(building=name, create=attributes))
     if rule is None:
         schema = {"$ref": "#/components/schemas/Building", "components": {"schemas": schemas}}
-        body = validate.new_building(name, attributes)
+        body = encode.new_building(name, attributes)
         assert jsonschema_rs.validator_for(schema).is_valid(body)
 
 

@@ -14,7 +14,8 @@ from bridge.core.model import Building
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules, SubscriptionRule
 from bridge.core.vocabulary import ACTIONS, Action, Kind
-from bridge.source.decode import decode, instant
+from bridge.source.decode import decode
+from bridge.source.times import instant
 from bridge.source.topics import Topic, UnknownTopic, parse, subscription_of
 from tests.core.house import at, body, iso, prices, read
 

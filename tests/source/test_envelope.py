@@ -107,7 +107,18 @@ def test_odd_but_readable_bodies_are_messages(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [b"42", b'"text"', b"true", b"NaN", b"[1]", b"[]", DEEP, b'{"a":' + DEEP + b"}", b'{"a":' + ENDLESS + b"}", b'{"a": "\xff"}'],
+    [
+        b"42",
+        b'"text"',
+        b"true",
+        b"NaN",
+        b"[1]",
+        b"[]",
+        DEEP,
+        b'{"a":' + DEEP + b"}",
+        b'{"a":' + ENDLESS + b"}",
+        b'{"a": "\xff"}',
+    ],
     ids=lambda bad: bad[:12].decode(errors="replace"),
 )
 def test_one_bad_element_among_ten_dies_alone(bad: bytes) -> None:
@@ -133,7 +144,7 @@ def test_the_elements_of_any_array_are_its_elements(values: list[object], indent
     assert [value is None or isinstance(value, dict) for value in values] == [item.dead is None for item in items]
 
 
-@given(st.binary(max_size=80) | st.text("[]{}\",:\\ne1u0 ", max_size=60).map(str.encode))
+@given(st.binary(max_size=80) | st.text('[]{}",:\\ne1u0 ', max_size=60).map(str.encode))
 @example(b'[{"a":1}\\,{"b":2}]')
 @example(b'[{}"]')
 def test_any_bytes_give_messages_and_only_json_gives_live_ones(body: bytes) -> None:

@@ -27,7 +27,7 @@ AUTHS: list[dict[str, Any]] = [
 ]
 
 
-def subscription(**settings: Any) -> Subscription:
+def subscription(**settings: object) -> Subscription:
     return Subscription.model_validate({"id": "sub-1", **settings})
 
 

@@ -36,7 +36,7 @@ async def owed(store: Keeper, building: str = "a") -> list[Owed]:
 
 
 async def test_a_lane_lends_its_oldest_calls_in_order(store: Keeper) -> None:
-    calls = [create("a"), devices("a", "x"), events("a", 1), events("a", 2)]
+    calls: list[Call] = [create("a"), devices("a", "x"), events("a", 1), events("a", 2)]
     await queued(store, *calls, events("b", 3))
     lanes = await leased(store, calls=3)
     assert ["a", "b"] == [lane.building for lane in lanes]

@@ -108,7 +108,7 @@ class Same(RuleBasedStateMachine):
                 (number, data.draw(st.sampled_from(REASONS)), "why") for number, end in chosen.items() if end == "bury"
             ],
             parked=[(number, data.draw(users)) for number, end in chosen.items() if end == "park"],
-            users={number: "u" for number in chosen},
+            users=dict.fromkeys(chosen, "u"),
             unparked=changed if data.draw(st.booleans()) else [],
             buildings=[house(name, version + stale, flags=data.draw(_flags)) for name, version in versions.items()],
             due={name: self.now + data.draw(_steps) for name in wanted},

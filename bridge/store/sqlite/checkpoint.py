@@ -2,28 +2,35 @@
 
 Theory of operation: a checkpoint in its own thread copies what is in the log while the writer goes on; only what the
 writer added meanwhile is left, and the log starts anew only when nothing is left. So when the log has grown long, the
-writer copies that small rest itself between two rounds.
+writer copies that small rest itself between two rounds. Should the log become very long all the same, the writer
+shortens the file, so that a full disk finds it no longer than the reserve.
 """
 
 import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-INTERVAL_S: Final = 0.5
+from bridge.store.sqlite.files import BUSY_TIMEOUT_S, LOG_BYTES, log_bytes
+
+INTERVAL_S: Final = 0.25
 """Pause between two checkpoints while there is something to write back."""
 
-LONG_PAGES: Final = 4_000
-"""From this length on (16 MB) the writer finishes a checkpoint itself."""
+LONG_PAGES: Final = 2_000
+"""From this length on (8 MiB) the writer finishes a checkpoint itself."""
 
 
 class Checkpoints:
     """The thread that writes the log back."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], path: Path) -> None:
         """Start the thread; it connects when there is something to do."""
         self._connect = connect
+        self._path = path
+        self._limit = LOG_BYTES
+        self._turn = threading.Lock()  # SQLite turns a second checkpoint away
         self._dirty = threading.Event()
         self._ending = threading.Event()
         self._rest = threading.Event()  # the log is long, and all but its newest part is copied
@@ -34,9 +41,21 @@ class Checkpoints:
         """Learn that the writer has committed; called in its thread, between two rounds."""
         if self._rest.is_set():
             self._rest.clear()
-            _write_back(con)
+            write_back(con)
+        if log_bytes(self._path) > self._limit:
+            self.shorten(con)
+            self._limit = max(LOG_BYTES, log_bytes(self._path) + LOG_BYTES // 4)  # a reader may be in the way
         if not self._dirty.is_set():
             self._dirty.set()
+
+    def shorten(self, con: sqlite3.Connection) -> None:
+        """Write the whole log back and cut the file, unless a reader is on it just now."""
+        with self._turn, contextlib.suppress(sqlite3.Error):
+            con.execute("PRAGMA busy_timeout = 0")
+            try:
+                con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                con.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
 
     def _work(self) -> None:
         con: sqlite3.Connection | None = None
@@ -45,7 +64,9 @@ class Checkpoints:
             self._dirty.clear()
             with contextlib.suppress(sqlite3.Error):  # the writer meets the same trouble, and says so
                 con = con or self._connect()
-                if _write_back(con) >= LONG_PAGES:
+                with self._turn:
+                    pages = write_back(con)
+                if pages >= LONG_PAGES:
                     self._rest.set()
         if con is not None:
             con.close()
@@ -57,7 +78,7 @@ class Checkpoints:
         self._thread.join()
 
 
-def _write_back(con: sqlite3.Connection) -> int:
+def write_back(con: sqlite3.Connection) -> int:
     """Copy the log into the database as far as readers allow; return its length [pages]."""
     with contextlib.suppress(sqlite3.Error):
         _, pages, _ = con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

@@ -12,10 +12,11 @@ import fcntl
 import importlib.resources
 import os
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from bridge.store.port import StoreUnavailable
+from bridge.store.port import StoreBroken, StoreUnavailable
 from bridge.store.refusal import StoreRefused
 
 APPLICATION: Final = 0x4D4F4F53
@@ -27,10 +28,19 @@ SCHEMA: Final = 1
 BUSY_TIMEOUT_S: Final = 5.0
 """How long to wait for another process; commands write at most 100 rows a transaction."""
 
-RESERVE_BYTES: Final = 8 * 1024 * 1024
-"""Twice what the log needs between two checkpoints."""
+LOG_BYTES: Final = 16 * 1024 * 1024
+"""A longer log is shortened by the writer itself, whatever that costs."""
+
+RESERVE_BYTES: Final = LOG_BYTES
+"""Room to write the whole log back on a full disk; the log's own room is free afterwards."""
 
 _CACHE_KIB: Final = 16 * 1024
+
+
+def create(path: Path) -> None:
+    """Make the file if there is none, for nobody else to read; the log takes its mode from it."""
+    with contextlib.suppress(OSError):  # opening it says what is wrong
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
@@ -112,7 +122,10 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         """Take the lock, or raise StoreRefused when another process has it."""
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreUnavailable(f"the store cannot be opened ({error.strerror})") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -157,6 +170,10 @@ class Reserve:
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
+    def affordable(self) -> bool:
+        """Tell whether the disk has room for it and as much again; otherwise taking it back would fill the disk."""
+        return (free_bytes(self._path) or 0) >= 2 * self._size
+
     def low(self) -> bool:
         """Tell whether less than half of the space is left on the disk."""
         return (free_bytes(self._path) or 0) < self._size // 2
@@ -171,17 +188,39 @@ def free_bytes(path: Path) -> int | None:
     return disk.f_bavail * disk.f_frsize
 
 
+def log_bytes(path: Path) -> int:
+    """Return the length of the log file of a store [bytes]."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size
+    except OSError:
+        return 0
+
+
 def unavailable(error: sqlite3.Error) -> StoreUnavailable | None:
     """Return the condition behind a database error; None = it is a bug of ours."""
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE):
         return None
-    sentences = {
-        sqlite3.SQLITE_FULL: "the disk is full",
-        sqlite3.SQLITE_BUSY: "another process holds the store",
-        sqlite3.SQLITE_READONLY: "the store cannot be written",
-        sqlite3.SQLITE_CANTOPEN: "the store cannot be opened",
-        sqlite3.SQLITE_CORRUPT: "the store is damaged",
-        sqlite3.SQLITE_NOTADB: "the file is not a store",
-    }
-    return StoreUnavailable(f"{sentences.get(code, 'the disk does not do as told')} ({error})")
+    sentence = f"{_CONDITIONS.get(code, 'the disk does not do as told')} ({error})"
+    return StoreBroken(sentence) if code in _ENDS else StoreUnavailable(sentence)
+
+
+_CONDITIONS: Final[Mapping[int, str]] = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: "another process holds the store",
+    sqlite3.SQLITE_READONLY: "the store cannot be written",
+    sqlite3.SQLITE_CANTOPEN: "the store cannot be opened",
+    sqlite3.SQLITE_CORRUPT: "the store is damaged",
+    sqlite3.SQLITE_NOTADB: "the file is not a store",
+}
+_ENDS: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+"""Conditions that waiting does not heal."""
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Return which file a path means now; raise StoreBroken if none: SQLite would go on writing into a deleted file."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise StoreBroken(f"the store is gone ({error.strerror})") from error
+    return found.st_dev, found.st_ino

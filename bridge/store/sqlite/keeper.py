@@ -38,6 +38,7 @@ from bridge.store.port import (
     Receipt,
     Return,
     Settlement,
+    StoreBroken,
     StoreUnavailable,
     Versioned,
     Work,
@@ -75,6 +76,7 @@ class SqliteStore:
         self._rounds: Rounds | None = None
         self._checkpoints: Checkpoints | None = None
         self._reader: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._shown: dict[str, int] = {}
         self._switch_interval = sys.getswitchinterval()
 
@@ -92,14 +94,15 @@ class SqliteStore:
             reserve.hold()
             sys.setswitchinterval(SWITCH_INTERVAL_S)
         connect = partial(files.connect, self._path, write=True)
-        self._checkpoints = Checkpoints(connect)
-        self._rounds = Rounds(connect, reserve, self._checkpoints)
+        self._checkpoints = Checkpoints(connect, self._path)
+        self._rounds = Rounds(connect, self._path, reserve, self._checkpoints)
         if self._exclusive:
             await self._rounds.write(Turn.SETTLE, outbox.free)
 
     def _open_files(self) -> None:
         if self._exclusive:
             self._lock = files.Lock(self._beside("-lock"))
+        files.create(self._path)
         with translated():
             con = files.connect(self._path, write=True)
             try:
@@ -109,6 +112,7 @@ class SqliteStore:
             finally:
                 con.close()
             self._reader = files.connect(self._path, write=False)
+            self._file = files.identity(self._path)
 
     def _beside(self, ending: str) -> Path:
         return self._path.with_name(self._path.name + ending)
@@ -230,7 +234,9 @@ class SqliteStore:
     # ---- upkeep ----
 
     async def census(self) -> Census:
-        """Return the counts."""
+        """Return the counts, as long as the file is still the one that was opened: another could not be written."""
+        if files.identity(self._path) != self._file:
+            raise StoreBroken("the file of the store is another than the one that was opened")
         return self._read(partial(upkeep.census, path=self._path))
 
     async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
@@ -302,7 +308,10 @@ class SqliteStore:
             after = page[-1].id
 
     async def verify(self) -> Sequence[str]:
-        """Check the file, and the ledger against the rows; one sentence per problem."""
+        """Check the file, and the ledger against the rows; one sentence per problem.
+
+        Reads everything, in a thread; beside a busy daemon the log grows until it is done.
+        """
         try:
             return await self._read_aside(upkeep.verify)
         except StoreUnavailable as error:

@@ -26,14 +26,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from bridge.store.ledger import Ledger
-from bridge.store.port import Receipt, StoreUnavailable
+from bridge.store.port import Receipt, StoreBroken, StoreUnavailable
 from bridge.store.sqlite.checkpoint import Checkpoints
-from bridge.store.sqlite.files import Reserve, unavailable
+from bridge.store.sqlite.files import Reserve, identity, unavailable
 from bridge.store.sqlite.inbox import Entry, accept
 
 SLICE_S: Final = 0.015
@@ -43,6 +44,10 @@ ACCEPT_ROWS: Final = 1_000
 """Most messages of one round; more wait for the next."""
 
 RESERVE_LOOK_S: Final = 1.0
+"""How often a full disk is looked at."""
+
+VACUUM_PAGES: Final = 1_000
+"""Free pages given back to a full disk at each look (4 MiB)."""
 
 T = TypeVar("T")
 Write = Callable[[sqlite3.Connection, Ledger], T]
@@ -108,7 +113,9 @@ class _Waiting:
 class Rounds:
     """Collects parts on the event loop, runs them in the thread."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], reserve: Reserve, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, connect: Callable[[], sqlite3.Connection], path: Path, reserve: Reserve, checkpoints: Checkpoints
+    ) -> None:
         """Start the thread; call on the event loop."""
         self._loop = asyncio.get_running_loop()
         self._waiting = _Waiting()
@@ -117,7 +124,7 @@ class Rounds:
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._writer = Writer(connect, reserve, checkpoints)
+        self._writer = Writer(connect, path, reserve, checkpoints)
         self._orders: queue.SimpleQueue[list[Part] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
@@ -188,12 +195,16 @@ _decoder: Final = msgspec.json.Decoder(Ledger)
 class Writer:
     """What the thread does; blocking, one round at a time."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], reserve: Reserve, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, connect: Callable[[], sqlite3.Connection], path: Path, reserve: Reserve, checkpoints: Checkpoints
+    ) -> None:
         """Connect at the first round."""
         self._connect = connect
         self._reserve = reserve
         self._checkpoints = checkpoints
         self._con: sqlite3.Connection | None = None
+        self._path = path
+        self._file: tuple[int, int] | None = None  # which file the path meant at first
         self._full = False  # new messages are refused until the reserve is held again
         self._looked = 0.0
 
@@ -227,6 +238,8 @@ class Writer:
 
     def _transaction(self, parts: Sequence[Part]) -> None:
         con = self._connected()
+        if identity(self._path) != self._file:
+            raise StoreBroken("the store was replaced by another file")
         until = time.monotonic() + SLICE_S
         con.execute("BEGIN IMMEDIATE")
         text = con.execute("SELECT ledger FROM bridge").fetchone()[0]
@@ -256,7 +269,9 @@ class Writer:
 
     def _connected(self) -> sqlite3.Connection:
         if self._con is None:
-            self._con = self._connect()
+            con = self._connect()
+            self._file = self._file or identity(self._path)
+            self._con = con
         return self._con
 
     def _recover(self, error: BaseException) -> None:
@@ -283,14 +298,17 @@ class Writer:
         self._full = True
         self._looked = time.monotonic()
         self._reserve.release()
-        with contextlib.suppress(sqlite3.Error):
-            con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._checkpoints.shorten(con)
 
     def _look_at_reserve(self) -> None:
-        """Take the reserve back as soon as the disk allows it."""
+        """Give what was deleted back to the disk, and take the reserve back as soon as there is room for it."""
         if self._full and time.monotonic() - self._looked >= RESERVE_LOOK_S:
             self._looked = time.monotonic()
-            self._full = not self._reserve.hold()
+            if self._con is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    self._con.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+                self._checkpoints.shorten(self._con)
+            self._full = not (self._reserve.affordable() and self._reserve.hold())
 
     def _refused(self, part: Part) -> bool:
         """Turn away what makes the store grow while the disk is full."""
@@ -320,6 +338,8 @@ _BROKEN: Final = frozenset(
 
 def _of_one_part(error: BaseException) -> bool:
     """Tell whether an error may be one part's fault: a bug, or too little room for all of them."""
+    if isinstance(error, StoreBroken):
+        return False
     if not isinstance(error, sqlite3.Error) or unavailable(error) is None:
         return True
     return (error.sqlite_errorcode & 0xFF) == sqlite3.SQLITE_FULL

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from bridge.store.codec import maybe_from_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Census
-from bridge.store.sqlite.files import free_bytes
+from bridge.store.sqlite.files import free_bytes, log_bytes
 from bridge.store.sqlite.inbox import advance, oldest_pending
 from bridge.store.sqlite.statements import gathered, value
 
@@ -124,11 +124,7 @@ FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()
 def size_bytes(con: sqlite3.Connection, path: Path) -> int:
     """Return the size of a store: pages in use, and the log."""
     pages, free, page_size = con.execute(_PAGES).fetchone()
-    try:
-        log = path.with_name(path.name + "-wal").stat().st_size
-    except OSError:
-        log = 0
-    return int((pages - free) * page_size + log)
+    return int((pages - free) * page_size + log_bytes(path))
 
 
 def _give_back_pages(con: sqlite3.Connection) -> None:

@@ -1,0 +1,85 @@
+"""Reading JSON into a wire model so that a field of the wrong type costs nothing but itself.
+
+Rules:
+- What fits is read at once; only a body with a flaw is looked at field by field.
+- A field of the wrong type becomes null and is named, never with its value.
+- Without JSON, an object or an id there is nothing to read: `NotUnderstood` says which.
+"""
+
+from typing import Any, Final, TypeVar
+
+import pydantic_core
+from pydantic import BaseModel, ValidationError
+
+MOST_REPAIRS: Final = 50  # rounds; each sets at least one field to null
+
+T = TypeVar("T", bound=BaseModel)
+Place = tuple[int | str, ...]
+
+
+class NotUnderstood(Exception):  # noqa: N818 - a condition, not a fault of ours
+    """Why a body cannot be read, in one sentence without its values."""
+
+
+def parse(model: type[T], body: bytes) -> tuple[T, tuple[str, ...]]:
+    """Return what a body says, and which fields were of the wrong type; raises NotUnderstood."""
+    try:
+        return model.model_validate_json(body), ()
+    except ValidationError as error:
+        return _repaired(model, body, error)
+
+
+def _repaired(model: type[T], body: bytes, error: ValidationError) -> tuple[T, tuple[str, ...]]:
+    """Set the fields that do not fit to null and read again."""
+    try:
+        content = pydantic_core.from_json(body)
+    except ValueError:
+        raise NotUnderstood("the body is not valid JSON") from None
+    if not isinstance(content, dict):
+        raise NotUnderstood("the body is not a JSON object")
+    odd: dict[str, None] = {}  # in order, each once
+    for _ in range(MOST_REPAIRS):
+        for place in _places(content, error):
+            if place in {("id",), ()}:
+                raise NotUnderstood("the message has no usable id")
+            odd[f"{_spelled(place)}: wrong type"] = None
+            _blank(content, place)
+        try:
+            return model.model_validate(content), tuple(odd)
+        except ValidationError as again:
+            error = again
+    raise NotUnderstood("too many fields are of the wrong type")
+
+
+def _places(content: object, error: ValidationError) -> list[Place]:
+    """Return where the flaws are, each place once."""
+    flaws = error.errors(include_url=False, include_context=False, include_input=False)
+    return list(dict.fromkeys(_within(content, flaw["loc"]) for flaw in flaws))
+
+
+def _within(content: object, place: Place) -> Place:
+    """Return the part of an error's place that exists in the content (union errors append the tried type)."""
+    found: list[int | str] = []
+    for step in place:
+        if isinstance(content, dict) and isinstance(step, str) and step in content:
+            content = content[step]
+        elif isinstance(content, list) and isinstance(step, int) and step < len(content):
+            content = content[step]
+        else:
+            break
+        found.append(step)
+    return tuple(found)
+
+
+def _spelled(place: Place) -> str:
+    """Return a place for people; positions in arrays are left out, so that the counters stay few."""
+    return ".".join(step for step in place if isinstance(step, str))
+
+
+def _blank(content: Any, place: Place) -> None:  # noqa: ANN401 - whatever JSON holds
+    """Set one place to null; a place within one that is null already is left alone."""
+    for step in place[:-1]:
+        content = content[step]
+        if content is None:
+            return
+    content[place[-1]] = None

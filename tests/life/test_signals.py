@@ -1,0 +1,331 @@
+"""Starting, stopping, reloading: exit codes, the drain, and what a daemon refuses to start on."""
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.life.stage import (
+    ADMIN,
+    SECRET,
+    SUBSCRIPTION,
+    Bridge,
+    Process,
+    Sandbox,
+    bridged,
+    dump,
+    run,
+    signed,
+    until,
+    vehicle,
+)
+
+OTHER_SECRET: Final = "whsec_" + "bmV3LXNlY3JldC1hZnRlci10aGUtcm90YXRpb24="
+UPDATE: Final = f"/webhooks/{SUBSCRIPTION}.vehicle.update"
+
+
+@contextlib.contextmanager
+def connected(bridge: Bridge) -> Iterator[http.client.HTTPConnection]:
+    place = urlsplit(bridge.url)
+    with contextlib.closing(http.client.HTTPConnection(str(place.hostname), place.port, timeout=30)) as open_:
+        yield open_
+
+
+@contextlib.contextmanager
+def half_sent(bridge: Bridge, body: bytes) -> Iterator[http.client.HTTPConnection]:
+    """Send a request but for the second half of its body."""
+    with connected(bridge) as open_:
+        open_.putrequest("POST", UPDATE)
+        for name, value in {**signed(body), "content-length": str(len(body))}.items():
+            open_.putheader(name, value)
+        open_.endheaders(body[: len(body) // 2])
+        yield open_
+
+
+# ---- the drain ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_drain_answers_what_is_in_hand_and_ends_with_0(number: signal.Signals, bridge: Bridge) -> None:
+    bridge.configure(server={"drain_delay": "1s"})
+    bridge.start()
+    assert bridge.process is not None
+    body = dump(vehicle("user-1", "car-1", 50))
+    with half_sent(bridge, body) as open_:
+        bridge.process.send(number)
+        until(lambda: httpx.get(f"{bridge.url}/health/ready").status_code == 503, "readiness fails")
+        assert {"ready": False, "failing": ["draining"]} == httpx.get(f"{bridge.url}/health/ready").json()
+        assert 200 == httpx.get(f"{bridge.url}/health/live").status_code
+        assert "draining" == bridge.health()["status"]
+        assert 202 == bridge.post("vehicle.update", body).status_code, "accepts go on for drain_delay"
+        open_.send(body[len(body) // 2 :])
+        assert 202 == open_.getresponse().status
+    assert 0 == bridge.process.ended()
+    assert '"event": "drained"' in bridge.text()
+
+
+def test_a_request_that_began_before_the_listener_closed_is_answered_after(bridge: Bridge) -> None:
+    bridge.start()
+    assert bridge.process is not None
+    body = dump(vehicle("user-1", "car-1", 50))
+    with half_sent(bridge, body) as open_:
+        bridge.process.send(signal.SIGTERM)
+        until(lambda: not listens(bridge), "the listener closes")
+        open_.send(body[len(body) // 2 :])
+        answer = open_.getresponse()
+        assert (202, 1) == (answer.status, json.loads(answer.read())["accepted"])
+    assert 0 == bridge.process.ended()
+
+
+def listens(bridge: Bridge) -> bool:
+    place = urlsplit(bridge.url)
+    with socket.socket() as sock:
+        return sock.connect_ex((str(place.hostname), place.port)) == 0
+
+
+def test_a_new_request_on_an_open_connection_is_told_to_come_again(bridge: Bridge) -> None:
+    bridge.start()
+    assert bridge.process is not None
+    body = dump(vehicle("user-1", "car-1", 50))
+    answers: list[tuple[int, str | None]] = []
+
+    def ask(open_: http.client.HTTPConnection) -> None:
+        open_.request("POST", UPDATE, body, signed(body))
+        answer = open_.getresponse()
+        answer.read()
+        answers.append((answer.status, answer.getheader("retry-after")))
+
+    with connected(bridge) as open_:
+        ask(open_)
+        bridge.process.send(signal.SIGTERM)
+        with contextlib.suppress(OSError, http.client.HTTPException):  # at last the connection is closed
+            while True:
+                ask(open_)
+    assert 0 == bridge.process.ended()
+    assert {(202, None), (503, "5")} == set(answers)
+
+
+def test_what_is_owed_at_the_end_is_delivered_by_the_next_start(bridge: Bridge, sandbox: Sandbox) -> None:
+    sandbox.faults({"kind": "status", "status": 503})
+    bridge.start()
+    bridge.take("vehicle.update", vehicle("user-1", "car-1", 50))
+    until(lambda: bridge.health()["calls"]["pending"], "something is owed")
+    assert 0 == bridge.stop()
+    assert [] == sandbox.events()
+    sandbox.faults()
+    bridge.start()
+    until(sandbox.events, "the event")
+
+
+def test_a_call_on_the_wire_is_awaited(bridge: Bridge, sandbox: Sandbox) -> None:
+    bridge.start()
+    bridge.take("vehicle.update", vehicle("user-1", "car-1", 50))
+    bridge.settled()
+    sandbox.faults({"kind": "latency", "seconds": 1.5, "path": "/events"})
+    bridge.take("vehicle.update", vehicle("user-1", "car-1", 60))
+    until(sandbox.fired, "the call is on the wire")
+    assert 0 == bridge.stop()
+    assert [50, 60] == [event["value"] for event in sandbox.events()]
+    sandbox.faults()
+    bridge.start()
+    assert 0 == bridge.settled()["calls"]["in_doubt"]
+    assert 2 == len(sandbox.events())
+
+
+def test_a_platform_that_hangs_does_not_hold_up_the_end(bridge: Bridge, sandbox: Sandbox) -> None:
+    bridge.configure(server={"drain_timeout": "1s"})
+    bridge.start()
+    bridge.take("vehicle.update", vehicle("user-1", "car-1", 50))
+    bridge.settled()
+    sandbox.faults({"kind": "latency", "seconds": 60, "path": "/events"})
+    bridge.take("vehicle.update", vehicle("user-1", "car-1", 60))
+    until(sandbox.fired, "the call is on the wire")
+    assert bridge.process is not None
+    bridge.process.send(signal.SIGTERM)
+    assert 0 == bridge.process.ended(15)
+
+
+# ---- what it refuses to start on ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+    """Return a daemon beside a MOOST that is not there."""
+    with bridged(tmp_path_factory.mktemp("running"), "http://127.0.0.1:9") as bridge:
+        bridge.start()
+        yield bridge
+
+
+def test_a_second_daemon_on_one_store_ends_with_2(running: Bridge) -> None:
+    second = run("serve", "--config", running.config)
+    assert (2, 1) == (second.returncode, len(second.stderr.splitlines())), second.stderr
+    assert second.stderr.startswith("store.url: ")
+    assert running.ready()
+
+
+def test_a_port_in_use_ends_with_2(running: Bridge, tmp_path: Path) -> None:
+    config = tmp_path / "bridge.toml"
+    port = urlsplit(running.url).port
+    text = running.config.read_text().replace("port = 0", f"port = {port}").replace("bridge.db", "other.db")
+    config.write_text(text)
+    second = run("serve", "--config", config)
+    assert (2, 1) == (second.returncode, len(second.stderr.splitlines())), second.stderr
+    assert second.stderr.startswith("server.port: ")
+    assert running.ready()
+
+
+@pytest.mark.parametrize(("first", "then"), [((), ("--dry-run",)), (("--dry-run",), ())])
+def test_a_dry_run_and_a_real_one_do_not_share_a_store(
+    first: tuple[str, ...], then: tuple[str, ...], bridge: Bridge
+) -> None:
+    bridge.start(*first)
+    assert 0 == bridge.stop()
+    other = run("serve", "--config", bridge.config, *then)
+    assert (2, 1) == (other.returncode, len(other.stderr.splitlines())), other.stderr
+    assert "dry run" in other.stderr
+    bridge.start(*first)
+
+
+def test_a_dry_run_does_everything_but_call(bridge: Bridge, sandbox: Sandbox) -> None:
+    bridge.start("--dry-run")
+    answer = bridge.take("vehicle.update", vehicle("user-1", "car-1", 50))
+    health = bridge.settled()
+    assert (3, 3) == (health["calls"]["queued"], health["calls"]["delivered"])
+    assert 0 == sandbox.counts()["next"], "no call at all, not even for a token"
+    trip = json.loads(run("explain", answer["ids"][0], "--json", "--config", bridge.config).stdout)[0]
+    assert {"dry"} == {call["state"] for call in trip["calls"]}
+
+
+def test_rooms_can_run_apart(bridge: Bridge, sandbox: Sandbox) -> None:
+    bridge.start("--rooms", "receiver")
+    bridge.take("vehicle.update", vehicle("user-1", "car-1", 50))
+    assert 1 == bridge.health()["ledger"]["pending"]
+    assert 0 == bridge.stop()
+    bridge.start("--rooms", "receiver,worker")
+    assert 3 == bridge.settled(owed=True)["calls"]["pending"]
+    assert 0 == bridge.stop()
+    assert 0 == sandbox.counts()["next"]
+    bridge.start("--rooms", "receiver,sender")
+    bridge.settled()
+    assert [50] == [event["value"] for event in sandbox.events()]
+    assert 0 == bridge.stop()
+    strange = run("serve", "--config", bridge.config, "--rooms", "receiver,kitchen")
+    assert (2, 1) == (strange.returncode, len(strange.stderr.splitlines()))
+    assert "kitchen" in strange.stderr
+
+
+# ---- SIGHUP ---------------------------------------------------------------------------------------------------------
+
+
+def status(bridge: Bridge, secret: str) -> int:
+    body = dump(vehicle("user-1", "car-1", 50))
+    return httpx.post(bridge.url + UPDATE, content=body, headers=signed(body, secret=secret)).status_code
+
+
+def test_a_hangup_takes_new_secrets_and_limits_and_a_broken_file_keeps_them(running: Bridge) -> None:
+    assert running.process is not None
+    assert (202, 401) == (status(running, SECRET), status(running, OTHER_SECRET))
+    running.secrets = (OTHER_SECRET, SECRET)
+    running.configure(server={"max_body": 2048, "admin_token": "another-canary-admin"})
+    running.process.send(signal.SIGHUP)
+    until(lambda: status(running, OTHER_SECRET) == 202, "the new secret")
+    assert 202 == status(running, SECRET), "rotation: any of them is accepted"
+    assert 413 == httpx.post(running.url + UPDATE, content=b" " * 3000).status_code
+    asked = {token: httpx.get(f"{running.url}/", headers={"authorization": f"Bearer {token}"}).status_code for token in
+             (ADMIN, "another-canary-admin")}  # fmt: skip
+    assert {ADMIN: 401, "another-canary-admin": 200} == asked
+
+    running.config.write_text(running.config.read_text().replace("max_body = 2048", 'max_body = "much"'))
+    running.process.send(signal.SIGHUP)
+    until(lambda: "reload_refused" in running.text(), "the broken file is named")
+    assert "server.max_body: " in running.text()
+    assert (202, 202) == (status(running, OTHER_SECRET), status(running, SECRET))
+    assert 413 == httpx.post(running.url + UPDATE, content=b" " * 3000).status_code
+
+    running.secrets = (OTHER_SECRET,)
+    running.configure()
+    running.process.send(signal.SIGHUP)
+    until(lambda: status(running, SECRET) == 401, "the old secret is gone")
+    assert 202 == status(running, OTHER_SECRET)
+
+
+def test_a_hangup_in_the_middle_of_requests_loses_none(running: Bridge) -> None:
+    assert running.process is not None
+    running.configure()
+    stop = threading.Event()
+
+    def hang_up() -> None:
+        while not stop.wait(0.01):
+            assert running.process is not None
+            running.process.send(signal.SIGHUP)
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    try:
+        statuses = {status(running, running.secrets[0]) for _ in range(50)}
+    finally:
+        stop.set()
+        thread.join()
+    assert {202} == statuses
+
+
+# ---- what breaks ----------------------------------------------------------------------------------------------------
+
+PLANTED: Final = """
+import importlib
+from bridge import cli
+async def broken(*_args, **_more):
+    raise RuntimeError("planted: canary-value")
+setattr(importlib.import_module("bridge.{module}").{name}, "{method}", broken)
+cli.main()
+"""
+ROOMS: Final = [
+    ("worker", "Worker", "step"),
+    ("clock", "Clock", "step"),
+    ("sender.room", "Sender", "_turn"),
+    ("receiver.server", "DoorServer", "on_tick"),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "method"), ROOMS)
+def test_a_room_that_fails_ends_the_process_with_1(module: str, name: str, method: str, bridge: Bridge) -> None:
+    code = PLANTED.format(module=module, name=name, method=method)
+    log = bridge.folder / "bridge-planted.log"
+    process = Process(("serve", "--config", str(bridge.configure())), log, ("-c", code))
+    process.start()
+    assert 1 == process.ended()
+    assert "room_failed" in process.text()
+    assert "RuntimeError in broken" in process.text()
+    assert "canary-value" not in process.text()
+    assert "Traceback" not in process.text()
+
+
+def test_a_damaged_store_ends_the_process_with_1(bridge: Bridge) -> None:
+    bridge.start()
+    assert bridge.process is not None
+    bridge.take("vehicle.update", vehicle("user-1", "car-1", 50))
+    bridge.settled()
+    for ending in ("", "-wal"):
+        file = bridge.store.with_name(bridge.store.name + ending)
+        if file.exists():
+            file.write_bytes(b"this is no database " * 10_000)
+    with contextlib.suppress(httpx.HTTPError):
+        bridge.post("vehicle.update", vehicle("user-1", "car-1", 60))
+    assert 1 == bridge.process.ended()
+
+
+def test_a_store_that_vanished_ends_the_process_with_1(bridge: Bridge) -> None:
+    bridge.start()
+    assert bridge.process is not None
+    for file in bridge.folder.glob("bridge.db*"):
+        file.unlink()
+    assert 1 == bridge.process.ended()
