@@ -27,17 +27,15 @@ SEED: Final = 11
 _SPAN_MS: Final = 15 * 60_000
 _KEY: Final = base64.b64decode(SECRET.removeprefix("whsec_"))
 
-# Which value of a device's message changes: block, field, lowest and step of the values.
+# Which value of a device's message changes: block, field; lowest value, step, number of steps.
 _VALUES: Final = {
-    "vehicle": ("chargeState", "stateOfCharge", 0.0, 0.001),
-    "charger": ("chargeState", "chargeRate", 0.5, 0.01),
-    "battery": ("chargeState", "chargeRate", -2.0, 0.01),
-    "meter": ("powerState", "power", -3.0, 0.01),
-    "pv-inverter": ("powerState", "solarPower", 0.1, 0.01),
-    "hvac": ("climateState", "temperatureCurrent", 18.0, 0.01),
+    "vehicle": ("chargeState", "stateOfCharge", 0.0, 0.001, 100_000),
+    "charger": ("chargeState", "chargeRate", 0.5, 0.01, 500),
+    "battery": ("chargeState", "chargeRate", -2.0, 0.01, 500),
+    "meter": ("powerState", "power", -3.0, 0.01, 500),
+    "pv-inverter": ("powerState", "solarPower", 0.1, 0.01, 500),
+    "hvac": ("climateState", "temperatureCurrent", 18.0, 0.01, 500),
 }
-_STEPS: Final = {"vehicle": 100_000}
-_STEPS_ELSE: Final = 500
 
 
 @dataclass(slots=True)
@@ -51,15 +49,18 @@ class Device:
     template: bytes  # with %(t)b for the time and %(v)b for the value
     lowest: float
     step: float
+    steps: int
     sent: int = 0
+
+    @property
+    def value(self) -> float:
+        """Return the value that it sent last."""
+        return self.lowest + self.step * (self.sent % self.steps)
 
     def body(self, at: bytes) -> bytes:
         """Return its next message, with a value that differs from the last one."""
-        return self.template % {b"t": at, b"v": b"%.3f" % self.next_value()}
-
-    def next_value(self) -> float:
         self.sent += 1
-        return self.lowest + self.step * (self.sent % _STEPS.get(self.kind, _STEPS_ELSE))
+        return self.template % {b"t": at, b"v": b"%.3f" % self.value}
 
 
 class Homes:
@@ -124,7 +125,7 @@ def _devices(count: int) -> tuple[list[Device], list[int]]:
 def _device(kind: str, body: bytes) -> Device:
     """Return a device with its newest message as template."""
     content: dict[str, Any] = msgspec.json.decode(body)
-    block, value, lowest, step = _VALUES[kind]
+    block, value, lowest, step, steps = _VALUES[kind]
     if kind == "hvac" and content["powerState"]["powerConsumption"] is not None:
         block, value, lowest = "powerState", "powerConsumption", 0.1
     content[block] |= {value: "@V@", "lastUpdated": "@T@"}
@@ -132,7 +133,7 @@ def _device(kind: str, body: bytes) -> Device:
     template = msgspec.json.encode(content).replace(b"%", b"%%").replace(b'"@V@"', b"%(v)b").replace(b"@T@", b"%(t)b")
     return Device(
         topic=f"{SUBSCRIPTION}.{kind}.update", kind=kind, id=content["id"], user=content["userId"], template=template,
-        lowest=lowest, step=step,
+        lowest=lowest, step=step, steps=steps,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench.load import Client, Request
+from tests.bench.load import Client, Request, Tally
 from tests.bench.process import BrokenError
 
 SCRIPT: Final = Path(__file__).with_name("wrk.lua")
@@ -56,10 +56,10 @@ async def load(port: int, seconds: float, requests: Sequence[Request], connectio
     return Load(rate=answered / (micros / 1e6), sent=issued, answered=answered)
 
 
-async def again(port: int, requests: Sequence[Request], done: Load) -> Client:
-    """Send what wrk may have sent without an answer once more; return the client with its account."""
+async def again(port: int, requests: Sequence[Request], done: Load) -> Tally:
+    """Send what wrk may have sent without an answer once more; return the account."""
     client = await Client.connected(port, 4)
     last = iter([requests[0], *requests[max(1, done.sent - LAST) : done.sent]])
     await client.flood(lambda: next(last, None))
     client.close()
-    return client
+    return client.tally
