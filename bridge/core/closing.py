@@ -105,9 +105,7 @@ def close(building: Building, start: datetime, rules: Rules) -> tuple[Building, 
 
 def skip(building: Building, start: datetime) -> Building:
     """Return the building with `start` as its first open slot; nothing is known of those before it."""
-    devices = {
-        name: replace(device, series=_trimmed(device, start)) for name, device in building.devices.items()
-    }
+    devices = {name: replace(device, series=_trimmed(device, start)) for name, device in building.devices.items()}
     return _open(replace(building, devices=devices, half=None), start)
 
 
@@ -186,7 +184,9 @@ def _count(slot: Slot, one: Track) -> Reading | None:
 # ---- household ------------------------------------------------------------------------------------------------------
 
 
-def _close_household(slot: Slot, building: Building, tracks: Sequence[Track]) -> tuple[Building, list[Event], list[Note]]:
+def _close_household(
+    slot: Slot, building: Building, tracks: Sequence[Track]
+) -> tuple[Building, list[Event], list[Note]]:
     """Close a slot for the household."""
     who = members(tracks, slot.roles)
     found = flows(who)
@@ -197,7 +197,9 @@ def _close_household(slot: Slot, building: Building, tracks: Sequence[Track]) ->
     if implausible:  # M4.5: nothing leaves that the meter has a part in
         values = {type_: value for type_, value in values.items() if type_ is EventType.POWER_GENERATION}
         sums = {name: sum_ for name, sum_ in sums.items() if name == EventType.ENERGY_GENERATION}
-    values |= {name: sums[name].energy_wh for name in _SLOT_ENERGIES if name in sums and slot.enough(sums[name].known_s)}
+    values |= {
+        name: sums[name].energy_wh for name in _SLOT_ENERGIES if name in sums and slot.enough(sums[name].known_s)
+    }
     values |= rates(sums, slot.enough)
     gateway = gateway_entry(building.id)
     events = [slot.event(gateway, type_, value) for type_, value in values.items()]

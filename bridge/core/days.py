@@ -58,7 +58,9 @@ def added(sums: Mapping[_Name, Sum], more: Mapping[_Name, Sum]) -> dict[_Name, S
     found = dict(sums)
     for name, sum_ in more.items():
         earlier = found.get(name)
-        found[name] = Sum(earlier.energy_wh + sum_.energy_wh, earlier.known_s + sum_.known_s) if earlier is not None else sum_
+        found[name] = (
+            Sum(earlier.energy_wh + sum_.energy_wh, earlier.known_s + sum_.known_s) if earlier is not None else sum_
+        )
     return found
 
 
@@ -68,7 +70,11 @@ def close_day(building: Building, start: datetime, end: datetime, rules: Rules) 
     values: list[tuple[DeviceEntry, EventType, float]] = []
     if Flag.AMBIGUOUS_LOCATION not in building.flags:
         gateway = gateway_entry(building.id)
-        known = [(name, total.energy_wh) for name, total in building.days.items() if name in _YESTERDAY and enough(total.known_s)]
+        known = [
+            (name, total.energy_wh)
+            for name, total in building.days.items()
+            if name in _YESTERDAY and enough(total.known_s)
+        ]
         values += [(gateway, _YESTERDAY[name], value) for name, value in (*known, *rates(building.days, enough))]
     for name in sorted(building.devices):
         device = building.devices[name]

@@ -202,7 +202,7 @@ class Flows:
     net: Tally = field(default_factory=Tally)  # pv + grid - battery, signed
     gross: Tally = field(default_factory=Tally)  # |pv| + |grid| + |battery|, over the same time
     all_draw: Tally = field(default_factory=Tally)  # draw, over the same time
-    pair_generation: Tally = field(default_factory=Tally)  # generation, over the time when inverters and meters are known
+    pair_generation: Tally = field(default_factory=Tally)  # generation, while inverters and grid meters are known
     pair_excess: Tally = field(default_factory=Tally)  # excess, over the same time
 
 
@@ -287,7 +287,9 @@ _ALL_CONSUMPTION: Final = "all-consumption"
 _ALL_DRAW: Final = "all-draw"
 
 
-def energies(who: Members, found: Flows, counted: Callable[[Sequence[Track]], Sum | None], *, counter_mode: bool) -> dict[str, Sum]:
+def energies(
+    who: Members, found: Flows, counted: Callable[[Sequence[Track]], Sum | None], *, counter_mode: bool
+) -> dict[str, Sum]:
     """Return the household's energies [Wh] of a slot, each with the time for which it is known.
 
     `counted` says what the counters of some meters give; `counter_mode`, whether the grid meters count at all (M4.4).

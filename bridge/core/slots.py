@@ -45,7 +45,9 @@ def _is_behind(building: Building, now: datetime, rules: Rules) -> bool:
     """Tell whether a building's last message has just come, and with an old stamp."""
     if building.last_received is None or building.last_stamp is None:
         return False
-    return now - building.last_received < STALE_FOR and building.last_received - building.last_stamp > rules.live_max_age
+    return (
+        now - building.last_received < STALE_FOR and building.last_received - building.last_stamp > rules.live_max_age
+    )
 
 
 def advance(building: Building, tick: Tick, rules: Rules) -> tuple[Building, tuple[Event, ...], tuple[Note, ...]]:

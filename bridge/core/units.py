@@ -3,7 +3,6 @@
 Source: EHA demo application, data model classes (every power in kW, every energy in kWh, charge in %).
 """
 
-import math
 from typing import Final
 
 W_PER_KW: Final = 1000.0
@@ -29,8 +28,3 @@ def kwh_to_wh(value_kwh: float) -> float:
 def tidy(value: float) -> float:
     """Return a value as it leaves: rounded to 3 decimals, minus zero as zero (mapping rule M0.2)."""
     return round(value, DECIMALS) + 0.0
-
-
-def finite(value: float | None) -> bool:
-    """Tell whether a number is there and neither NaN nor infinite."""
-    return value is not None and math.isfinite(value)

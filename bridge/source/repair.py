@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import pydantic_core
 from pydantic import BaseModel, ValidationError
 
-MOST_REPAIRS: Final = 50  # rounds; each sets at least one field to null
+MOST_ROUNDS: Final = 3  # everything may be null, so that the second one fits
 
 T = TypeVar("T", bound=BaseModel)
 Place = tuple[int | str, ...]
@@ -25,12 +25,12 @@ def parse(model: type[T], body: bytes) -> tuple[T, tuple[str, ...]]:
     """Return what a body says, and which fields were of the wrong type; raises NotUnderstood."""
     try:
         return model.model_validate_json(body), ()
-    except ValidationError as error:
-        return _repaired(model, body, error)
+    except ValidationError:
+        return _repaired(model, body)
 
 
-def _repaired(model: type[T], body: bytes, error: ValidationError) -> tuple[T, tuple[str, ...]]:
-    """Set the fields that do not fit to null and read again."""
+def _repaired(model: type[T], body: bytes) -> tuple[T, tuple[str, ...]]:
+    """Read a body with the fields that do not fit set to null."""
     try:
         content = pydantic_core.from_json(body)
     except ValueError:
@@ -38,16 +38,16 @@ def _repaired(model: type[T], body: bytes, error: ValidationError) -> tuple[T, t
     if not isinstance(content, dict):
         raise NotUnderstood("the body is not a JSON object")
     odd: dict[str, None] = {}  # in order, each once
-    for _ in range(MOST_REPAIRS):
-        for place in _places(content, error):
+    for _ in range(MOST_ROUNDS):
+        try:
+            return model.model_validate(content), tuple(odd)
+        except ValidationError as error:
+            places = _places(content, error)
+        for place in places:
             if place in {("id",), ()}:
                 raise NotUnderstood("the message has no usable id")
             odd[f"{_spelled(place)}: wrong type"] = None
             _blank(content, place)
-        try:
-            return model.model_validate(content), tuple(odd)
-        except ValidationError as again:
-            error = again
     raise NotUnderstood("too many fields are of the wrong type")
 
 
@@ -77,9 +77,7 @@ def _spelled(place: Place) -> str:
 
 
 def _blank(content: Any, place: Place) -> None:  # noqa: ANN401 - whatever JSON holds
-    """Set one place to null; a place within one that is null already is left alone."""
+    """Set one place to null."""
     for step in place[:-1]:
         content = content[step]
-        if content is None:
-            return
     content[place[-1]] = None

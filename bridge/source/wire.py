@@ -208,9 +208,12 @@ class PriceEntry(_Wire):
 
 
 def _flat(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Flatten one level: the REST example shows an array inside an array."""
+    """Flatten one level: the REST example shows an array inside an array.
+
+    In place, so that the positions of errors are those of the list that the caller has.
+    """
     if isinstance(value, list) and any(isinstance(item, list) for item in value):
-        return [entry for item in value for entry in (item if isinstance(item, list) else [item])]
+        value[:] = [entry for item in value for entry in (item if isinstance(item, list) else [item])]
     return value
 
 

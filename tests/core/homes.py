@@ -51,11 +51,10 @@ class Home:
         """Reduce one message and keep what it did."""
         self.state, effects = reduce(self.state, message, self.rules, self.residence)
         for effect in effects:
-            match effect:
-                case SendEvents():
-                    self.events += effect.events
-                case Note():
-                    self.notes.append(effect)
+            if isinstance(effect, SendEvents):
+                self.events += effect.events
+            elif isinstance(effect, Note):
+                self.notes.append(effect)
 
     def say(  # noqa: PLR0913 - a message has that many parts
         self, device: tuple[Kind, str], when: When, power: float | None = None, *,

@@ -162,7 +162,9 @@ class Slot:
             born, gone = _life(thing)
             found = powers_of(thing, start, known[thing.id], rules)
             seconds = range(start, start + SLOT, STEP)
-            self.powers[thing.id] = [watt if born <= at < gone else None for at, watt in zip(seconds, found, strict=True)]
+            self.powers[thing.id] = [
+                watt if born <= at < gone else None for at, watt in zip(seconds, found, strict=True)
+            ]
 
     def there(self, second: int, wanted: Callable[[Thing], bool]) -> list[tuple[Thing, int | None]]:
         """Return who is there in a second, of those wanted, and what is known of it."""

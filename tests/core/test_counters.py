@@ -156,7 +156,9 @@ def test_with_a_battery_consumption_does_not_copy() -> None:
     assert {"12:15": 75.0} == home.of(CONSUMPTION)
 
 
-@pytest.mark.parametrize(("subscription", "own", "expected"), [(False, True, 300.0), (True, False, 100.0), (True, None, 300.0)])
+@pytest.mark.parametrize(
+    ("subscription", "own", "expected"), [(False, True, 300.0), (True, False, 100.0), (True, None, 300.0)]
+)
 def test_the_device_decides_before_its_subscription(subscription: bool, own: bool | None, expected: float) -> None:  # noqa: FBT001
     rules = Rules(
         subscriptions={"sub-1": SubscriptionRule(meter_counter=subscription)}, devices={METER: MeterRule(counter=own)}
@@ -168,9 +170,7 @@ def test_the_device_decides_before_its_subscription(subscription: bool, own: boo
 
 @pytest.mark.parametrize("role", [Role.LOAD, Role.SUB])
 def test_the_counter_of_a_load_counts_for_its_own_events(role: Role) -> None:
-    home = counter(
-        ("12:00", 100.0), ("12:10", 100.3), rules=Rules(devices={METER: MeterRule(role=role, counter=True)})
-    )
+    home = counter(("12:00", 100.0), ("12:10", 100.3), rules=Rules(devices={METER: MeterRule(role=role, counter=True)}))
     home.tick("12:18")
     assert {"12:15": 300.0} == home.of(CONSUMPTION, DeviceType.SMART_METER)
     assert ({"12:15": 300.0} if role is Role.LOAD else {}) == home.of(CONSUMPTION)

@@ -1,6 +1,6 @@
 """The local day and its sums (mapping rule M5.8)."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -20,7 +20,8 @@ STEADY = timedelta(days=3)
 def day_of(zone: str, year: int, month: int, day: int) -> tuple[datetime, datetime]:
     """Return the first instants of a local day and of the next, found by looking at every quarter hour."""
     quarters = (datetime(year, month, day, tzinfo=UTC) - timedelta(days=1) + QUARTER * n for n in range(96 * 3))
-    inside = [quarter for quarter in quarters if quarter.astimezone(ZoneInfo(zone)).date() == datetime(year, month, day, tzinfo=UTC).date()]
+    wanted = date(year, month, day)
+    inside = [quarter for quarter in quarters if quarter.astimezone(ZoneInfo(zone)).date() == wanted]
     return inside[0], inside[-1] + QUARTER
 
 
@@ -28,7 +29,7 @@ def day_of(zone: str, year: int, month: int, day: int) -> tuple[datetime, dateti
 
 
 @pytest.mark.parametrize(
-    ("zone", "date", "slots"),
+    ("zone", "day", "slots"),
     [
         ("Europe/Berlin", (2025, 3, 30), 92),
         ("Europe/Berlin", (2025, 10, 26), 100),
@@ -42,18 +43,21 @@ def day_of(zone: str, year: int, month: int, day: int) -> tuple[datetime, dateti
         ("UTC", (2025, 2, 28), 96),
     ],
 )
-def test_a_day_has_as_many_slots_as_quarters_between_its_ends(zone: str, date: tuple[int, int, int], slots: int) -> None:
-    start, end = day_of(zone, *date)
+def test_a_day_has_as_many_slots_as_quarters_between_its_ends(zone: str, day: tuple[int, int, int], slots: int) -> None:
+    start, end = day_of(zone, *day)
     assert slots == (end - start) // QUARTER
     home = Home(Rules(default_time_zone=zone, hold=STEADY, hold_active=STEADY))
     home.say(PV, start - QUARTER, 400.0)
     tick = end + timedelta(minutes=2)
     home.tick(tick)
-    assert 400.0 * slots / 4 == {event.at: event.value for event in home.events if event.type is EventType.ENERGY_GENERATION_YESTERDAY}[end]
+    days = {event.at: event.value for event in home.events if event.type is EventType.ENERGY_GENERATION_YESTERDAY}
+    assert 400.0 * slots / 4 == days[end]
     assert slots == len([e for e in home.events if e.type is EventType.ENERGY_GENERATION and start < e.at <= end])
 
 
-@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe", "Africa/Cairo", "America/Havana"])
+@pytest.mark.parametrize(
+    "zone", ["Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe", "Africa/Cairo", "America/Havana"]
+)
 def test_every_instant_of_a_year_has_its_day(zone: str) -> None:
     info = ZoneInfo(zone)
     quarter = datetime(2024, 12, 31, tzinfo=UTC)
@@ -70,7 +74,8 @@ def test_the_last_day_of_the_year_ends_with_the_year() -> None:
     midnight = datetime(2025, 12, 31, 23, 0, tzinfo=UTC)
     home.say(PV, midnight - timedelta(days=1), 0.0)
     home.tick(midnight + timedelta(minutes=2))
-    assert [(midnight, 0.0)] == [(e.at, e.value) for e in home.events if e.type is EventType.ENERGY_GENERATION_YESTERDAY]
+    days = [event for event in home.events if event.type is EventType.ENERGY_GENERATION_YESTERDAY]
+    assert [(midnight, 0.0)] == [(event.at, event.value) for event in days]
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------

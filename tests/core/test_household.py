@@ -198,7 +198,7 @@ def test_a_device_counts_from_its_first_message() -> None:
     home.say(BATTERY, "12:05", 300.0)
     home.say(PV, "12:10", 600.0)
     home.tick("12:18")
-    assert {"12:15": 100.0} == home.of(EventType.ENERGY_CONSUMPTION)  # 400 W, less 300 W for 10 min, plus 600 W for 5 min
+    assert {"12:15": 100.0} == home.of(EventType.ENERGY_CONSUMPTION)  # 400 W - 300 W for 10 min + 600 W for 5 min
 
 
 def test_before_its_first_device_a_value_is_unknown_not_zero() -> None:

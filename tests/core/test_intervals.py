@@ -328,5 +328,10 @@ def test_pieces_end_with_the_slot_the_limit_or_the_next_sample() -> None:
 
 def test_common_stretches_end_where_any_track_changes() -> None:
     tracks = [[Piece(0.0, 300.0, 1.0), Piece(300.0, 900.0, 2.0)], [Piece(60.0, 600.0, 3.0)]]
-    ends = [(0.0, 60.0, [1.0, None]), (60.0, 300.0, [1.0, 3.0]), (300.0, 600.0, [2.0, 3.0]), (600.0, 900.0, [2.0, None])]
+    ends = [
+        (0.0, 60.0, [1.0, None]),
+        (60.0, 300.0, [1.0, 3.0]),
+        (300.0, 600.0, [2.0, 3.0]),
+        (600.0, 900.0, [2.0, None]),
+    ]
     assert ends == list(merged(tracks))

@@ -148,7 +148,9 @@ def test_a_changed_type_of_hvac_starts_fresh_series() -> None:
 # ---- slots and stamps (M5.1, M5.3) ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("stamp", "instant"), [(Stamp.END, "12:15"), (Stamp.INSIDE, "12:14:59"), (Stamp.START, "12:00")])
+@pytest.mark.parametrize(
+    ("stamp", "instant"), [(Stamp.END, "12:15"), (Stamp.INSIDE, "12:14:59"), (Stamp.START, "12:00")]
+)
 def test_a_slot_is_stamped_as_set(stamp: Stamp, instant: str) -> None:
     home = Home(Rules(stamp=stamp))
     home.say(PUMP, "12:00", 1000.0)
@@ -157,7 +159,9 @@ def test_a_slot_is_stamped_as_set(stamp: Stamp, instant: str) -> None:
     assert {instant: 250.0} == home.of(ENERGY, PUMPS)
 
 
-@pytest.mark.parametrize(("stamp", "instant"), [(Stamp.END, "12:30"), (Stamp.INSIDE, "12:29:59"), (Stamp.START, "12:00")])
+@pytest.mark.parametrize(
+    ("stamp", "instant"), [(Stamp.END, "12:30"), (Stamp.INSIDE, "12:29:59"), (Stamp.START, "12:00")]
+)
 def test_a_half_hour_is_stamped_as_set_by_its_own_ends(stamp: Stamp, instant: str) -> None:
     home = Home(Rules(stamp=stamp))
     home.say(PV, "12:00", 1000.0)
@@ -214,7 +218,7 @@ def test_the_excess_of_half_an_hour_is_sent_if_enough_of_it_is_known() -> None:
     home = Home()
     home.say(PV, "12:00", 2000.0)
     home.say(METER, "12:00", -1000.0)
-    home.say(METER, "12:27:10", None)  # 13 of 30 quarter minutes missing in the second quarter: 81 %, but 90.6 % of both
+    home.say(METER, "12:27:10", None)  # 81 % of the quarter, but 90.6 % of the half hour
     home.say(METER, "12:30", -1000.0)
     home.say(METER, "12:56:50", None)  # 89.4 %
     home.run("12:15", "13:00")

@@ -274,6 +274,13 @@ def test_a_number_that_is_none_is_unknown(number: float) -> None:
     assert message.odd
 
 
+def test_two_flaws_of_which_one_hides_the_other_cost_two_fields() -> None:
+    raw = json.dumps(body("meter", isOnline="yes")).replace('"power": 1', '"power": 1' + "0" * 1000).encode()
+    message = report("meter.update", raw)
+    assert ("isOnline: wrong type", "powerState.power: wrong type") == message.odd
+    assert [None, 100_000.0] == [reading.value for reading in message.readings]
+
+
 def test_a_huge_integer_is_outside_the_limits_and_not_an_error() -> None:
     raw = json.dumps(body("meter")).replace('"power": 1', '"power": 1' + "0" * 1000).encode()
     message = report("meter.update", raw)
@@ -344,6 +351,8 @@ PRICE_SHAPES: list[tuple[Any, list[tuple[str, str | None]]]] = [
     ([{"startDate": iso("12:00"), "totalPrice": float("nan")}], [("12:00", None)]),
     ([{"startDate": iso("12:00")}], [("12:00", None)]),
     ([{"totalPrice": 0.3}, None, 7, "x", [], {"startDate": iso("12:00"), "totalPrice": 0.3}], [("12:00", "0.3")]),
+    ([[{"startDate": iso("12:00"), "totalPrice": 0.3}, {"startDate": iso("13:00"), "totalPrice": {}}],
+      [{"startDate": iso("14:00"), "totalPrice": 0.2}]], [("12:00", "0.3"), ("13:00", None), ("14:00", "0.2")]),
     ([{"startDate": "9999-12-31T23:30:00Z", "totalPrice": 0.3}, {"startDate": "1999-01-01T00:00:00Z", "totalPrice": 1}], []),
 ]  # fmt: skip
 
