@@ -19,26 +19,13 @@ from bridge.core.counters import Reading, count
 from bridge.core.days import added, close_day, day_end, enough_of
 from bridge.core.devices import entry_of, gateway_entry
 from bridge.core.effects import DeviceEntry, Event, Note
-from bridge.core.household import (
-    SIGN_MARGIN_WH,
-    Tally,
-    Track,
-    counts,
-    energies,
-    flows,
-    hold_always,
-    members,
-    powers,
-    rates,
-    roles,
-    track,
-    wrong_sign,
-)
+from bridge.core.household import SIGN_MARGIN_WH, Tally, energies, flows, members, powers, rates, wrong_sign
 from bridge.core.intervals import QUARTER, QUARTER_S, trim, value_before
 from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG, Part
 from bridge.core.messages import Quantity
 from bridge.core.model import Building, Device, Flag, Series, Sum, flagged
 from bridge.core.rules import Role, Rules, Stamp
+from bridge.core.tracks import Track, counts, hold_always, roles, track
 from bridge.core.units import tidy
 from bridge.core.vocabulary import Cadence, DeviceType, EventType, Kind
 

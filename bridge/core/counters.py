@@ -14,11 +14,11 @@ Rules:
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from bridge.core.household import hold_always
 from bridge.core.intervals import SECONDS_PER_HOUR, value_before
 from bridge.core.messages import Quantity
 from bridge.core.model import Device
 from bridge.core.rules import Rules
+from bridge.core.tracks import hold_always
 from bridge.core.units import WH_PER_KWH
 
 DIP_WH: Final = 1 * WH_PER_KWH  # lower by less is noise

@@ -1,4 +1,4 @@
-"""Step functions of time: series, holding, slots, exact integration (mapping rules M5.1–M5.3, M5.5, M5.9).
+"""Step functions of time: series, holding, slots, exact integration (mapping rules M5.1-M5.3, M5.5, M5.9).
 
 Rules:
 - A slot is a quarter hour [start, end) of UTC.
@@ -12,6 +12,7 @@ longer need. `pieces` cuts it to a slot. `merged` walks the common breakpoints o
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from bridge.core.messages import Value
@@ -79,6 +80,36 @@ def is_absence(sample: Sample) -> bool:
     return sample.seen == NEVER or sample.seen == GONE  # noqa: PLR1714 - hashing them costs more than comparing
 
 
+def in_force(series: Series, at: datetime) -> Sample | None:
+    """Return the sample that counts at an instant."""
+    return next((sample for sample in reversed(series) if sample.at <= at), None)
+
+
+def carried(series: Series, sample: Sample, *, back: bool) -> Series:
+    """Return a series after a message that carries a value older than what the series says at the message's stamp.
+
+    A device that is back is known again from the stamp on, although its block is older than its absence (M7). A value
+    that is known by a newer sample was still carried at the stamp (M5.2).
+    """
+    if sample.value is None or series[-1].at <= sample.at:
+        return series
+    there = in_force(series, sample.seen)
+    if there is None or there.at <= sample.at:
+        return series
+    if is_absence(there):
+        return insert(series, sample._replace(at=sample.seen), None) if back and there.at < sample.seen else series
+    if there.value != sample.value or there.seen >= sample.seen:
+        return series
+    return tuple(other._replace(seen=sample.seen) if other is there else other for other in series)
+
+
+def room(series: Series) -> Series:
+    """Return a series that is to end again: of absences in a row the first and the last say it all."""
+    if len(series) > 1 and is_absence(series[-1]) and is_absence(series[-2]) and series[-1].value == series[-2].value:
+        return series[:-1]
+    return series
+
+
 Limit = Callable[[Value], timedelta]
 """How long a value holds after it was last seen."""
 
@@ -132,7 +163,7 @@ def merged(tracks: Sequence[Sequence[Piece]], length_s: float = QUARTER_S) -> It
             points.add(piece.end)
     ends = sorted(points)
     at = [0] * len(tracks)
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in pairwise(ends):
         values: list[float | None] = []
         for index, track in enumerate(tracks):
             if at[index] < len(track) and track[at[index]].end <= start:
@@ -140,8 +171,3 @@ def merged(tracks: Sequence[Sequence[Piece]], length_s: float = QUARTER_S) -> It
             here = at[index]
             values.append(track[here].value if here < len(track) and track[here].start <= start else None)
         yield Stretch(start, end, values)
-
-
-def energy_wh(power_w: float, seconds: float) -> float:
-    """Return the energy of a constant power."""
-    return power_w * seconds / SECONDS_PER_HOUR

@@ -16,13 +16,13 @@ from typing import Final
 
 from bridge.core.devices import device_type
 from bridge.core.effects import Note
-from bridge.core.household import limit_of
-from bridge.core.intervals import GONE, NEVER, Limit, holds_until, insert, is_absence, slot_of
+from bridge.core.intervals import GONE, NEVER, Limit, carried, holds_until, in_force, insert, is_absence, room, slot_of
 from bridge.core.mapping import QUANTITIES
 from bridge.core.messages import Facts, Quantity, Reading, Report
 from bridge.core.model import Building, Device, Residence, Sample, Series, Slice, key
 from bridge.core.rules import Rules
 from bridge.core.slots import next_slot
+from bridge.core.tracks import limit_of
 from bridge.core.vocabulary import Action, Kind
 
 NEARBY_M: Final = 1_000.0  # M3.1: a vehicle further from its building does not charge there
@@ -180,19 +180,14 @@ def _leave(device: Device, message: Report, rules: Rules, *, disconnected: bool)
     at = _end(device, message.stamp, message.received)
     end = Sample(at, None, GONE if disconnected else NEVER, message.updated or message.stamp, message.number)
     # Every series gets its end, also one without values: an older value may still arrive.
-    series = {quantity: _with(_room(device.series.get(quantity, ())), end, quantity) for quantity in QUANTITIES[device.kind]}
+    series = {
+        quantity: _with(room(device.series.get(quantity, ())), end, quantity) for quantity in QUANTITIES[device.kind]
+    }
     if device.kind is Kind.PV_INVERTER:
         series[Quantity.POWER] = _asleep(series[Quantity.POWER], limit_of(device.kind, rules))
     if disconnected:
         return replace(device, series=series, disconnected=True, disconnect_stamp=stamp)
     return replace(device, series=series, offline=True, offline_stamp=stamp)
-
-
-def _room(series: Series) -> Series:
-    """Return a series that is to end again: of absences in a row the first and the last say it all."""
-    if len(series) > 1 and is_absence(series[-1]) and is_absence(series[-2]) and series[-1].value == series[-2].value:
-        return series[:-1]
-    return series
 
 
 def _end(device: Device, stamp: datetime, received: datetime) -> datetime:
@@ -243,7 +238,7 @@ def _present(
         value = None if apart and quantity is Quantity.POWER else reading.value
         samples = series.get(quantity, ())
         sample = Sample(at, value, max(message.stamp, at), message.updated or message.received, message.number)
-        series[quantity] = _carried(_with(samples, sample, quantity, closed_to), sample, back=message.online is True)
+        series[quantity] = carried(_with(samples, sample, quantity, closed_to), sample, back=message.online is True)
         if value is None:
             absent += 1
         elif quantity in _SLOT_SERIES:
@@ -280,31 +275,8 @@ def _is_late(samples: Series, sample: Sample, closed_to: datetime) -> bool:
     """Tell whether a sample is news about a slot that has closed (M5.5); a value carried along is none."""
     if sample.at >= closed_to or any(other.at == sample.at for other in samples):
         return False
-    there = _in_force(samples, sample.seen)
+    there = in_force(samples, sample.seen)
     return there is None or (there.value != sample.value and not is_absence(there))
-
-
-def _in_force(series: Series, at: datetime) -> Sample | None:
-    """Return the sample that counts at an instant."""
-    return next((sample for sample in reversed(series) if sample.at <= at), None)
-
-
-def _carried(series: Series, sample: Sample, *, back: bool) -> Series:
-    """Return a series after a message that carries a value older than what the series says at the message's stamp.
-
-    A device that is back is known again from the stamp on, although its block is older than its absence (M7). A value
-    that is known by a newer sample was still carried at the stamp (M5.2).
-    """
-    if sample.value is None or series[-1].at <= sample.at:
-        return series
-    there = _in_force(series, sample.seen)
-    if there is None or there.at <= sample.at:
-        return series
-    if is_absence(there):
-        return insert(series, sample._replace(at=sample.seen), None) if back and there.at < sample.seen else series
-    if there.value != sample.value or there.seen >= sample.seen:
-        return series
-    return tuple(other._replace(seen=sample.seen) if other is there else other for other in series)
 
 
 def _last_delete(building: Building, device: Device) -> datetime | None:

@@ -2,7 +2,7 @@
 
 Rules:
 - A slot closes when the building's clock has passed its end by `grace`; what arrives later changes no closed slot.
-- The clock is a tick's wall time, or an hour behind the newest message while the building catches up. It never goes back.
+- The clock is a tick's wall time, or an hour behind the newest stamp while the building catches up. It never goes back.
 - Stretches in which nothing is known are skipped, not closed one by one.
 
 Theory of operation: `advance` is called with a tick, closes what is ripe and returns the events in order of time.
@@ -19,11 +19,11 @@ from zoneinfo import ZoneInfo
 from bridge.core.closing import close, skip
 from bridge.core.days import day_end
 from bridge.core.effects import Event, Note
-from bridge.core.household import hold_always, limit_of
 from bridge.core.intervals import QUARTER, Limit, holds_until, slot_of
 from bridge.core.messages import Quantity, Tick
 from bridge.core.model import Building, Series
 from bridge.core.rules import Rules
+from bridge.core.tracks import hold_always, limit_of
 
 MOST_AT_ONCE: Final = 16  # slots closed per tick, so that one building never holds the others up
 STALE_FOR: Final = timedelta(seconds=60)  # M5.4: a building is catching up this long after an old message

@@ -23,6 +23,7 @@ from tests.bench.setting import Setting
 from tests.bench.subject import Bridge, bridge, sandbox
 
 CONNECTIONS: Final = 64
+CONNECTIONS_ARRAYS: Final = 8  # few requests: one that is idle for long would be closed
 ROOMS: Final = "receiver,worker,clock"
 GOAL: Final = 2_500.0  # msg/s
 GOAL_NAIVE: Final = 10.0

@@ -57,11 +57,22 @@ class Home:
                 self.notes.append(effect)
 
     def say(  # noqa: PLR0913 - a message has that many parts
-        self, device: tuple[Kind, str], when: When, power: float | None = None, *,
-        action: Action = Action.UPDATE, stamp: When | None = None, received: When | None = None, updated: When | None = None,
-        values: Iterable[tuple[Quantity, Value | None]] = (), online: bool | None = True, connected: bool | None = None,
-        facts: Facts | None = None, location: str | None = None, silent: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        device: tuple[Kind, str],
+        when: When,
+        power: float | None = None,
+        *,
+        action: Action = Action.UPDATE,
+        stamp: When | None = None,
+        received: When | None = None,
+        updated: When | None = None,
+        values: Iterable[tuple[Quantity, Value | None]] = (),
+        online: bool | None = True,
+        connected: bool | None = None,
+        facts: Facts | None = None,
+        location: str | None = None,
+        silent: bool = False,
+    ) -> None:
         """Report a power [W] (None = null) and other values of a device, all with the block's time `when`."""
         block = at(when)
         stamped = at(stamp) if stamp is not None else block

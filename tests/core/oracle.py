@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
 from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
 
 from bridge.core.effects import Event
 from bridge.core.rules import Role, Rules
@@ -137,6 +137,10 @@ class _Energy:
         self.total += watt * STEP
         self.known += STEP
 
+    def more(self, other: "_Energy") -> None:
+        self.total += other.total
+        self.known += other.known
+
 
 def _roles(things: list[Thing], start: int) -> dict[str, Role]:
     """Return the role of each meter in a slot."""
@@ -198,54 +202,77 @@ class Slot:
 
     def household(self) -> tuple[dict[str, Fraction], bool]:
         """Fill the energies; return the powers at the end, and whether the balance cannot be."""
-        powers: dict[str, Fraction] = {}
-        has_pv, has_battery, has_grid = (self.member(w) for w in (self.is_pv, self.is_battery, self.is_grid))
-        net = gross = 0
-        inverters = [thing for thing in self.things if self.is_pv(thing) and _life(thing)[1] > self.start]
-        known = any(watt is not None for thing in inverters for watt in self.powers[thing.id])
-        begun = min(_life(thing)[0] for thing in inverters) if known else 10**9
         for second in range(self.start, self.start + SLOT, STEP):
-            last = second == self.start + SLOT - STEP
-            sun, meters, loads = (self.there(second, w) for w in (self.is_pv, self.is_grid, self.is_load))
-            pv, bat = _sum(sun), _sum(self.there(second, self.is_battery))
-            grid = _sum(meters) if meters else None
-            if has_pv and pv is not None and second >= begun:
-                self.energy("GENERATION").add(pv)
-                if last and sun:
-                    powers["POWER_GENERATION"] = Fraction(pv)
-            if not meters and loads and (load := _sum(loads)) is not None:
-                if not has_grid:
-                    self.energy("LOAD").add(load)
-                if last:
-                    powers["POWER_CONSUMPTION"] = Fraction(max(load, 0))
-            if grid is None:
-                continue
-            self.energy("DRAW").add(max(grid, 0))
-            if has_pv or has_battery:
-                self.energy("EXCESS").add(max(-grid, 0))
-            if has_pv and pv is not None and second >= begun:
-                self.energy("PAIR_GENERATION").add(pv)
-                self.energy("PAIR_EXCESS").add(max(-grid, 0))
-            if last:
-                powers["GRID_POWER_CONSUMPTION"] = Fraction(max(grid, 0))
-                if has_pv or has_battery:
-                    powers["POWER_EXCESS"] = Fraction(max(-grid, 0))
-            if pv is not None and bat is not None:
-                net += pv + grid - bat
-                gross += abs(pv) + abs(grid) + abs(bat)
-                self.energy("NET").add(pv + grid - bat)
-                self.energy("NET_DRAW").add(max(grid, 0))
-                if last:
-                    powers["POWER_CONSUMPTION"] = Fraction(max(pv + grid - bat, 0))
-        wrong = 10 * net * STEP < -(10 * 10 * HOURS + gross * STEP)
-        if "NET" in self.energies:
-            self.energies["NET"].total = max(self.energies["NET"].total, 0)
-            if not (has_pv or has_battery):
-                self.energies["SIMPLE"] = self.energies.pop("NET")  # of a home that has no rates
-                del self.energies["NET_DRAW"]
+            self.moment(second)
+        moved = self.energies.pop("MOVED", _Energy())
+        net = self.energies.get("NET", _Energy())
+        wrong = 10 * net.total < -(10 * 10 * HOURS + moved.total)
+        net.total = max(net.total, 0)
         if "LOAD" in self.energies:
             self.energies["LOAD"].total = max(self.energies["LOAD"].total, 0)
-        return powers, wrong
+        if "NET" in self.energies and not self.behind_meter:
+            self.energies["SIMPLE"] = self.energies.pop("NET")  # of a home that has no rates
+            del self.energies["NET_DRAW"]
+        return self.last_powers(), wrong
+
+    @cached_property
+    def has_grid(self) -> bool:
+        return self.member(self.is_grid)
+
+    @cached_property
+    def behind_meter(self) -> bool:
+        return self.member(self.is_pv) or self.member(self.is_battery)
+
+    @cached_property
+    def sunrise(self) -> int:
+        """Return from when on something can be said of the generation."""
+        here = [thing for thing in self.things if self.is_pv(thing) and _life(thing)[1] > self.start]
+        known = any(watt is not None for thing in here for watt in self.powers[thing.id])
+        return min(_life(thing)[0] for thing in here) if known else 10**9
+
+    def known_at(self, second: int) -> tuple[int | None, int | None, int | None, int | None]:
+        """Return generation, grid, battery and load in one second; what is not there is 0, but for the meters."""
+        pv, bat = (_sum(self.there(second, wanted)) for wanted in (self.is_pv, self.is_battery))
+        meters, loads = (self.there(second, wanted) for wanted in (self.is_grid, self.is_load))
+        return pv, _sum(meters) if meters else None, bat, _sum(loads) if loads and not meters else None
+
+    def moment(self, second: int) -> None:
+        """Add up one moment."""
+        pv, grid, bat, load = self.known_at(second)
+        sun = pv if second >= self.sunrise else None
+        if sun is not None:
+            self.energy("GENERATION").add(sun)
+        if load is not None and not self.has_grid:
+            self.energy("LOAD").add(load)
+        if grid is None:
+            return
+        self.energy("DRAW").add(max(grid, 0))
+        if self.behind_meter:
+            self.energy("EXCESS").add(max(-grid, 0))
+        if sun is not None:
+            self.energy("PAIR_GENERATION").add(sun)
+            self.energy("PAIR_EXCESS").add(max(-grid, 0))
+        if pv is not None and bat is not None:
+            self.energy("NET").add(pv + grid - bat)
+            self.energy("NET_DRAW").add(max(grid, 0))
+            self.energy("MOVED").add(abs(pv) + abs(grid) + abs(bat))
+
+    def last_powers(self) -> dict[str, Fraction]:
+        """Return the powers of the slot's last moment."""
+        second = self.start + SLOT - STEP
+        pv, grid, bat, load = self.known_at(second)
+        found: dict[str, int] = {}
+        if pv is not None and self.there(second, self.is_pv):
+            found["POWER_GENERATION"] = pv
+        if load is not None:
+            found["POWER_CONSUMPTION"] = max(load, 0)
+        if grid is not None:
+            found["GRID_POWER_CONSUMPTION"] = max(grid, 0)
+            if self.behind_meter:
+                found["POWER_EXCESS"] = max(-grid, 0)
+            if pv is not None and bat is not None:
+                found["POWER_CONSUMPTION"] = max(pv + grid - bat, 0)
+        return {name: Fraction(watt) for name, watt in found.items()}
 
 
 SENT = {
@@ -265,7 +292,7 @@ def _rates(energies: dict[str, _Energy], least: Fraction) -> Iterable[tuple[str,
             yield name, min(max(rate, Fraction(0)), Fraction(100))
 
 
-def _own(slot: Slot, thing: Thing, has_charger: bool) -> tuple[dict[str, _Energy], int | None]:  # noqa: FBT001
+def _own(slot: Slot, thing: Thing, *, has_charger: bool) -> tuple[dict[str, _Energy], int | None]:
     """Return the energies of a device itself in a slot, and its power at the end."""
     quiet = thing.kind is Kind.PV_INVERTER or (thing.kind is Kind.VEHICLE and has_charger)
     if quiet or (thing.kind is Kind.METER and slot.roles.get(thing.id) not in {Role.LOAD, Role.SUB}):
@@ -279,77 +306,90 @@ def _own(slot: Slot, thing: Thing, has_charger: bool) -> tuple[dict[str, _Energy
     return energies, slot.powers[thing.id][-1] if thing.kind is not Kind.BATTERY else None
 
 
-def expected(things: list[Thing], first: int, slots: int, midnight: int, rules: Rules) -> Values:  # noqa: C901, PLR0912
-    """Return everything that must leave in some slots from `first` on; the day that began 24 h before `midnight` ends there."""
-    found: Values = {}
-    coverage = Fraction(rules.min_coverage).limit_denominator(1000)
-    days: dict[tuple[str, str], _Energy] = {}
-    half = _Energy()
-    for start in range(first, first + slots * SLOT, SLOT):
-        end = start + SLOT
-        slot = Slot(things, start, rules)
+class _Book:
+    """What leaves, and the sums of the day and of the half hour."""
 
-        def put(source: str, type_: str, value: Fraction, end: int = end) -> None:
-            assert (source, type_, label(end)) not in found
-            found[source, type_, label(end)] = value
+    def __init__(self, things: list[Thing], rules: Rules) -> None:
+        self.things = things
+        self.rules = rules
+        self.coverage = Fraction(rules.min_coverage).limit_denominator(1000)
+        self.found: Values = {}
+        self.days: dict[tuple[str, str], _Energy] = {}  # device (household: empty), name
+        self.half = _Energy()
+        self.end = 0
 
-        def sum_up(thing: str, name: str, energy: _Energy) -> None:
-            day = days.setdefault((thing, name), _Energy())
-            day.total += energy.total
-            day.known += energy.known
+    def put(self, source: str, type_: str, value: Fraction) -> None:
+        assert (source, type_, label(self.end)) not in self.found
+        self.found[source, type_, label(self.end)] = value
 
+    def put_energy(self, source: str, type_: str, energy: _Energy, seconds: int = SLOT) -> None:
+        """Let an energy leave if enough of its interval is known."""
+        if energy.known >= self.coverage * seconds:
+            self.put(source, type_, Fraction(energy.total, HOURS))
+
+    def close(self, start: int) -> None:
+        """Write down what leaves with one slot."""
+        self.end = start + SLOT
+        slot = Slot(self.things, start, self.rules)
+        self.close_household(slot)
+        has_charger = slot.member(lambda thing: thing.kind is Kind.CHARGER)
+        for thing in self.things:
+            if any(said.says is Says.DELETE and said.received <= slot.close for said in thing.said):
+                self.days = {name: energy for name, energy in self.days.items() if name[0] != thing.id}
+                continue
+            own, power = _own(slot, thing, has_charger=has_charger)
+            if power is not None:
+                self.put(thing.source, "POWER_CONSUMPTION", Fraction(max(power, 0)))
+            for name, energy in own.items():
+                self.put_energy(thing.source, name, energy)
+                self.days.setdefault((thing.id, name), _Energy()).more(energy)
+
+    def close_household(self, slot: Slot) -> None:
+        """Write down what leaves of the household with one slot."""
         powers, wrong = slot.household()
         energies = slot.energies
         if wrong:
             powers = {name: value for name, value in powers.items() if name == "POWER_GENERATION"}
             energies = {name: energy for name, energy in energies.items() if name == "GENERATION"}
-        for name, value in powers.items():
-            put("GATEWAY", name, value)
+        for name, value in (*powers.items(), *_rates(energies, self.coverage * SLOT)):
+            self.put("GATEWAY", name, value)
         for name, energy in energies.items():
-            if name in SENT and energy.known >= coverage * SLOT:
-                put("GATEWAY", SENT[name], Fraction(energy.total, HOURS))
-            sum_up("", name, energy)
-        for name, value in _rates(energies, coverage * SLOT):
-            put("GATEWAY", name, value)
-        if start % (2 * SLOT) == 0:
-            half = _Energy()
-        if "EXCESS" in energies:
-            half.total += energies["EXCESS"].total
-            half.known += energies["EXCESS"].known
-        if end % (2 * SLOT) == 0 and half.known >= coverage * 2 * SLOT:
-            put("GATEWAY", "ENERGY_EXCESS", Fraction(half.total, HOURS))
-        has_charger = slot.member(lambda thing: thing.kind is Kind.CHARGER)
-        gone = [t for t in things if any(s.says is Says.DELETE and s.received <= slot.close for s in t.said)]
-        for thing in things:
-            if thing in gone:
-                days = {name: energy for name, energy in days.items() if name[0] != thing.id}
-                continue
-            own, power = _own(slot, thing, has_charger)
-            if power is not None:
-                put(thing.source, "POWER_CONSUMPTION", Fraction(max(power, 0)))
-            for name, energy in own.items():
-                if energy.known >= coverage * SLOT:
-                    put(thing.source, name, Fraction(energy.total, HOURS))
-                sum_up(thing.id, name, energy)
-        if end == midnight:
-            least = coverage * 96 * SLOT
-            house = {name: energy for (thing_id, name), energy in days.items() if thing_id == ""}
-            consumed = [house.pop(name) for name in ("NET", "SIMPLE", "LOAD") if name in house]
-            total = _Energy()
-            for energy in consumed:
-                total.total, total.known = total.total + energy.total, total.known + energy.known
-            for name, energy in (*house.items(), ("NET", total)):
-                type_ = "ENERGY_EXCESS" if name == "EXCESS" else SENT.get(name)
-                if type_ is not None and energy.known >= least and energy.known > 0:
-                    put("GATEWAY", f"{type_}_YESTERDAY", Fraction(energy.total, HOURS))
-            for name, value in _rates({name: energy for (i, name), energy in days.items() if i == ""}, least):
-                put("GATEWAY", f"{name}_YESTERDAY", value)
-            for thing in things:
-                for (thing_id, name), energy in days.items():
-                    if thing_id == thing.id and energy.known >= least:
-                        put(thing.source, f"{name}_YESTERDAY", Fraction(energy.total, HOURS))
-            days = {}
-    return found
+            self.days.setdefault(("", name), _Energy()).more(energy)
+            if name in SENT:
+                self.put_energy("GATEWAY", SENT[name], energy)
+        if slot.start % (2 * SLOT) == 0:
+            self.half = _Energy()
+        self.half.more(energies.get("EXCESS", _Energy()))
+        if self.end % (2 * SLOT) == 0:
+            self.put_energy("GATEWAY", "ENERGY_EXCESS", self.half, 2 * SLOT)
+
+    def close_day(self) -> None:
+        """Write down what leaves with the day."""
+        house = {name: energy for (thing, name), energy in self.days.items() if thing == ""}
+        for name, value in _rates(house, self.coverage * 96 * SLOT):
+            self.put("GATEWAY", f"{name}_YESTERDAY", value)
+        whole: dict[str, _Energy] = {}
+        for name, energy in house.items():
+            type_ = "ENERGY_EXCESS" if name == "EXCESS" else SENT.get(name)
+            if type_ is not None:
+                whole.setdefault(type_, _Energy()).more(energy)
+        for type_, energy in whole.items():
+            self.put_energy("GATEWAY", f"{type_}_YESTERDAY", energy, 96 * SLOT)
+        sources = {thing.id: thing.source for thing in self.things}
+        for (thing, name), energy in self.days.items():
+            if thing:
+                self.put_energy(sources[thing], f"{name}_YESTERDAY", energy, 96 * SLOT)
+        self.days = {}
+
+
+def expected(things: list[Thing], first: int, slots: int, midnight: int, rules: Rules) -> Values:
+    """Return everything that must leave in some slots from `first` on; a day of 24 h ends at `midnight`."""
+    book = _Book(things, rules)
+    for start in range(first, first + slots * SLOT, SLOT):
+        book.close(start)
+        if book.end == midnight:
+            book.close_day()
+    return book.found
 
 
 def label(second: int) -> str:

