@@ -199,9 +199,18 @@ class Step:
             if state is not self._stored(name)
         ]
         return Work(
-            now=self._now, settled=self.settled, dead=self.dead, parked=self.parked, users=self._users, unparked=unparked,
-            buildings=states, due=self._due, homes=self._homes, calls=self.calls, notes=self.notes,
-        )  # fmt: skip
+            now=self._now,
+            settled=self.settled,
+            dead=self.dead,
+            parked=self.parked,
+            users=self._users,
+            unparked=unparked,
+            buildings=states,
+            due=self._due,
+            homes=self._homes,
+            calls=self.calls,
+            notes=self.notes,
+        )
 
     def take(self, row: Pending, message: _Decoded) -> None:
         """Process one message."""
@@ -253,7 +262,9 @@ class Step:
         device = self._state(dwelling.building).devices.get(key(message.kind, message.id))
         return device is not None and message.stamp < device.stamp
 
-    def _move(self, device: tuple[Kind, str], dwelling: Place, stamp: datetime, received: datetime, number: int) -> None:
+    def _move(
+        self, device: tuple[Kind, str], dwelling: Place, stamp: datetime, received: datetime, number: int
+    ) -> None:
         """Take a device out of the building it lived in (M1.6)."""
         kind, device_id = device
         moved = Moved(kind=kind, id=device_id, stamp=stamp, received=received)
@@ -329,7 +340,11 @@ class Step:
     def _schedule(self, building: Building, message: Message) -> None:
         """Tell the clock when to look at the building; one that catches up is not looked at with every message."""
         at = due(building, self._rules)
-        if at is not None and isinstance(message, Report) and message.received - message.stamp > self._rules.live_max_age:
+        if (
+            at is not None
+            and isinstance(message, Report)
+            and message.received - message.stamp > self._rules.live_max_age
+        ):
             at = max(at, message.received + LOOK_AGAIN)
         self._due[building.id] = at
 

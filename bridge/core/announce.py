@@ -22,7 +22,6 @@ from bridge.core.model import Building, Flag, Residence, flagged, key
 from bridge.core.rules import Rules, Unknown
 from bridge.core.vocabulary import Action, Kind
 
-
 CREATING: Final = frozenset({Action.CONNECT, Action.UPDATE, Action.OFFLINE, Action.DISCONNECT})
 CREATING_TARIFF: Final = frozenset({Action.CONNECT, Action.UPDATE})  # and price.update, which is no report
 
@@ -138,7 +137,8 @@ def _wire_sheet(sheet: Attributes) -> Attributes:
 def _fingerprints(sheet: Attributes) -> dict[str, str]:
     """Return what was said of each attribute, unreadable: addresses and coordinates stay out of the state (M0.8)."""
     return {
-        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16] for name, value in sheet.items()
+        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+        for name, value in sheet.items()
     }
 
 
@@ -163,9 +163,12 @@ def _change(
 ) -> ChangeBuilding:
     """Return a GET-change-PUT of some attributes."""
     return ChangeBuilding(
-        building=building.id, attributes=attributes, create=_wire_sheet(sheet),
-        tariff=tariff if isinstance(tariff, Mapping) else None, tariff_set=tariff_set,
-    )  # fmt: skip
+        building=building.id,
+        attributes=attributes,
+        create=_wire_sheet(sheet),
+        tariff=tariff if isinstance(tariff, Mapping) else None,
+        tariff_set=tariff_set,
+    )
 
 
 def _tariff_change(

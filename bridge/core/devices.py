@@ -34,9 +34,11 @@ def entry_of(device: Device) -> DeviceEntry | None:
     if type_ is None:
         return None
     return DeviceEntry(
-        id=device_id(device.kind, device.id), type=type_, name=device_name(device.kind, device.id, device.facts),
+        id=device_id(device.kind, device.id),
+        type=type_,
+        name=device_name(device.kind, device.id, device.facts),
         product_name=product_name(device.facts),
-    )  # fmt: skip
+    )
 
 
 def gateway_entry(building: str) -> DeviceEntry:
@@ -46,7 +48,9 @@ def gateway_entry(building: str) -> DeviceEntry:
 
 def device_list(building: str, devices: Iterable[Device]) -> tuple[DeviceEntry, ...]:
     """Return the complete list: the household first, then by id."""
-    entries = sorted((entry for device in devices if (entry := entry_of(device)) is not None), key=lambda entry: entry.id)
+    entries = sorted(
+        (entry for device in devices if (entry := entry_of(device)) is not None), key=lambda entry: entry.id
+    )
     return (gateway_entry(building), *entries)
 
 

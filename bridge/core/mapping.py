@@ -79,11 +79,19 @@ def _charging(block: str = "chargeState") -> tuple[ReadingRow, ...]:
     """Return what vehicle and charger share."""
     return (
         NumberRow(
-            block=block, field="chargeRate", quantity=Quantity.POWER, convert=kw_to_w, lowest=-_CHARGE_W, highest=_CHARGE_W,
-            negative_is_zero=True, state="chargingState", gates=_CHARGING_GATES, otherwise=Gate.UNKNOWN,
+            block=block,
+            field="chargeRate",
+            quantity=Quantity.POWER,
+            convert=kw_to_w,
+            lowest=-_CHARGE_W,
+            highest=_CHARGE_W,
+            negative_is_zero=True,
+            state="chargingState",
+            gates=_CHARGING_GATES,
+            otherwise=Gate.UNKNOWN,
         ),
         WordRow(block=block, field="chargingState", quantity=Quantity.STATE, words=CHARGING_WORDS),
-    )  # fmt: skip
+    )
 
 
 def _percent(block: str, field: str) -> NumberRow:
@@ -96,8 +104,14 @@ READINGS: Final[Mapping[Kind, tuple[ReadingRow, ...]]] = {
     Kind.CHARGER: (*_charging(), WordRow(block="chargeState", field="isPlugged", quantity=Quantity.PLUGGED)),
     Kind.BATTERY: (
         NumberRow(
-            block="chargeState", field="chargeRate", quantity=Quantity.POWER, convert=kw_to_w, lowest=-_POWER_W, highest=_POWER_W,
-            state="chargingState", gates=_IDLE_GATES,
+            block="chargeState",
+            field="chargeRate",
+            quantity=Quantity.POWER,
+            convert=kw_to_w,
+            lowest=-_POWER_W,
+            highest=_POWER_W,
+            state="chargingState",
+            gates=_IDLE_GATES,
         ),
         _percent("chargeState", "stateOfCharge"),
         WordRow(block="chargeState", field="chargingState", quantity=Quantity.STATE, words=BATTERY_WORDS),
@@ -105,27 +119,60 @@ READINGS: Final[Mapping[Kind, tuple[ReadingRow, ...]]] = {
     ),
     Kind.PV_INVERTER: (
         NumberRow(
-            block="powerState", field="solarPower", quantity=Quantity.POWER, convert=kw_to_w, lowest=-_POWER_W, highest=_POWER_W,
-            negative_is_zero=True, state="state", gates=_IDLE_GATES,
+            block="powerState",
+            field="solarPower",
+            quantity=Quantity.POWER,
+            convert=kw_to_w,
+            lowest=-_POWER_W,
+            highest=_POWER_W,
+            negative_is_zero=True,
+            state="state",
+            gates=_IDLE_GATES,
         ),
         WordRow(block="powerState", field="state", quantity=Quantity.STATE, words=INVERTER_WORDS),
     ),
     Kind.METER: (
         # The sign and the role of a meter are settings; they are applied where the value is used.
-        NumberRow(block="powerState", field="power", quantity=Quantity.POWER, convert=kw_to_w, lowest=-_POWER_W, highest=_POWER_W),
-        NumberRow(block="powerState", field="meterValue", quantity=Quantity.COUNTER, convert=kwh_to_wh, lowest=0, highest=_ENDLESS),
+        NumberRow(
+            block="powerState",
+            field="power",
+            quantity=Quantity.POWER,
+            convert=kw_to_w,
+            lowest=-_POWER_W,
+            highest=_POWER_W,
+        ),
+        NumberRow(
+            block="powerState",
+            field="meterValue",
+            quantity=Quantity.COUNTER,
+            convert=kwh_to_wh,
+            lowest=0,
+            highest=_ENDLESS,
+        ),
     ),
     Kind.HVAC: (
         NumberRow(
-            block="powerState", field="powerConsumption", quantity=Quantity.POWER, convert=kw_to_w, lowest=-_HVAC_W, highest=_HVAC_W,
+            block="powerState",
+            field="powerConsumption",
+            quantity=Quantity.POWER,
+            convert=kw_to_w,
+            lowest=-_HVAC_W,
+            highest=_HVAC_W,
             negative_is_zero=True,
         ),
-        NumberRow(block="climateState", field="temperatureCurrent", quantity=Quantity.TEMPERATURE, convert=same, lowest=-60, highest=120),
+        NumberRow(
+            block="climateState",
+            field="temperatureCurrent",
+            quantity=Quantity.TEMPERATURE,
+            convert=same,
+            lowest=-60,
+            highest=120,
+        ),
         WordRow(block="climateState", field="mode", quantity=Quantity.MODE, words=HVAC_MODES),
         WordRow(block="climateState", field="isActive", quantity=Quantity.ACTIVE),
     ),
     Kind.TARIFF: (),
-}  # fmt: skip
+}
 
 QUANTITIES: Final[Mapping[Kind, tuple[Quantity, ...]]] = {
     kind: tuple(row.quantity for row in rows) for kind, rows in READINGS.items()
@@ -179,7 +226,11 @@ def _consumer(source: DeviceType) -> tuple[EventRow, ...]:
         EventRow(source=source, quantity=Quantity.POWER, type=EventType.POWER_CONSUMPTION),
         EventRow(source=source, quantity=Quantity.POWER, type=EventType.ENERGY_CONSUMPTION, energy=True),
         EventRow(
-            source=source, quantity=Quantity.POWER, type=EventType.ENERGY_CONSUMPTION_YESTERDAY, energy=True, cadence=Cadence.DAY
+            source=source,
+            quantity=Quantity.POWER,
+            type=EventType.ENERGY_CONSUMPTION_YESTERDAY,
+            energy=True,
+            cadence=Cadence.DAY,
         ),
     )
 

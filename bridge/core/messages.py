@@ -79,7 +79,9 @@ class Report(Envelope):
     connected: bool | None = None
     facts: Facts = Facts()
     readings: tuple[Reading, ...] = ()
-    position: tuple[float, float] | None = field(default=None, repr=False)  # latitude, longitude [°]; compared in passing, never kept
+    position: tuple[float, float] | None = field(
+        default=None, repr=False
+    )  # latitude, longitude [°]; compared in passing, never kept
     odd: tuple[str, ...] = ()  # what was unusual, for the counters: "chargeState.chargingState: unknown word"
 
 

@@ -28,7 +28,9 @@ def on_change(building: Building, message: Report, rules: Rules) -> tuple[Buildi
     said = _measured(device, type_, rules)
     if rules.codes:
         said += _codes(device, type_, message, rules)
-    news = [(event_type, tidy(value), at) for event_type, value, at in said if device.sent.get(event_type) != tidy(value)]
+    news = [
+        (event_type, tidy(value), at) for event_type, value, at in said if device.sent.get(event_type) != tidy(value)
+    ]
     entry = entry_of(device) if news else None
     if entry is None:
         return building, ()

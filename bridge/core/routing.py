@@ -51,9 +51,7 @@ def home_of(building: str, rows: Sequence[Residence]) -> Place:
     return Place(building=building, residence=next((row for row in rows if row.building == building), None))
 
 
-def place(
-    message: Inbound, rows: Sequence[Residence], home: Place | None, rules: Rules
-) -> Place | Park | Bury | Note:
+def place(message: Inbound, rows: Sequence[Residence], home: Place | None, rules: Rules) -> Place | Park | Bury | Note:
     """Return where a message belongs; a `Note` where it is settled without effect.
 
     `rows` are the directory rows of its user, `home` is where its device lives so far.

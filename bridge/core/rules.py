@@ -1,6 +1,6 @@
 """The settings of the law: what an operator may turn about the mapping, with the documented defaults.
 
-`config` fills it; the core only reads it. Source: mapping rules M0–M6; each field names its own.
+`config` fills it; the core only reads it. Source: mapping rules M0 to M6; each field names its own.
 """
 
 from collections.abc import Mapping

@@ -30,7 +30,9 @@ Desired = tuple[str, tuple[Slice, ...]]
 """Currency and slices that MOOST should hold."""
 
 
-def slices_of(entries: Sequence[tuple[datetime, Decimal | None]]) -> tuple[tuple[Slice, ...], datetime | None, datetime | None]:
+def slices_of(
+    entries: Sequence[tuple[datetime, Decimal | None]],
+) -> tuple[tuple[Slice, ...], datetime | None, datetime | None]:
     """Return the slices of one message and the span it speaks for (M6.1)."""
     by_start = {start.replace(microsecond=0): _price(price) for start, price in entries}
     starts = sorted(by_start)
@@ -39,7 +41,9 @@ def slices_of(entries: Sequence[tuple[datetime, Decimal | None]]) -> tuple[tuple
     step = starts[-1] - starts[-2] if len(starts) > 1 else ALONE
     ends = [*starts[1:], starts[-1] + step if by_start[starts[-1]] is not None else starts[-1]]
     found = tuple(
-        Slice(start, end, price) for start, end in zip(starts, ends, strict=True) if (price := by_start[start]) is not None
+        Slice(start, end, price)
+        for start, end in zip(starts, ends, strict=True)
+        if (price := by_start[start]) is not None
     )
     return found, starts[0], ends[-1]
 
@@ -51,7 +55,9 @@ def _price(price: Decimal | None) -> Decimal | None:
     return price.quantize(PLACES, ROUND_HALF_UP) + 0  # minus zero becomes zero
 
 
-def merge(stored: Sequence[Slice], entries: Sequence[tuple[datetime, Decimal | None]], now: datetime) -> tuple[Slice, ...]:
+def merge(
+    stored: Sequence[Slice], entries: Sequence[tuple[datetime, Decimal | None]], now: datetime
+) -> tuple[Slice, ...]:
     """Return the stored slices with a message's in their place, without those that have ended (M6.2)."""
     new, first, last = slices_of(entries)
     kept: list[Slice] = []

@@ -144,9 +144,13 @@ class EventRule:
     highest: float | None = None
 
 
-def _rule(unit: Unit, cadence: Cadence, *sources: DeviceType, lowest: float | None = None, highest: float | None = None) -> EventRule:
+def _rule(
+    unit: Unit, cadence: Cadence, *sources: DeviceType, lowest: float | None = None, highest: float | None = None
+) -> EventRule:
     """Return a row of the table; no source named means any."""
-    return EventRule(unit=unit, cadence=cadence, sources=frozenset(sources or DeviceType), lowest=lowest, highest=highest)
+    return EventRule(
+        unit=unit, cadence=cadence, sources=frozenset(sources or DeviceType), lowest=lowest, highest=highest
+    )
 
 
 _G: Final = DeviceType.GATEWAY
@@ -177,12 +181,21 @@ EVENT_TYPES: Final[Mapping[EventType, EventRule]] = {
     # BATTERY is not in MOOST's table; it leaves only with `[moost] battery_soc = true` (mapping rule M3.4).
     EventType.STATE_OF_CHARGE_RATE: _rule(_PCT, _C, DeviceType.CAR, lowest=0, highest=100),
     EventType.CHARGING_MODE: _rule(
-        Unit.CODE, _C, DeviceType.CAR_CHARGER, DeviceType.HEAT_PUMP, DeviceType.BATTERY, DeviceType.SMART_PLUG, lowest=0, highest=7
+        Unit.CODE,
+        _C,
+        DeviceType.CAR_CHARGER,
+        DeviceType.HEAT_PUMP,
+        DeviceType.BATTERY,
+        DeviceType.SMART_PLUG,
+        lowest=0,
+        highest=7,
     ),
     EventType.DEVICE_STATUS: _rule(Unit.CODE, _C, lowest=-1, highest=4),
     EventType.SWITCH_STATE: _rule(Unit.CODE, _C, DeviceType.SMART_PLUG, DeviceType.CAR_CHARGER, DeviceType.SWITCH),
     EventType.TEMPERATURE: _rule(Unit.CELSIUS, _Q, DeviceType.THERMOSTAT, lowest=-60, highest=120),
-    EventType.WATER_TEMPERATURE: _rule(Unit.CELSIUS, _Q, DeviceType.HEAT_PUMP, DeviceType.WATER_HEATER, lowest=-60, highest=120),
+    EventType.WATER_TEMPERATURE: _rule(
+        Unit.CELSIUS, _Q, DeviceType.HEAT_PUMP, DeviceType.WATER_HEATER, lowest=-60, highest=120
+    ),
 }
 
 
@@ -197,4 +210,6 @@ class DeadReason(StrEnum):
     STUCK = "stuck"
     FAULT = "fault"
     UNKNOWN_BUILDING = "unknown-building"
-    IN_DOUBT = "in-doubt"  # nobody knows whether MOOST took it, and the operator wants to decide (`on_lost_reply = "hold"`)
+    IN_DOUBT = (
+        "in-doubt"  # nobody knows whether MOOST took it, and the operator wants to decide (`on_lost_reply = "hold"`)
+    )

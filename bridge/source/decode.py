@@ -41,13 +41,17 @@ from bridge.source.topics import Topic
 LATEST_PRICE: Final = datetime(2100, 1, 1, tzinfo=UTC)  # a price for later is a mistake, and no time is after 9999
 
 
-def decode(topic: Topic, body: bytes, *, number: int, received: datetime, rules: Rules) -> Inbound | Tombstone | Unreadable:
+def decode(
+    topic: Topic, body: bytes, *, number: int, received: datetime, rules: Rules
+) -> Inbound | Tombstone | Unreadable:
     """Return what one message says.
 
     `number` is its place in the order of acceptance, `received` its time of acceptance.
     """
     if body.strip() in (b"", b"null"):
-        return Tombstone(number=number, received=received, subscription=topic.subscription, kind=topic.kind, action=topic.action)
+        return Tombstone(
+            number=number, received=received, subscription=topic.subscription, kind=topic.kind, action=topic.action
+        )
     try:
         match topic.action:
             case Action.COMMAND:
@@ -183,7 +187,12 @@ def _word(raw: str | None) -> str | None:
 
 _ATTRIBUTES: Final[Mapping[Kind, tuple[tuple[str, str, str | None, NumberRow | WordRow], ...]]] = {
     kind: tuple(
-        (to_snake(row.block), to_snake(row.field), to_snake(row.state) if isinstance(row, NumberRow) and row.state else None, row)
+        (
+            to_snake(row.block),
+            to_snake(row.field),
+            to_snake(row.state) if isinstance(row, NumberRow) and row.state else None,
+            row,
+        )
         for row in rows
     )
     for kind, rows in READINGS.items()
@@ -191,7 +200,9 @@ _ATTRIBUTES: Final[Mapping[Kind, tuple[tuple[str, str, str | None, NumberRow | W
 """The rows of `READINGS` with the names of the wire models' attributes."""
 
 
-def _readings(kind: Kind, blocks: Mapping[str, wire.Block], at: Mapping[str, datetime], odd: list[str]) -> Iterator[Reading]:
+def _readings(
+    kind: Kind, blocks: Mapping[str, wire.Block], at: Mapping[str, datetime], odd: list[str]
+) -> Iterator[Reading]:
     """Yield the readings of all blocks that are there."""
     for block_name, field_name, state_name, row in _ATTRIBUTES[kind]:
         block = blocks.get(block_name)
@@ -239,10 +250,19 @@ def _command(topic: Topic, body: bytes, number: int, received: datetime, rules: 
         raise NotUnderstood("the command has no usable deviceId")
     user = _named(command.user_id)
     return Command(
-        number=number, received=received, subscription=topic.subscription, kind=topic.kind, action=topic.action,
-        id=_id(command.id), user=_user(user, topic, rules), raw_user=user,
-        device=device, type=_word(command.type), state=_word(command.state), failed_reason=_text(command.failed_reason),
-    )  # fmt: skip
+        number=number,
+        received=received,
+        subscription=topic.subscription,
+        kind=topic.kind,
+        action=topic.action,
+        id=_id(command.id),
+        user=_user(user, topic, rules),
+        raw_user=user,
+        device=device,
+        type=_word(command.type),
+        state=_word(command.state),
+        failed_reason=_text(command.failed_reason),
+    )
 
 
 def _prices(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Prices:
@@ -251,15 +271,24 @@ def _prices(topic: Topic, body: bytes, number: int, received: datetime, rules: R
     user = _named(prices.user_id)
     entries: list[tuple[datetime, Decimal | None]] = []
     for entry in prices.prices or ():
-        start = instant(entry.starts_at if entry.start_date is None else entry.start_date) if entry is not None else None
+        start = (
+            instant(entry.starts_at if entry.start_date is None else entry.start_date) if entry is not None else None
+        )
         if entry is not None and start is not None and start < LATEST_PRICE:
             price = entry.total_price
             entries.append((start, price if price is not None and price.is_finite() else None))
     return Prices(
-        number=number, received=received, subscription=topic.subscription, kind=topic.kind, action=topic.action,
-        id=_id(prices.id), user=_user(user, topic, rules), raw_user=user,
-        location=_named(prices.location_id), entries=tuple(entries),
-    )  # fmt: skip
+        number=number,
+        received=received,
+        subscription=topic.subscription,
+        kind=topic.kind,
+        action=topic.action,
+        id=_id(prices.id),
+        user=_user(user, topic, rules),
+        raw_user=user,
+        location=_named(prices.location_id),
+        entries=tuple(entries),
+    )
 
 
 def _schedules(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Schedules:
@@ -267,7 +296,14 @@ def _schedules(topic: Topic, body: bytes, number: int, received: datetime, rules
     schedules, _ = parse(wire.SchedulesBody, body)
     user = _named(schedules.user_id)
     return Schedules(
-        number=number, received=received, subscription=topic.subscription, kind=topic.kind, action=topic.action,
-        id=_id(schedules.id), user=_user(user, topic, rules), raw_user=user,
-        time_zone=_text(schedules.time_zone), entries=tuple(entry for entry in schedules.schedules or () if entry is not None),
-    )  # fmt: skip
+        number=number,
+        received=received,
+        subscription=topic.subscription,
+        kind=topic.kind,
+        action=topic.action,
+        id=_id(schedules.id),
+        user=_user(user, topic, rules),
+        raw_user=user,
+        time_zone=_text(schedules.time_zone),
+        entries=tuple(entry for entry in schedules.schedules or () if entry is not None),
+    )

@@ -3,9 +3,11 @@
 Rules:
 - What fits is read at once; only a body with a flaw is looked at field by field.
 - A field of the wrong type becomes null and is named, never with its value.
+- A lone surrogate escape is grammatical JSON that most readers refuse; the values around it are good.
 - Without JSON, an object or an id there is nothing to read: `NotUnderstood` says which.
 """
 
+import json
 from typing import Any, Final, TypeVar
 
 import pydantic_core
@@ -31,10 +33,7 @@ def parse(model: type[T], body: bytes) -> tuple[T, tuple[str, ...]]:
 
 def _repaired(model: type[T], body: bytes) -> tuple[T, tuple[str, ...]]:
     """Read a body with the fields that do not fit set to null."""
-    try:
-        content = pydantic_core.from_json(body)
-    except ValueError:
-        raise NotUnderstood("the body is not valid JSON") from None
+    content = _content(body)
     if not isinstance(content, dict):
         raise NotUnderstood("the body is not a JSON object")
     odd: dict[str, None] = {}  # in order, each once
@@ -51,6 +50,19 @@ def _repaired(model: type[T], body: bytes) -> tuple[T, tuple[str, ...]]:
     raise NotUnderstood("too many fields are of the wrong type")
 
 
+def _content(body: bytes) -> object:
+    """Return the JSON of a body; half a character (a lone surrogate escape) becomes "?"."""
+    try:
+        return pydantic_core.from_json(body)
+    except ValueError:
+        pass
+    try:
+        text = json.dumps(json.loads(body), ensure_ascii=False)
+        return pydantic_core.from_json(text.encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        raise NotUnderstood("the body is not valid JSON") from None
+
+
 def _places(content: object, error: ValidationError) -> list[Place]:
     """Return where the flaws are, each place once."""
     flaws = error.errors(include_url=False, include_context=False, include_input=False)
@@ -61,9 +73,9 @@ def _within(content: object, place: Place) -> Place:
     """Return the part of an error's place that exists in the content (union errors append the tried type)."""
     found: list[int | str] = []
     for step in place:
-        if isinstance(content, dict) and isinstance(step, str) and step in content:
-            content = content[step]
-        elif isinstance(content, list) and isinstance(step, int) and step < len(content):
+        if (isinstance(content, dict) and isinstance(step, str) and step in content) or (
+            isinstance(content, list) and isinstance(step, int) and step < len(content)
+        ):
             content = content[step]
         else:
             break

@@ -23,7 +23,7 @@ from tests.bench.setting import Setting
 from tests.bench.subject import Bridge, bridge, sandbox
 
 CONNECTIONS: Final = 64
-CONNECTIONS_ARRAYS: Final = 8  # few requests: one that is idle for long would be closed
+CONNECTIONS_ARRAYS: Final = 8  # few requests: a connection that waits for long would be closed
 ROOMS: Final = "receiver,worker,clock"
 GOAL: Final = 2_500.0  # msg/s
 GOAL_NAIVE: Final = 10.0
@@ -37,6 +37,16 @@ GROWS_S: Final = 0.2  # of load more in hand at the end than near the begin: it 
 CLOSE_ENOUGH: Final = 1.06  # between the highest rate that held and the lowest that did not
 TRIES: Final = 4
 _LOOK_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of load."""
+
+    make: Callable[[], Request]
+    connections: int
+    hold_s: float
+    start: float  # where the search begins [msg/s]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +66,12 @@ class Trial:
 async def run(setting: Setting) -> list[Result]:
     """Return the results of B2 and B2b."""
     homes = setting.homes()
-    single = await _highest(setting, homes, homes.next, HOLD_S)
+    single = await _highest(setting, Kind(make=homes.next, connections=CONNECTIONS, hold_s=HOLD_S, start=FIRST_RATE))
     naive = await _naive(setting, homes)
-    arrays = await _highest(setting, homes, homes.next_hundred, HOLD_ARRAYS_S, start=1.5 * single.rate)
+    hundreds = Kind(
+        make=homes.next_hundred, connections=CONNECTIONS_ARRAYS, hold_s=HOLD_ARRAYS_S, start=1.5 * single.rate
+    )
+    arrays = await _highest(setting, hundreds)
     return [
         _result("B2 worker and door", f"≥ {GOAL:,.0f} msg/s", single, single.rate / GOAL, setting.seconds(HOLD_S)),
         Result(
@@ -80,15 +93,13 @@ def _result(name: str, goal: str, trial: Trial, ratio: float, seconds: float) ->
     return Result(name=name, goal=goal, measured=f"{trial.rate:,.0f} msg/s", ratio=ratio if trial.held else 0.0, detail=detail)
 
 
-async def _highest(
-    setting: Setting, homes: Homes, make: Callable[[], Request], hold_s: float, *, start: float = FIRST_RATE
-) -> Trial:
-    """Return the longest trial at the highest rate that held."""
-    async with _ready(setting, homes) as subject:
-        rate = await _search(setting, subject, make, start)
+async def _highest(setting: Setting, kind: Kind) -> Trial:
+    """Return the long trial at the highest rate that held."""
+    async with _ready(setting) as subject:
+        rate = await _search(setting, subject, kind)
     for _ in range(TRIES):
-        async with _ready(setting, homes) as subject:
-            trial = await _trial(subject, make, rate, setting.seconds(hold_s))
+        async with _ready(setting) as subject:
+            trial = await _trial(subject, kind, rate, setting.seconds(kind.hold_s))
         if trial.held:
             break
         rate *= 0.94
@@ -96,25 +107,25 @@ async def _highest(
 
 
 @contextlib.asynccontextmanager
-async def _ready(setting: Setting, homes: Homes) -> AsyncIterator[Bridge]:
+async def _ready(setting: Setting) -> AsyncIterator[Bridge]:
     """Serve on a fresh store that knows every device."""
     with bridge(setting.folder("b2"), setting.cores, ROOMS) as subject:
         client = await Client.connected(subject.port, CONNECTIONS)
-        firsts = homes.firsts()
+        firsts = setting.homes().firsts()
         await client.flood(lambda: next(firsts, None))
         client.close()
         await subject.idle()
         yield subject
 
 
-async def _search(setting: Setting, subject: Bridge, make: Callable[[], Request], start: float) -> float:
+async def _search(setting: Setting, subject: Bridge, kind: Kind) -> float:
     """Return the highest rate that held for a few seconds."""
     seconds = setting.seconds(TRIAL_S)
-    first = await _trial(subject, make, start, seconds)
-    held, missed = (start, float("inf")) if first.held else (0.0, start)
-    rate = min(1e6 / first.cpu_us, 2.5 * start) if first.held else start / 1.5
+    first = await _trial(subject, kind, kind.start, seconds)
+    held, missed = (kind.start, float("inf")) if first.held else (0.0, kind.start)
+    rate = min(1e6 / first.cpu_us, 2.5 * kind.start) if first.held else kind.start / 1.5
     while missed > CLOSE_ENOUGH * held:
-        trial = await _trial(subject, make, rate, seconds)
+        trial = await _trial(subject, kind, rate, seconds)
         if trial.held:
             held = rate
         else:
@@ -123,12 +134,12 @@ async def _search(setting: Setting, subject: Bridge, make: Callable[[], Request]
     return held
 
 
-async def _trial(subject: Bridge, make: Callable[[], Request], rate: float, seconds: float) -> Trial:
+async def _trial(subject: Bridge, kind: Kind, rate: float, seconds: float) -> Trial:
     """Offer a rate for some seconds, drain, hold the accounts against each other; raises BrokenError."""
     before = await subject.idle()
-    client = await Client.connected(subject.port, CONNECTIONS)
+    client = await Client.connected(subject.port, kind.connections)
     watch, began = subject.process.watch(), time.perf_counter()
-    offering = asyncio.create_task(client.offer(rate, seconds, make))
+    offering = asyncio.create_task(client.offer(rate, seconds, kind.make))
     looks: list[float] = []
     while not offering.done():
         await asyncio.sleep(_LOOK_S)
@@ -144,11 +155,13 @@ async def _trial(subject: Bridge, make: Callable[[], Request], rate: float, seco
     if settled != sent:
         msg = f"{sent} were sent, {settled} settled"
         raise BrokenError(msg)
-    return Trial(
+    trial = Trial(
         rate=rate, held=follows and not _grows(looks, rate), cpu_us=use.us_per(sent), share=use.share, foreign=use.foreign,
         events=(after["calls"]["queued"] - before["calls"]["queued"]) / sent, in_hand=looks[-1] / rate,
         peak_mb=subject.process.peak_mb,
     )  # fmt: skip
+    print(trial, file=sys.stderr, flush=True)
+    return trial
 
 
 def _grows(looks: Sequence[float], rate: float) -> bool:

@@ -6,7 +6,7 @@ Messages are JSON read by the real decoder. Times are "10:05" of one day, UTC.
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from bridge.core.effects import Effect, Event, Note, PutDevices, SendEvents
@@ -87,9 +87,7 @@ def read(
 class House:
     """One building; `state` is what it remembers, `effects` all that it ever wanted done."""
 
-    def __init__(
-        self, rules: Rules | None = None, residence: Residence | None = None, *, name: str = "user-1"
-    ) -> None:
+    def __init__(self, rules: Rules | None = None, residence: Residence | None = None, *, name: str = "user-1") -> None:
         self.rules = rules or Rules()
         self.residence = residence
         self.state = Building(id=name)

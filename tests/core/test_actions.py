@@ -83,8 +83,12 @@ BACK = [
 
 @pytest.mark.parametrize(("action", "stamp", "change", "absent"), BACK)
 @pytest.mark.parametrize("back", ["update", "connect"])
-def test_the_next_message_that_says_online_with_a_newer_stamp_ends_an_absence(  # noqa: PLR0917
-    back: str, action: str, stamp: str, change: dict[str, Any], absent: bool  # noqa: FBT001
+def test_the_next_message_that_says_online_with_a_newer_stamp_ends_an_absence(
+    back: str,
+    action: str,
+    stamp: str,
+    change: dict[str, Any],
+    absent: bool,  # noqa: FBT001
 ) -> None:
     house = House()
     house.hear("hvac.update", body("hvac", "09:00"))
@@ -113,8 +117,12 @@ def test_a_device_that_says_nothing_of_online_is_present() -> None:
 
 
 @pytest.mark.parametrize("kind", ["vehicle", "charger", "hvac"])
-@pytest.mark.parametrize(("word", "name"), [("PENDING", "command"), ("EXECUTED", "command"), ("FAILED", "command_failed")])
-def test_a_command_does_nothing_but_is_kept_for_explain_and_failed_ones_are_counted(kind: str, word: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("word", "name"), [("PENDING", "command"), ("EXECUTED", "command"), ("FAILED", "command_failed")]
+)
+def test_a_command_does_nothing_but_is_kept_for_explain_and_failed_ones_are_counted(
+    kind: str, word: str, name: str
+) -> None:
     house = House()
     house.hear(f"{kind}.update", body(kind))
     before = house.state
@@ -155,7 +163,9 @@ def test_a_schedule_of_something_unknown_changes_nothing() -> None:
     [("connect", True), ("update", True), ("offline", True), ("disconnect", True), ("delete", False)],
 )
 def test_what_a_device_says_first_creates_its_building_unless_it_is_a_delete(
-    kind: Kind, action: str, creates: bool  # noqa: FBT001
+    kind: Kind,
+    action: str,
+    creates: bool,  # noqa: FBT001
 ) -> None:
     effects = House().hear(f"{kind}.{action}", body(kind))
     assert creates == any(isinstance(effect, CreateBuilding) for effect in effects)

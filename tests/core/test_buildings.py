@@ -173,7 +173,9 @@ def test_the_order_of_the_directory_does_not_matter(rows: list[Residence], locat
 
 
 def test_an_unknown_user_s_building_has_country_zone_and_user() -> None:
-    (create, *_) = House(Rules(default_country="CH", default_time_zone="Europe/Zurich")).hear("meter.update", body("meter"))
+    (create, *_) = House(Rules(default_country="CH", default_time_zone="Europe/Zurich")).hear(
+        "meter.update", body("meter")
+    )
     attributes = {"countryCode": "CH", "timeZoneId": "Europe/Zurich", "userIds": ["user-1"]}
     assert CreateBuilding(building="user-1", attributes=attributes) == create
 

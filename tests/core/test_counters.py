@@ -122,6 +122,17 @@ def test_a_meter_that_was_offline_gives_what_it_counted_meanwhile() -> None:
     assert {"12:15": 0.0, "13:15": 1000.0} == home.of(GRID)
 
 
+def test_what_the_power_served_is_not_counted_again() -> None:
+    home = counter(("12:00", 100.0), ("12:14", 100.1), power=400.0)
+    for minute in (15, 25, 35):
+        read(home, f"12:{minute}", None, power=400.0)
+    home.run("12:15", "12:45")
+    read(home, "12:46", 100.3, power=400.0)
+    read(home, "13:01", 100.4, power=400.0)
+    home.run("13:00", "13:15")
+    assert {"12:15": 100.0, "12:30": 100.0, "12:45": 100.0, "13:00": 100.0, "13:15": 100.0} == home.of(GRID)
+
+
 def test_what_a_late_reading_counted_is_in_the_first_open_slot() -> None:
     home = counter(("12:00", 100.0))
     home.tick("12:18")

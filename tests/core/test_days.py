@@ -69,6 +69,21 @@ def test_every_instant_of_a_year_has_its_day(zone: str) -> None:
         quarter += QUARTER
 
 
+@pytest.mark.parametrize(("day", "known", "sent"), [((2025, 3, 30), 92, True), ((2025, 10, 26), 97, False)])
+def test_the_share_of_known_time_is_one_of_the_day_s_own_length(
+    day: tuple[int, int, int],
+    known: int,
+    sent: bool,  # noqa: FBT001
+) -> None:
+    """98 % of a day of 23 h are less than of one of 24 h, of one of 25 h more."""
+    start, end = day_of("Europe/Berlin", *day)
+    home = Home(Rules(default_time_zone="Europe/Berlin", min_coverage=0.98, hold_active=STEADY))
+    home.say(PV, start, 400.0)
+    home.say(PV, start + QUARTER * known, None)
+    home.tick(end + timedelta(minutes=2))
+    assert sent is (EventType.ENERGY_GENERATION_YESTERDAY in home.types())
+
+
 def test_the_last_day_of_the_year_ends_with_the_year() -> None:
     home = Home(Rules(default_time_zone="Europe/Berlin", hold=STEADY))
     midnight = datetime(2025, 12, 31, 23, 0, tzinfo=UTC)

@@ -72,7 +72,9 @@ def test_the_list_leaves_only_when_its_content_changed() -> None:
     house = House()
     house.hear("battery.update", body("battery", "10:00"))
     same = house.hear("battery.update", body("battery", "10:01", staticData={"lastUpdated": iso("10:01")}))
-    renamed = house.hear("battery.update", body("battery", "10:02", staticData={"name": "Other", "lastUpdated": iso("10:02")}))
+    renamed = house.hear(
+        "battery.update", body("battery", "10:02", staticData={"name": "Other", "lastUpdated": iso("10:02")})
+    )
     assert [] == listed(same)
     assert [["gateway:user-1", "battery:d-1"]] == listed(renamed)
 

@@ -226,6 +226,16 @@ def test_an_inverter_counts_up_to_its_delete_and_is_zero_from_then_on() -> None:
     assert {"12:15": 1000.0, "12:30": 1000.0} == home.of(EventType.POWER_CONSUMPTION)
 
 
+def test_an_inverter_that_was_unknown_up_to_its_delete_is_not_zero_afterwards() -> None:
+    home = Home()
+    home.say(PV, "12:00", 1200.0)
+    home.say(PUMP, "12:00", 100.0)
+    home.leave(PV, "12:16")
+    home.leave(PV, "12:31", Action.DELETE)
+    home.run("12:15", "13:00")
+    assert ["12:15"] == list(home.of(EventType.ENERGY_GENERATION))
+
+
 def test_without_its_meter_a_household_is_unknown_not_zero() -> None:
     home = Home()
     home.say(PV, "12:00", 1200.0)

@@ -95,8 +95,8 @@ def test_a_limit_counts_from_the_newest_stamp_that_still_carries_the_value() -> 
 
 def test_an_older_message_that_comes_later_does_not_shorten_a_limit() -> None:
     home = Home()
-    home.say(PV, "12:00", 500.0, stamp="12:40")
-    home.say(PV, "12:00", 500.0, stamp="12:20", received="12:41")
+    home.say(PV, "12:00", 500.0, stamp="12:40", updated="12:00")
+    home.say(PV, "12:00", 500.0, stamp="12:20", updated="12:00", received="12:41")
     home.run("12:15", "18:00")
     assert "13:30" == last_power(home)
 
@@ -167,6 +167,24 @@ def test_a_device_that_is_back_is_known_again_although_nothing_changed_meanwhile
     assert ["12:15", "12:45", "13:00"] == found[:3]
     assert "2 13:30" == found[-1]  # a day after the newest stamp that carries it
     assert [] == home.notes
+
+
+def test_only_a_message_that_says_online_brings_a_device_back() -> None:
+    home = Home()
+    home.say(CHARGER, "12:00", 0.0)
+    home.leave(CHARGER, "12:20")
+    home.say(CHARGER, "12:00", 0.0, stamp="12:40", online=None)
+    home.run("12:15", "13:00")
+    assert {"12:15": 0.0} == home.of(CONSUMPTION, DeviceType.CAR_CHARGER)
+
+
+def test_a_disconnected_device_that_is_back_is_known_again() -> None:
+    home = Home()
+    home.say(CHARGER, "12:00", 0.0)
+    home.leave(CHARGER, "12:20", Action.DISCONNECT)
+    home.say(CHARGER, "12:00", 0.0, stamp="12:40", action=Action.CONNECT)
+    home.run("12:15", "13:00")
+    assert {"12:15": 0.0, "12:45": 0.0, "13:00": 0.0} == home.of(CONSUMPTION, DeviceType.CAR_CHARGER)
 
 
 def test_a_null_that_came_before_does_not_end_with_an_older_value() -> None:

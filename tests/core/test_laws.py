@@ -240,7 +240,7 @@ def test_absence_never_becomes_zero(things: tuple[Thing, ...]) -> None:
 
 # ---- counters -------------------------------------------------------------------------------------------------------
 
-STEPS = st.lists(st.tuples(st.integers(1, 1500), st.integers(0, 900), st.integers(0, 2000)), min_size=1, max_size=25)
+STEPS = st.lists(st.tuples(st.integers(120, 1500), st.integers(0, 900), st.integers(0, 2000)), min_size=1, max_size=25)
 
 
 @EXAMPLES
@@ -251,9 +251,9 @@ def test_a_counter_is_conserved_whenever_its_readings_come(steps: list[tuple[int
     now, total = NOON, 50_000
     messages: list[tuple[int, int, int]] = [(now, now, total)]
     for index, (seconds, wh, delay) in enumerate(steps):
-        now, total = now + seconds, total + min(wh, 16 * seconds)
+        now, total = now + seconds, total + min(wh, 4 * seconds)
         messages.append((now + delay, now, total - 999 if index in dips else total))
-    messages.append((now + 2100, now + 1, total))  # a clean one in the end
+    messages.append((now + 2100, now + 120, total))  # a clean one in the end
     last = max(NOON, now)
     end = last - last % SLOT + 4 * SLOT
     closes = [(second + GRACE, second, -1) for second in range(NOON, end + 1, SLOT)]

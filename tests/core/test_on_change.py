@@ -1,6 +1,7 @@
-"""What leaves when a message is processed (M3.2–M3.4), and what charging words say of the power (M3.1)."""
+"""What leaves when a message is processed (M3.2 to M3.4), and what charging words say of the power (M3.1)."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ def test_whatever_the_order_the_last_event_holds_the_newest_value(order: list[tu
     sent = events(tuple(house.effects))
     assert 9 % 4 == sent[-1].value
     assert [event.at for event in sent] == sorted(event.at for event in sent)
-    assert all(one.value != other.value for one, other in zip(sent, sent[1:], strict=False))
+    assert all(one.value != other.value for one, other in pairwise(sent))
 
 
 @pytest.mark.parametrize("engine", ["HEV", "ICEV", "hev"])
@@ -295,7 +296,9 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("place", "watt"), PLACES)
-def test_the_power_of_a_car_over_a_kilometre_away_is_unknown(place: dict[str, float] | None, watt: float | None) -> None:
+def test_the_power_of_a_car_over_a_kilometre_away_is_unknown(
+    place: dict[str, float] | None, watt: float | None
+) -> None:
     home = Residence(user="user-1", location=None, building="b", attributes={"geolocation": {"lat": 52.0, "lon": 8.0}})
     house = House(residence=home)
     effects = house.hear("vehicle.update", body("vehicle", location=place))

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -31,7 +32,12 @@ def slices(effects: tuple[Effect, ...]) -> list[tuple[str, str, str]]:
     """Return (price, from, to) of the last dynamic tariff that is sent."""
     found = sent(effects)[-1]["dynamic"]["tariffs"]
     clock = [(each["price"], each["from"], each["to"]) for each in found]
-    return [(price, f"{datetime.fromtimestamp(a, UTC):%H:%M}", f"{datetime.fromtimestamp(b, UTC):%H:%M}") for price, a, b in clock]
+    return [(price, time_of(start), time_of(end)) for price, start, end in clock]
+
+
+def time_of(epoch_s: int) -> str:
+    """Return the time of day of an instant."""
+    return f"{datetime.fromtimestamp(epoch_s, UTC):%H:%M}"
 
 
 def told() -> House:
@@ -154,9 +160,7 @@ def test_nothing_leaves_when_no_future_slice_changed() -> None:
 
 @settings(deadline=None)
 @given(
-    st.lists(
-        st.lists(st.tuples(st.integers(0, 200), st.none() | st.decimals(-1, 1, places=2)), max_size=6), max_size=5
-    )
+    st.lists(st.lists(st.tuples(st.integers(0, 200), st.none() | st.decimals(-1, 1, places=2)), max_size=6), max_size=5)
 )
 def test_stored_slices_never_overlap_and_are_what_the_last_message_says_in_its_span(
     messages: list[list[tuple[int, Decimal | None]]],
@@ -167,7 +171,7 @@ def test_stored_slices_never_overlap_and_are_what_the_last_message_says_in_its_s
         entries = [(start + timedelta(minutes=minute), price) for minute, price in message]
         stored = merge(stored, entries, start)
         new, first, last = slices_of(entries)
-        assert all(one.end <= other.start for one, other in zip(stored, stored[1:], strict=False))
+        assert all(one.end <= other.start for one, other in pairwise(stored))
         assert all(piece.start < piece.end and piece.end > start for piece in stored)
         if first is not None and last is not None:
             assert [piece for piece in stored if first <= piece.start < last] == list(new)

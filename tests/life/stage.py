@@ -369,11 +369,11 @@ def stamp(at: datetime | None = None) -> str:
     return (at or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def vehicle(user: str, device: str, level: float, at: datetime | None = None) -> dict[str, Any]:
-    """Return an update of a vehicle: the shortest message that makes an event at once."""
+def vehicle(user: str, car: str, level: float, at: datetime | None = None) -> dict[str, Any]:
+    """Return an update of one user's vehicle: the shortest message that makes an event at once."""
     when = stamp(at)
     return {
-        "id": device, "userId": user, "isOnline": True, "lastUpdated": when,
-        "staticData": {"vendor": "VW", "model": "ID.3", "name": f"Car {device}", "engineType": "BEV", "lastUpdated": when},
+        "id": f"{car}-of-{user}", "userId": user, "isOnline": True, "lastUpdated": when,
+        "staticData": {"vendor": "VW", "model": "ID.3", "name": f"Car {car}", "engineType": "BEV", "lastUpdated": when},
         "chargeState": {"stateOfCharge": level, "chargingState": "UNPLUGGED", "lastUpdated": when},
     }  # fmt: skip

@@ -71,28 +71,15 @@ async def a_byte_a_second(reader: asyncio.StreamReader, writer: asyncio.StreamWr
                     return
 
 
-async def a_byte_of_body_a_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(f"POST {UPDATE} HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\n".encode())
-    while True:
-        writer.write(b"x")
-        await writer.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                if await reader.read(1_000) == b"":
-                    return
-
-
-async def hostile(bridge: Bridge, attack: Attack) -> bool:
-    """Attack over one connection; return whether it was cut off."""
+async def hostile(bridge: Bridge, attack: Attack) -> None:
+    """Attack over one connection until it is cut off."""
     place = urlsplit(bridge.url)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
     try:
-        await attack(reader, writer)
-    except OSError:
-        return True
+        with contextlib.suppress(OSError):
+            await attack(reader, writer)
     finally:
         writer.transport.abort()
-    return True
 
 
 # ---- the normal sender ----------------------------------------------------------------------------------------------
@@ -113,8 +100,8 @@ async def normal(bridge: Bridge) -> float:
     return sorted(times)[int(len(times) * 0.99)]
 
 
-async def beside(bridge: Bridge, attack: Attack) -> tuple[float, float, list[bool]]:
-    """Return the quiet p99, the p99 beside a crowd, and whether each of the crowd was cut off."""
+async def beside(bridge: Bridge, attack: Attack) -> tuple[float, float, int]:
+    """Return the quiet p99, the p99 beside a crowd, and how many of the crowd were cut off."""
     quiet = await normal(bridge)
     crowd = [asyncio.create_task(hostile(bridge, attack)) for _ in range(CROWD)]
     await asyncio.sleep(0.5)
@@ -123,15 +110,13 @@ async def beside(bridge: Bridge, attack: Attack) -> tuple[float, float, list[boo
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    return quiet, loud, [task.result() for task in done]
+    return quiet, loud, len(done)
 
 
-@pytest.mark.parametrize(
-    "attack", [endless_header, half_a_body, a_hundred_gigabytes, a_byte_a_second, a_byte_of_body_a_second]
-)
+@pytest.mark.parametrize("attack", [endless_header, half_a_body, a_hundred_gigabytes, a_byte_a_second])
 def test_a_hostile_crowd_does_not_delay_a_normal_sender(attack: Attack, bridge: Bridge) -> None:
     quiet, loud, cut_off = asyncio.run(beside(bridge, attack))
-    assert [True] * CROWD == cut_off, "each of them is cut off in the end"
+    assert CROWD == cut_off, "each of them is cut off in the end"
     assert loud <= TIMES * quiet + SLACK_S, f"p99 {loud * 1000:.0f} ms, quiet {quiet * 1000:.0f} ms"
     assert bridge.ready()
 

@@ -31,7 +31,8 @@ BROKEN: Final = {f"burst-{number}" for number in range(0, BURST, BROKEN_EVERY)}
 
 
 def device(letter: str) -> str:
-    return f"vehicle:car-{letter.removeprefix('burst-')}"
+    number = int(letter.removeprefix("burst-"))
+    return f"vehicle:car-{number}-of-user-{number % HOMES}"
 
 
 def kill_after(bridge: Bridge, letters: Sequence[Letter], count: int) -> Tally:

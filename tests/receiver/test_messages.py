@@ -57,9 +57,9 @@ async def test_a_binary_cloud_event_has_its_topic_and_id_in_headers(door: House)
 
 
 async def test_a_structured_cloud_event_keeps_its_id_in_whatever_batch_it_comes(door: House) -> None:
-    event = '{"specversion":"1.0","type":"%s","source":"/hub","id":"%d","data":{}}'
-    first = event % (TOPIC, 1)
-    batch = f"[{event % (TOPIC, 2)},{first}]"
+    event = '{"specversion":"1.0","type":"%s","source":"/hub","id":"%d","data":{"n":%d}}'
+    first = event % (TOPIC, 1, 1)
+    batch = f"[{event % (TOPIC, 2, 2)},{first}]"
     media = "application/cloudevents-batch+json"
     assert answer(1) == (await door.post("/webhooks", first.encode(), webhook_id="a")).json()
     again = await door.post("/webhooks", batch.encode(), content_type=media, webhook_id="b")

@@ -33,6 +33,14 @@ class TestConcurrency:
         assert 10 == limit.limit
         assert all(later - earlier in {0, 1} for earlier, later in itertools.pairwise(seen))
 
+    def test_differences_of_milliseconds_do_not_hold_it_back(self) -> None:
+        limit = Concurrency(32)
+        at = 0.0
+        for step in range(200):
+            at = answers(limit, 0.001 + 0.004 * (step % 3), 1, at=at)
+
+        assert 32 == limit.limit
+
     def test_it_does_not_grow_while_the_wire_is_not_full(self) -> None:
         limit = Concurrency(10)
         first = limit.limit

@@ -1,4 +1,4 @@
-"""From bytes to what the core reads (M0.1–M0.3, M0.8, M7): every quirk of the device cloud, and any bytes at all."""
+"""From bytes to what the core reads (M0.1 to M0.3, M0.8, M7): every quirk of the device cloud, and any bytes at all."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -244,7 +244,9 @@ def test_every_field_that_is_mapped_becomes_a_reading(kind: Kind, expected: dict
     assert () == message.odd
 
 
-@pytest.mark.parametrize(("kind", "block", "word"), [("pv-inverter", "powerState", "IDLE"), ("battery", "chargeState", "idle")])
+@pytest.mark.parametrize(
+    ("kind", "block", "word"), [("pv-inverter", "powerState", "IDLE"), ("battery", "chargeState", "idle")]
+)
 def test_an_idle_inverter_or_battery_without_number_is_at_zero(kind: str, block: str, word: str) -> None:
     field, state = {"powerState": ("solarPower", "state"), "chargeState": ("chargeRate", "chargingState")}[block]
     idle = report(f"{kind}.update", body(kind, **{block: {field: None, state: word}}))
@@ -327,7 +329,9 @@ def test_a_command_for_no_device_is_unreadable(device: object) -> None:
 
 
 def test_prices_are_decimals_and_never_lose_a_place() -> None:
-    raw = b'{"id":"d-1","userId":"u","prices":[{"startDate":"2026-06-15T12:00:00Z","totalPrice":0.10000000000000000001}]}'
+    raw = (
+        b'{"id":"d-1","userId":"u","prices":[{"startDate":"2026-06-15T12:00:00Z","totalPrice":0.10000000000000000001}]}'
+    )
     message = read("tariff.price.update", raw)
     assert isinstance(message, Prices)
     ((start, price),) = message.entries
@@ -361,25 +365,41 @@ PRICE_SHAPES: list[tuple[Any, list[tuple[str, str | None]]]] = [
 def test_prices_are_read_in_every_shape(shape: object, expected: list[tuple[str, str | None]]) -> None:
     message = read("tariff.price.update", prices(prices=shape))
     assert isinstance(message, Prices)
-    assert [(at(clock), Decimal(text) if text is not None else None) for clock, text in expected] == list(message.entries)
+    assert [(at(clock), Decimal(text) if text is not None else None) for clock, text in expected] == list(
+        message.entries
+    )
 
 
 def test_a_schedule_is_kept_as_sent() -> None:
     week = [{"start": {"day": "MONDAY", "time": "06:00"}, "end": None, "mode": "HEAT", "temperature": 21.5}]
-    message = read("hvac.schedules.update", {"id": "d-1", "userId": "u", "timeZone": "Europe/Berlin", "schedules": week})
+    message = read(
+        "hvac.schedules.update", {"id": "d-1", "userId": "u", "timeZone": "Europe/Berlin", "schedules": week}
+    )
     assert isinstance(message, Schedules)
     assert ("d-1", "Europe/Berlin", tuple(week)) == (message.id, message.time_zone, message.entries)
 
 
 def test_what_is_no_schedule_in_a_week_is_left_out() -> None:
-    message = read("hvac.schedules.update", {"id": "d-1", "userId": "u", "timeZone": 1, "schedules": [1, None, {"mode": "OFF"}]})
+    message = read(
+        "hvac.schedules.update", {"id": "d-1", "userId": "u", "timeZone": 1, "schedules": [1, None, {"mode": "OFF"}]}
+    )
     assert isinstance(message, Schedules)
     assert (None, ({"mode": "OFF"},)) == (message.time_zone, message.entries)
 
 
 # ---- any bytes -------------------------------------------------------------------------------------------------------
 
-WORDS = ["null", "CHARGING", "IDLE", "FAULT", "UNPLUGGED", "2026-06-15T10:00:00Z", "9999-12-31T23:59:59Z", "NaN", "\ud800"]
+WORDS = [
+    "null",
+    "CHARGING",
+    "IDLE",
+    "FAULT",
+    "UNPLUGGED",
+    "2026-06-15T10:00:00Z",
+    "9999-12-31T23:59:59Z",
+    "NaN",
+    "\ud800",
+]
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(WORDS)
 ANYTHING = st.recursive(
     SCALARS,
@@ -393,7 +413,8 @@ BLOCK_KEYS = [
 ]  # fmt: skip
 BLOCKS = st.dictionaries(st.sampled_from(BLOCK_KEYS), ANYTHING, max_size=8) | ANYTHING
 PRICE_LISTS = st.lists(
-    st.fixed_dictionaries({}, optional={"startDate": ANYTHING, "startsAt": ANYTHING, "totalPrice": ANYTHING}) | ANYTHING,
+    st.fixed_dictionaries({}, optional={"startDate": ANYTHING, "startsAt": ANYTHING, "totalPrice": ANYTHING})
+    | ANYTHING,
     max_size=5,
 )
 BODIES = st.fixed_dictionaries(

@@ -146,6 +146,7 @@ def test_hex_may_be_upper_case_and_a_missing_prefix_is_not_forgiven() -> None:
     digest = hmac.new(b"key", BODY, hashlib.sha1).hexdigest()
     assert verified(enode, {"x-enode-signature": f"sha1={digest.upper()}"})
     assert not verified(enode, {"x-enode-signature": digest})
+    assert not verified(enode, {"x-enode-signature": f"sha2={digest}"})
 
 
 # ---- bearer, basic, none --------------------------------------------------------------------------------------------
