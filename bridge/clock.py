@@ -36,11 +36,19 @@ _log = logs.logger("clock")
 class Clock:
     """The room that owns time."""
 
-    def __init__(
-        self, store: Store, rules: Rules, *, retention: timedelta, max_size: int,
-        now: Callable[[], datetime], queued: Callable[[], None], looked: Callable[[Census | None], None],
+    def __init__(  # noqa: PLR0913 - everything it lives on, named
+        self,
+        store: Store,
+        rules: Rules,
+        *,
+        retention: timedelta,
+        max_size: int,
+        now: Callable[[], datetime],
+        queued: Callable[[], None],
+        looked: Callable[[Census | None], None],
         speed: float = 1.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
+        """Prepare; `speed` is that of a simulated clock."""
         self._store = store
         self._rules = rules
         self._retention = retention
@@ -48,7 +56,7 @@ class Clock:
         self._now = now
         self._queued = queued  # tells the sender that there is something to deliver
         self._looked = looked  # hands the newest counts to whoever judges readiness
-        self._every_s = max(EVERY_S / speed, FASTEST_S)  # `speed` of a simulated clock
+        self._every_s = max(EVERY_S / speed, FASTEST_S)
         self._beaten: datetime | None = None
         self._resumed: datetime | None = None
         self._swept = time.monotonic()
@@ -114,7 +122,11 @@ class Clock:
                 dues[building.state.id] = now + SET_ASIDE
                 continue
             states.append(Versioned(state=state, version=building.version))
-            calls += [Outgoing(call=e) for e in effects if isinstance(e, CreateBuilding | ChangeBuilding | PutDevices | SendEvents)]
+            calls += [
+                Outgoing(call=e)
+                for e in effects
+                if isinstance(e, CreateBuilding | ChangeBuilding | PutDevices | SendEvents)
+            ]
             notes += [(0, e) for e in effects if isinstance(e, Note)]
             stuck = at is not None and at <= tick.now and state.open_from == building.state.open_from
             dues[state.id] = now + LOOK_AGAIN if stuck else at

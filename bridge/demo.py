@@ -64,7 +64,9 @@ class _Stage:
         """Start the three, tell what flows until told to stop, and return the ledger at the end."""
         secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
         admin = secrets.token_urlsafe(12)
-        sandbox = held.enter_context(_process(self.folder / "sandbox.log", "sandbox", "--port", str(_port(SANDBOX_PORT))))
+        sandbox = held.enter_context(
+            _process(self.folder / "sandbox.log", "sandbox", "--port", str(_port(SANDBOX_PORT)))
+        )
         sandbox_url = _address(self.folder / "sandbox.log", "sandbox ", sandbox)
         anchor = datetime.now(UTC) + LEAD
         port = _port(BRIDGE_PORT)
@@ -76,7 +78,9 @@ class _Stage:
         _say(f"sandbox {sandbox_url}")
         _say(f"  operator's page {url}/ (user: any, password: {admin}), health {url}/health, metrics {url}/metrics")
         _say(f"  what MOOST has   {sandbox_url}/ (page), {sandbox_url}/_sandbox/received (JSON)")
-        _say(f"  {self.homes} homes; their last day runs {self.speed:g} times as fast, then on in real time; ctrl-C ends it")
+        _say(
+            f"  {self.homes} homes; their last day at {self.speed:g} times the speed, then in real time; ctrl-C ends it"
+        )
         cloud = _Cloud(self, url, secret, anchor)
         cloud.start(held)
         while not stop.wait(TELL_S):
@@ -90,7 +94,11 @@ class _Stage:
     def _config(self, *, port: int, sandbox: str, secret: str, admin: str, anchor: datetime) -> Path:
         """Write the bridge's configuration."""
         start = anchor - SPAN + SPAN / self.speed
-        clock = f"[clock]\nstart = {start.isoformat()}\nanchor = {anchor.isoformat()}\nspeed = {self.speed}\n" if self.speed > 1 else ""
+        clock = (
+            f"[clock]\nstart = {start.isoformat()}\nanchor = {anchor.isoformat()}\nspeed = {self.speed}\n"
+            if self.speed > 1
+            else ""
+        )
         path = self.folder / "bridge.toml"
         path.write_text(
             f'[server]\nport = {port}\nadmin_token = "{admin}"\n'
@@ -110,7 +118,17 @@ class _Cloud:
         self._stage = stage
         self._secret = secret
         self._anchor = anchor
-        self._common = ("simulate", "--target", url, "--homes", str(stage.homes), "--seed", "1", "--subscription", SUBSCRIPTION)
+        self._common = (
+            "simulate",
+            "--target",
+            url,
+            "--homes",
+            str(stage.homes),
+            "--seed",
+            "1",
+            "--subscription",
+            SUBSCRIPTION,
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, held: contextlib.ExitStack) -> None:
@@ -191,7 +209,9 @@ def _ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def _tail(folder: Path) -> str:
     """Return the last lines of all logs."""
-    return "\n".join(line for log in sorted(folder.glob("*.log")) for line in log.read_text(errors="replace").splitlines()[-5:])
+    return "\n".join(
+        line for log in sorted(folder.glob("*.log")) for line in log.read_text(errors="replace").splitlines()[-5:]
+    )
 
 
 # ---- telling ------------------------------------------------------------------------------------------------------
@@ -213,7 +233,8 @@ def _flow(url: str, sandbox: str) -> None:
         _say(
             f"{clock}  messages {ledger['accepted']} accepted, {ledger['pending']} waiting | "
             f"calls {calls['delivered']} delivered, {calls['pending']} owed | "
-            f"sandbox {counts['buildings']} buildings, {events['live']} live + {events['historical']} historical events, "
+            f"sandbox {counts['buildings']} buildings, "
+            f"{events['live']} live + {events['historical']} historical events, "
             f"{sum(counts['violations'].values())} violations"
             + (f" | {', '.join(health['problems'])}" if health["problems"] else "")
         )

@@ -54,7 +54,11 @@ def map_message(topic: str, body: bytes, settings: Settings | None = None) -> Ma
     for outgoing in step.calls:
         call = outgoing.call
         old = isinstance(call, SendEvents) and all(received - event.at > rules.live_max_age for event in call.events)
-        shown.show(SendEvents(building=call.building, events=call.events, replay=True) if isinstance(call, SendEvents) and old else call)
+        shown.show(
+            SendEvents(building=call.building, events=call.events, replay=True)
+            if isinstance(call, SendEvents) and old
+            else call
+        )
     reasons = [f"{reason.value}: {detail}" for _, reason, detail in step.dead]
     reasons += [f"parked: the directory does not know the user {user!r}" for _, user in step.parked]
     reasons += [f"{note.name}: {note.detail}" if note.detail else note.name for _, note in step.notes]

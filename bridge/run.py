@@ -86,7 +86,9 @@ async def open_store(settings: Settings) -> AsyncIterator[Keeper]:
 # ---- the daemon ---------------------------------------------------------------------------------------------------
 
 
-def serve(settings: Settings, *, dry_run: bool, rooms: frozenset[str], reread: Callable[[], Settings] | None = None) -> int:
+def serve(
+    settings: Settings, *, dry_run: bool, rooms: frozenset[str], reread: Callable[[], Settings] | None = None
+) -> int:
     """Run the daemon until it is told to stop; return the exit code.
 
     `reread` loads the configuration again (SIGHUP). Raises UsageError where it cannot start.

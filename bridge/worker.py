@@ -47,6 +47,7 @@ class Worker:
     def __init__(
         self, store: Store, rules: Rules, metrics: Metrics, *, queued: Callable[[], None], now: Callable[[], datetime]
     ) -> None:
+        """Prepare; `queued` tells the sender that there is something to deliver."""
         self._store = store
         self._rules = rules
         self._metrics = metrics
@@ -178,6 +179,7 @@ class Step:
     """One batch on its way through the core: what was loaded, and what becomes of it."""
 
     def __init__(self, loaded: Loaded, rules: Rules, now: datetime) -> None:
+        """Begin with what the store holds."""
         self._loaded = loaded
         self._rules = rules
         self._now = now

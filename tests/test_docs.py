@@ -63,7 +63,9 @@ def test_every_metric_is_in_the_readme() -> None:
 
 
 def test_every_field_that_is_mapped_is_in_the_readme() -> None:
-    expected = {(kind.value, f"{row.block}.{row.field}", row.quantity.value) for kind, rows in READINGS.items() for row in rows}
+    expected = {
+        (kind.value, f"{row.block}.{row.field}", row.quantity.value) for kind, rows in READINGS.items() for row in rows
+    }
     assert expected == {(row[0], row[1].strip("`"), row[2]) for row in table("What is read")}
 
 
@@ -86,7 +88,10 @@ def test_every_reason_of_a_dead_letter_is_in_the_readme(reason: DeadReason) -> N
 
 def test_every_dependency_has_its_reason_in_the_readme() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]
+    wanted = [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]
     names = {re.split(r"[<>=;\[ ]", item)[0] for item in wanted}
     assert names == {row[0].strip("`") for row in table("Dependencies")}
 

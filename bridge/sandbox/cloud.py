@@ -176,9 +176,9 @@ async def simulate(  # noqa: PLR0913 - the options of one command
     """Let homes live for some hours at some speed (simulated seconds per second; 0 = as fast as possible) and post.
 
     The span begins to run at the wall time `anchor` [epoch s], by default now, and ends when it has caught up with the
-    wall clock. With the address of a sandbox to verify, what arrived there is compared with the truth afterwards. Raises OSError
-    when the truth file cannot be written, ValueError when the secret is none, aiohttp.ClientError when the sandbox to
-    verify cannot be read.
+    wall clock. With the address of a sandbox to verify, what arrived there is compared with the truth afterwards.
+    Raises OSError when the truth file cannot be written, ValueError when the secret is none, aiohttp.ClientError when
+    the sandbox to verify cannot be read.
     """
     began = time.monotonic()
     anchor = time.time() if anchor is None else anchor

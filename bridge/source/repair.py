@@ -8,12 +8,15 @@ Rules:
 """
 
 import json
+import re
 from typing import Any, Final, TypeVar
 
 import pydantic_core
 from pydantic import BaseModel, ValidationError
 
 MOST_ROUNDS: Final = 3  # everything may be null, so that the second one fits
+
+_HALF: Final = re.compile("[\ud800-\udfff]")
 
 T = TypeVar("T", bound=BaseModel)
 Place = tuple[int | str, ...]
@@ -51,14 +54,14 @@ def _repaired(model: type[T], body: bytes) -> tuple[T, tuple[str, ...]]:
 
 
 def _content(body: bytes) -> object:
-    """Return the JSON of a body; half a character (a lone surrogate escape) becomes "?"."""
+    """Return the JSON of a body; half a character (a lone surrogate escape) becomes NUL, which no name may hold."""
     try:
         return pydantic_core.from_json(body)
     except ValueError:
         pass
     try:
         text = json.dumps(json.loads(body), ensure_ascii=False)
-        return pydantic_core.from_json(text.encode("utf-8", "replace"))
+        return pydantic_core.from_json(_HALF.sub(r"\\u0000", text))
     except (ValueError, RecursionError):
         raise NotUnderstood("the body is not valid JSON") from None
 

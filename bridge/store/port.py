@@ -104,10 +104,14 @@ class Work:
     settled: Sequence[int] = ()
     dead: Sequence[tuple[int, DeadReason, str]] = ()  # id, reason, detail
     parked: Sequence[tuple[int, str]] = ()  # id, user
-    users: Mapping[int, str] = field(default_factory=dict)  # message id -> user, where known (for `forget` and the lists)
+    users: Mapping[int, str] = field(
+        default_factory=dict
+    )  # message id -> user, where known (for `forget` and the lists)
     unparked: Sequence[str] = ()  # changed users that have been dealt with: their parked messages are pending again
     buildings: Sequence[Versioned] = ()  # new states, each with the version it was read at
-    due: Mapping[str, datetime | None] = field(default_factory=dict)  # building -> when the clock should look at it; None = never
+    due: Mapping[str, datetime | None] = field(
+        default_factory=dict
+    )  # building -> when the clock should look at it; None = never
     homes: Mapping[tuple[Kind, str], Home | None] = field(default_factory=dict)  # None = the device is gone
     calls: Sequence[Outgoing] = ()
     notes: Sequence[tuple[int, Note]] = ()  # message id (0 = none), note
@@ -204,7 +208,7 @@ class Return:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Census:
-    """Counts kept by the transactions that they describe. Both identities hold at every moment:
+    """Counts kept by the transactions that they describe; both identities hold at every moment.
 
     accepted = settled + pending + parked + dead + discarded + erased
     queued = delivered + calls_pending + calls_dead + replaced + calls_discarded   (events count one each)
@@ -303,7 +307,7 @@ class Store(Protocol):
         """
 
 
-# ---- the desk: what commands ask of a store, beside a running daemon or without one -------------------------------------
+# ---- the desk: what commands ask of a store, beside a running daemon or without one ---------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
