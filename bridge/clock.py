@@ -147,5 +147,5 @@ class Clock:
         if time.monotonic() - self._swept < SWEEP_S:
             return
         self._swept = time.monotonic()
-        while await self._store.sweep(self._now(), self._retention, self._max_size):
+        while await self._store.sweep(self._now(), self._retention, self._max_size):  # noqa: ASYNC110 - not a wait
             await asyncio.sleep(0)

@@ -13,8 +13,7 @@ location; tariffs named after an address); EHA demo application (units, enum wor
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from pydantic.alias_generators import to_snake
 
@@ -37,6 +36,9 @@ from bridge.source import wire
 from bridge.source.repair import NotUnderstood, parse
 from bridge.source.times import Times, instant
 from bridge.source.topics import Topic
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 LATEST_PRICE: Final = datetime(2100, 1, 1, tzinfo=UTC)  # a price for later is a mistake, and no time is after 9999
 

@@ -72,15 +72,13 @@ def _places(content: object, error: ValidationError) -> list[Place]:
     return list(dict.fromkeys(_within(content, flaw["loc"]) for flaw in flaws))
 
 
-def _within(content: object, place: Place) -> Place:
+def _within(content: Any, place: Place) -> Place:  # noqa: ANN401 - whatever JSON holds
     """Return the part of an error's place that exists in the content (union errors append the tried type)."""
     found: list[int | str] = []
     for step in place:
-        if (isinstance(content, dict) and isinstance(step, str) and step in content) or (
-            isinstance(content, list) and isinstance(step, int) and step < len(content)
-        ):
+        try:
             content = content[step]
-        else:
+        except (TypeError, LookupError):
             break
         found.append(step)
     return tuple(found)

@@ -53,7 +53,7 @@ class StandardWebhooks:
 
     def __call__(self, headers: Headers, body: bytes, now: float) -> bool:
         """Return whether any listed `v1` signature fits any secret."""
-        identifier, timestamp, signatures = map(headers.get, _NAMES if _NAMES[0] in headers else _SVIX_NAMES)
+        identifier, timestamp, signatures = map(headers.get, _NAMES if _NAMES[-1] in headers else _SVIX_NAMES)
         if not identifier or not signatures or not timestamp or not _is_close(timestamp, now):
             return False
         signed = b"%b.%b.%b" % (identifier, timestamp, body)

@@ -102,9 +102,10 @@ class Bare:
 
 
 def listening() -> socket.socket:
-    """Return a socket on any free port."""
+    """Return a listening socket on any free port."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else Nagle's delay stays on
     sock.bind(("127.0.0.1", 0))
+    sock.listen(2048)  # whoever reads the address may connect at once
     return sock
 
 

@@ -51,7 +51,7 @@ def iso(clock: str) -> str:
     return f"{DAY}T{clock}:00.000Z"
 
 
-def body(kind: str, clock: str = "10:00", **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON holds
+def body(kind: str, clock: str = "10:00", /, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON holds
     """Return a device's full model at a time.
 
     A changed field that is a dict is merged into its block; anything else replaces.

@@ -26,7 +26,7 @@ ADDRESS = {
 }
 
 
-def row(building: str, location: str | None = None, **attributes: object) -> Residence:
+def row(building: str, location: str | None = None, /, **attributes: object) -> Residence:
     """Return a directory row of user-1."""
     return Residence(user="user-1", location=location, building=building, attributes=attributes)
 
@@ -289,10 +289,10 @@ def test_devices_at_two_places_stop_the_household_s_events_until_the_directory_k
     house.hear("pv-inverter.update", body("pv-inverter", locationId="loc-1"), received="10:01")
     assert EventType.POWER_GENERATION in household_events(house)
     house.hear("meter.update", body("meter", "10:41", locationId="loc-2"), received="10:41")
-    assert (Flag.AMBIGUOUS_LOCATION,) == house.state.flags
+    assert Flag.AMBIGUOUS_LOCATION in house.state.flags
     assert set() == {e.type for e in events(house.feed(Tick(now=at("11:00")))) if e.device.startswith("gateway:")}
     readdressed(house, row("user-1"))
-    assert () == house.state.flags
+    assert Flag.AMBIGUOUS_LOCATION not in house.state.flags
     house.hear("meter.update", body("meter", "11:01", locationId="loc-2"), received="11:01")
     assert EventType.GRID_POWER_CONSUMPTION in {e.type for e in events(house.feed(Tick(now=at("11:20"))))}
 
@@ -351,9 +351,9 @@ def test_a_device_that_moves_out_leaves_the_list_and_its_building_to_the_operato
     house.hear("battery.update", body("battery"))
     house.hear("meter.update", body("meter"))
     assert [["gateway:user-1", "meter:d-1"]] == listed(house.feed(moved(Kind.BATTERY, "10:30")))
-    assert () == house.state.flags
+    assert Flag.LEFT_BEHIND not in house.state.flags
     assert [["gateway:user-1"]] == listed(house.feed(moved(Kind.METER, "10:30")))
-    assert (Flag.LEFT_BEHIND,) == house.state.flags
+    assert Flag.LEFT_BEHIND in house.state.flags
 
 
 def test_it_may_move_back_in_with_any_message_and_then_begins_afresh() -> None:

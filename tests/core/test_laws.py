@@ -33,7 +33,7 @@ DEVICES = (
 )
 NAMES = {"meter:meter-2": "meter-2"}
 
-EXAMPLES = settings(max_examples=150, deadline=None)
+EXAMPLES = settings(max_examples=100, deadline=None)
 
 
 # ---- households -----------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def slots_of(home: Home) -> list[Event]:
 # ---- laws -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(devices(), st.sampled_from((0.9, 0.5, 0.02)), st.sampled_from((20, 60)), st.sampled_from((40, 1440)))
 def test_what_leaves_is_what_the_rules_say_moment_by_moment(
     things: tuple[Thing, ...], coverage: float, active: int, hold: int

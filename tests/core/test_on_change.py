@@ -207,7 +207,7 @@ PLUG = [
 
 @pytest.mark.parametrize(("plugged", "state", "word"), PLUG)
 def test_the_switch_says_what_the_flag_says_else_what_the_word_says(
-    plugged: bool | None, state: str | None, word: str | None
+    *, plugged: bool | None, state: str | None, word: str | None
 ) -> None:
     rules = Rules(codes={(EventType.SWITCH_STATE, DeviceType.CAR_CHARGER): {"plugged": 1, "unplugged": 0}})
     content = body("charger", "10:00", chargeState={"isPlugged": plugged, "chargingState": state})
@@ -273,7 +273,7 @@ GATES = [
 @pytest.mark.parametrize("plugged", [True, False, None])
 @pytest.mark.parametrize(("word", "rate", "watt"), GATES)
 def test_the_word_decides_what_a_charging_rate_means(
-    kind: str, plugged: bool | None, word: str | None, rate: float | None, watt: float | None
+    *, kind: str, plugged: bool | None, word: str | None, rate: float | None, watt: float | None
 ) -> None:
     house = House()
     block = {"chargingState": word, "chargeRate": rate, "isPlugged": plugged}
