@@ -137,6 +137,7 @@ class _Daemon:
         self._dry_run = dry_run
         self._rooms = rooms
         self._reread = reread
+        self._reloads: list[Callable[[Settings], None]] = []  # who takes other settings while running
         self._stop = asyncio.Event()  # told to stop
         self._hush = asyncio.Event()  # the sender begins no further call
         self._halt = asyncio.Event()  # the rooms behind the door stop
@@ -191,7 +192,8 @@ class _Daemon:
                 refused=lambda status: metrics.requests_refused.labels(status=str(status)).inc(),
             )  # fmt: skip
             runs["receiver"] = server.serve
-            self._on_hangup(receiver.reload)
+            self._reloads.append(receiver.reload)
+        self._reloads.append(lambda changed: client.reload(changed.moost))
         self._catch_signals()
         failed = False
         try:
@@ -237,25 +239,24 @@ class _Daemon:
         self._halt.set()
 
     def _catch_signals(self) -> None:
-        """Stop at SIGTERM and SIGINT."""
+        """Stop at SIGTERM and SIGINT, read the configuration again at SIGHUP."""
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
 
-    def _on_hangup(self, reload: Callable[[Settings], None]) -> None:
+    def _reload(self) -> None:
         """Read secrets and limits again at SIGHUP; keep the old ones where the new do not load."""
-
-        def again() -> None:
-            if self._reread is None:
-                return
-            try:
-                reload(self._reread())
-            except errors.BridgeError as why:
-                _log.error("reload_refused", problems=str(why).splitlines())
-            else:
-                _log.info("reloaded")
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, again)
+        if self._reread is None:
+            return
+        try:
+            changed = self._reread()
+            for reload in self._reloads:
+                reload(changed)
+        except errors.BridgeError as why:
+            _log.error("reload_refused", problems=str(why).splitlines())
+        else:
+            _log.info("reloaded")
 
 
 async def _watch(store: Store, gate: Gate, halt: asyncio.Event) -> None:

@@ -329,9 +329,9 @@ def sandboxed(folder: Path) -> Iterator[Sandbox]:
 
 
 @contextmanager
-def bridged(folder: Path, moost: str, **settings: Table) -> Iterator[Bridge]:
+def bridged(folder: Path, url: str, /, **settings: Table) -> Iterator[Bridge]:
     """Prepare a daemon, not yet started."""
-    bridge = Bridge(folder, moost, settings)
+    bridge = Bridge(folder, url, settings)
     try:
         yield bridge
     finally:

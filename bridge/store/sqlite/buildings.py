@@ -1,7 +1,7 @@
 """States, homes and the directory, as the worker and the clock need them."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +12,7 @@ from bridge.core.vocabulary import Kind
 from bridge.store.codec import decode_state, encode_state, maybe_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Home, Versioned, Work
+from bridge.store.sqlite.recent import Recent
 from bridge.store.sqlite.statements import Batch, Row, gathered
 
 NO_PLACE: Final = ""
@@ -30,6 +31,7 @@ _HOMES: Final = """
 SELECT kind, device, building, user FROM home
 WHERE (kind, device) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))
 """
+_NEWEST: Final = "SELECT id, version FROM building WHERE id IN (SELECT value FROM json_each(?))"
 _STATES: Final = "SELECT id, version, state FROM building WHERE id IN (SELECT value FROM json_each(?))"
 
 
@@ -47,15 +49,21 @@ def places(
     return residences, homes
 
 
-def states(con: sqlite3.Connection, buildings: Iterable[str]) -> dict[str, Versioned]:
-    """Read the states of buildings; what is not there is absent."""
-    named = list(buildings)
-    if not named:
+def states(con: sqlite3.Connection, buildings: Sequence[str], recent: Recent) -> dict[str, Versioned]:
+    """Read the states of buildings, those that are not known as they are now; what is not there is absent."""
+    if not buildings:
         return {}
-    return {
-        building: Versioned(state=decode_state(state), version=version)
-        for building, version, state in con.execute(_STATES, (to_json(named),))
-    }
+    found: dict[str, Versioned] = {}
+    unknown: list[str] = []
+    for building, version in con.execute(_NEWEST, (to_json(buildings),)):
+        known = recent.get(building, version)
+        if known is None:
+            unknown.append(building)
+        else:
+            found[building] = known
+    for building, version, state in con.execute(_STATES, (to_json(unknown),)) if unknown else ():
+        found[building] = recent.keep(decode_state(state), version)
+    return found
 
 
 def residence(row: tuple[str, str, str, str]) -> Residence:

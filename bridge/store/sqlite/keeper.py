@@ -47,6 +47,7 @@ from bridge.store.sqlite import buildings as states
 from bridge.store.sqlite import desk, files, inbox, outbox, upkeep
 from bridge.store.sqlite import work as steps
 from bridge.store.sqlite.checkpoint import Checkpoints
+from bridge.store.sqlite.recent import Recent
 from bridge.store.sqlite.rounds import Rounds, Turn
 
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -78,6 +79,7 @@ class SqliteStore:
         self._reader: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._shown: dict[str, int] = {}
+        self._recent = Recent()
         self._switch_interval = sys.getswitchinterval()
 
     # ---- opening ----
@@ -187,7 +189,7 @@ class SqliteStore:
             if start:
                 await asyncio.sleep(0)
             some = asked[start : start + STATES_AT_ONCE]
-            found.update(self._read(lambda con, _, some=some: states.states(con, some)))  # type: ignore[misc]
+            found.update(self._read(lambda con, _, some=some: states.states(con, some, self._recent)))  # type: ignore[misc]
         return Loaded(residences=residences, homes=homes, buildings=found)
 
     async def homes_of(self, user: str) -> dict[tuple[Kind, str], str]:
@@ -197,7 +199,11 @@ class SqliteStore:
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, or return the buildings that have moved."""
         step = steps.prepare(work, self._shown)
-        return await self._writing().write(Turn.COMMIT, partial(steps.commit, step=step))
+        moved = await self._writing().write(Turn.COMMIT, partial(steps.commit, step=step))
+        if not moved:
+            for row in work.buildings:
+                self._recent.keep(row.state, row.version + 1)
+        return moved
 
     async def due(self, now: datetime, limit: int) -> tuple[datetime, Sequence[str]]:
         """Return the horizon, and the buildings due at it."""
@@ -269,7 +275,7 @@ class SqliteStore:
 
     async def building(self, building: str) -> Versioned | None:
         """Return a building's state."""
-        return self._read(lambda con, _: states.states(con, [building]).get(building))
+        return self._read(lambda con, _: states.states(con, [building], self._recent).get(building))
 
     async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         """Return dead letters with id > after, in order."""

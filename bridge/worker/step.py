@@ -1,178 +1,27 @@
-"""From the inbox to state and outbox: what was accepted is decoded, reduced and written in one transaction.
+"""One batch on its way through the core: where each message belongs, what it changes, what is owed then (M1).
 
 Rules:
-- Messages are processed in order of acceptance; a crash half-way leaves nothing behind (one transaction a batch).
-- A batch that raises is taken item by item; the item that raises again is a dead letter `fault` (R12).
-- A building that somebody else changed meanwhile makes the batch start over from what is stored now.
-- The event loop is never held for more than a slice of a few milliseconds.
+- Nothing here waits or writes: a step is made from what was loaded, and says what to store (`work`).
+- A device lives in one building; it leaves the old one before it enters the new one (M1.6).
 """
 
-import asyncio
-import contextlib
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Final, assert_never
+from typing import assert_never
 
-from bridge import errors, logs
 from bridge.core.effects import Bury, ChangeBuilding, CreateBuilding, Effect, Note, Park, PutDevices, SendEvents
-from bridge.core.identity import building_id
 from bridge.core.messages import Inbound, Message, Moved, Prices, Readdressed, Report, Tombstone, Unreadable
 from bridge.core.model import Building, Device, Residence, Slice, key
 from bridge.core.reduce import reduce
 from bridge.core.routing import Place, device_of, home_of, place, residence
-from bridge.core.rules import Rules, Unknown
+from bridge.core.rules import Rules
 from bridge.core.slots import LOOK_AGAIN, due
 from bridge.core.tariffs import entries_of
 from bridge.core.vocabulary import Action, DeadReason, Kind
-from bridge.metrics import Metrics
-from bridge.source.decode import decode
-from bridge.source.topics import Topic, parse
-from bridge.store.port import Home, Loaded, Outgoing, Pending, Store, StoreBroken, StoreUnavailable, Versioned, Work
+from bridge.store.port import Home, Loaded, Outgoing, Pending, Versioned, Work
 
-BATCH: Final = 128  # messages a transaction; the store bounds its time besides
-SLICE_S: Final = 0.002  # longest computing without letting the door breathe
-IDLE_S: Final = 0.5  # how often to look for messages that another process put back
-WAIT_S: Final = 1.0  # pause while the store cannot serve
-MOST_CONFLICTS: Final = 20
-
-_Decoded = Inbound | Tombstone | Unreadable
-
-_log = logs.logger("worker")
-
-
-class Worker:
-    """The room between inbox and outbox."""
-
-    def __init__(
-        self, store: Store, rules: Rules, metrics: Metrics, *, queued: Callable[[], None], now: Callable[[], datetime]
-    ) -> None:
-        """Prepare; `queued` tells the sender that there is something to deliver."""
-        self._store = store
-        self._rules = rules
-        self._metrics = metrics
-        self._queued = queued  # tells the sender that there is something to deliver
-        self._now = now
-        self.wake = asyncio.Event()  # set by whoever accepted something
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until told to stop; a store that cannot serve is waited for."""
-        while not stop.is_set():
-            try:
-                busy = await self.step()
-            except StoreBroken:
-                raise  # ends the process (R10)
-            except StoreUnavailable as why:
-                _log.warning("store_unavailable", reason=str(why))
-                await _pause(stop, WAIT_S)
-                continue
-            if not busy:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(IDLE_S):
-                        await self.wake.wait()
-                self.wake.clear()
-
-    async def step(self) -> bool:
-        """Process one batch; return whether there was anything to do."""
-        rows, changed = await self._store.claim(BATCH)
-        if changed:
-            for user in changed:
-                await self._readdress(user)
-            return True
-        if not rows:
-            return False
-        try:
-            await self._process(rows)
-        except StoreUnavailable:
-            raise
-        except Exception as fault:  # noqa: BLE001 - one bad item must not hold up the rest (R12)
-            _log.warning("batch_failed", error=type(fault).__name__, messages=len(rows))
-            await self._one_by_one(rows)
-        return True
-
-    async def _one_by_one(self, rows: Sequence[Pending]) -> None:
-        """Process a failed batch message by message; the culprit is buried with the place of its fault."""
-        for row in rows:
-            try:
-                await self._process([row])
-            except StoreUnavailable:
-                raise
-            except Exception as fault:  # noqa: BLE001 - isolates the item; it becomes a dead letter
-                detail = errors.place_of(fault)
-                _log.error("message_faulted", message=row.id, fault=detail)
-                await self._store.commit(Work(now=self._now(), dead=[(row.id, DeadReason.FAULT, detail)]))
-
-    async def _process(self, rows: Sequence[Pending]) -> None:
-        """Decode, load, reduce and commit; start over where a building has moved meanwhile."""
-        decoded = [(row, await self._decode(row, breath)) for breath in [_Breath()] for row in rows]
-        for _ in range(MOST_CONFLICTS):
-            step = Step(await self._load(message for _, message in decoded), self._rules, self._now())
-            breath = _Breath()
-            for row, message in decoded:
-                step.take(row, message)
-                await breath.take()
-            if not await self._store.commit(step.work()):
-                self._count(step)
-                return
-        msg = "a building changed under the worker again and again"
-        raise RuntimeError(msg)
-
-    async def _decode(self, row: Pending, breath: "_Breath") -> _Decoded:
-        """Return what a stored message says."""
-        await breath.take()
-        topic = parse(row.topic)
-        if not isinstance(topic, Topic):
-            return Unreadable(number=row.id, detail=topic.detail, reason=DeadReason.UNKNOWN_TOPIC)
-        return decode(topic, row.body, number=row.id, received=row.received, rules=self._rules)
-
-    async def _load(self, messages: Iterable[_Decoded]) -> Loaded:
-        """Read everything a batch needs in one go."""
-        inbound = [message for message in messages if not isinstance(message, Tombstone | Unreadable)]
-        users = {message.user for message in inbound if message.user is not None}
-        buildings = {building_id(user) for user in users} if self._rules.unknown is Unknown.CREATE else set()
-        devices = sorted({device_of(message) for message in inbound})
-        loaded = await self._store.load(sorted(users), devices, sorted(buildings))
-        owners = {home.user for home in loaded.homes.values()} - users
-        if owners:  # a message names no user, or another than its device has so far
-            loaded = await self._store.load(sorted(users | owners), devices, sorted(buildings))
-        return loaded
-
-    def _count(self, step: "Step") -> None:
-        """Count a committed step, and wake the sender where it queued something."""
-        self._metrics.messages_settled.inc(len(step.settled))
-        if step.dead:
-            self._metrics.messages_dead.inc(len(step.dead))
-        late = sum(note.name == "late_sample" for _, note in step.notes)
-        if late:
-            self._metrics.late_samples.inc(late)
-        if step.calls:
-            self._queued()
-
-    async def _readdress(self, user: str) -> None:
-        """Bring the buildings of a user in line with its changed directory rows, then free its parked messages."""
-        homes = await self._store.homes_of(user)
-        for _ in range(MOST_CONFLICTS):
-            loaded = await self._store.load([user], sorted(homes), [])
-            step = Step(loaded, self._rules, self._now())
-            step.readdress(user, homes)
-            if not await self._store.commit(step.work(unparked=[user])):
-                self._count(step)
-                return
-
-
-class _Breath:
-    """Lets the event loop run once a slice of computing has passed."""
-
-    __slots__ = ("_since",)
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-
-    async def take(self) -> None:
-        """Give way if the slice is used up."""
-        if time.perf_counter() - self._since > SLICE_S:
-            await asyncio.sleep(0)
-            self._since = time.perf_counter()
+Decoded = Inbound | Tombstone | Unreadable
+"""What `source.decode` makes of a message."""
 
 
 class Step:
@@ -214,7 +63,7 @@ class Step:
             notes=self.notes,
         )
 
-    def take(self, row: Pending, message: _Decoded) -> None:
+    def take(self, row: Pending, message: Decoded) -> None:
         """Process one message."""
         match message:
             case Unreadable():
@@ -389,10 +238,3 @@ class Step:
         """Return a building as of this step; a new one where there is none."""
         found = self._states.get(name) or self._stored(name)
         return found if found is not None else Building(id=name, time_zone=self._rules.default_time_zone)
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait, but not longer than until told to stop."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()

@@ -1,0 +1,201 @@
+"""The loop: claims messages, has a `Step` made of them, and writes it in one transaction.
+
+Rules:
+- Messages are processed in order of acceptance; a crash half-way leaves nothing behind (one transaction a batch).
+- A batch that raises is taken item by item; the item that raises again is a dead letter `fault` (R12).
+- A building that somebody else changed meanwhile makes the batch start over from what is stored now.
+- The event loop is never held for more than a slice of a few milliseconds.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from bridge import errors, logs
+from bridge.core.effects import Note
+from bridge.core.identity import building_id
+from bridge.core.messages import Tombstone, Unreadable
+from bridge.core.routing import device_of
+from bridge.core.rules import Rules, Unknown
+from bridge.core.vocabulary import DeadReason
+from bridge.metrics import Metrics
+from bridge.source.decode import decode
+from bridge.source.topics import Topic, parse
+from bridge.store.port import Loaded, Pending, Store, StoreBroken, StoreUnavailable, Work
+from bridge.worker.step import Decoded, Step
+
+BATCH: Final = 128  # messages a transaction; the store bounds its time besides
+SLICE_S: Final = 0.002  # longest computing without letting the door breathe
+IDLE_S: Final = 0.5  # how often to look for messages that another process put back
+WAIT_S: Final = 1.0  # pause while the store cannot serve
+MOST_CONFLICTS: Final = 20
+
+_CONTENDED: Final = "a building changed under the worker again and again"
+
+_log = logs.logger("worker")
+
+
+class Worker:
+    """The room between inbox and outbox."""
+
+    def __init__(
+        self, store: Store, rules: Rules, metrics: Metrics, *, queued: Callable[[], None], now: Callable[[], datetime]
+    ) -> None:
+        """Prepare; `queued` tells the sender that there is something to deliver."""
+        self._store = store
+        self._rules = rules
+        self._metrics = metrics
+        self._queued = queued  # tells the sender that there is something to deliver
+        self._now = now
+        self.wake = asyncio.Event()  # set by whoever accepted something
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until told to stop; a store that cannot serve is waited for."""
+        while not stop.is_set():
+            try:
+                busy = await self.step()
+            except StoreBroken:
+                raise  # ends the process (R10)
+            except StoreUnavailable as why:
+                _log.warning("store_unavailable", reason=str(why))
+                await _pause(stop, WAIT_S)
+                continue
+            if not busy:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE_S):
+                        await self.wake.wait()
+                self.wake.clear()
+
+    async def step(self) -> bool:
+        """Process one batch; return whether there was anything to do."""
+        rows, changed = await self._store.claim(BATCH)
+        if changed:
+            for user in changed:
+                await self._follow(user)
+            return True
+        if not rows:
+            return False
+        try:
+            await self._process(rows)
+        except StoreUnavailable:
+            raise
+        except Exception as fault:  # noqa: BLE001 - one bad item must not hold up the rest (R12)
+            _log.warning("batch_failed", error=type(fault).__name__, messages=len(rows))
+            await self._one_by_one(rows)
+        return True
+
+    async def _one_by_one(self, rows: Sequence[Pending]) -> None:
+        """Process a failed batch message by message; the culprit is buried with the place of its fault."""
+        for row in rows:
+            try:
+                await self._process([row])
+            except StoreUnavailable:
+                raise
+            except Exception as fault:  # noqa: BLE001 - isolates the item; it becomes a dead letter
+                detail = errors.place_of(fault)
+                _log.error("message_faulted", message=row.id, fault=detail)
+                await self._bury(row, detail)
+
+    async def _bury(self, row: Pending, detail: str) -> None:
+        """Take a message out of the flow that a bug of ours fails on, with its user where that can still be read."""
+        users: dict[int, str] = {}
+        with contextlib.suppress(Exception):  # it may be the reading that fails
+            message = await self._decode(row, _Breath())
+            if not isinstance(message, Tombstone | Unreadable) and message.user is not None:
+                users[row.id] = message.user
+        await self._store.commit(Work(now=self._now(), dead=[(row.id, DeadReason.FAULT, detail)], users=users))
+        self._metrics.messages_dead.inc()
+
+    async def _process(self, rows: Sequence[Pending]) -> None:
+        """Decode, load, reduce and commit; start over where a building has moved meanwhile."""
+        decoded = [(row, await self._decode(row, breath)) for breath in [_Breath()] for row in rows]
+        for _ in range(MOST_CONFLICTS):
+            step = Step(await self._load(message for _, message in decoded), self._rules, self._now())
+            breath = _Breath()
+            for row, message in decoded:
+                step.take(row, message)
+                await breath.take()
+            if not await self._store.commit(step.work()):
+                self._count(step)
+                return
+        raise StoreUnavailable(_CONTENDED)
+
+    async def _decode(self, row: Pending, breath: "_Breath") -> Decoded:
+        """Return what a stored message says."""
+        await breath.take()
+        topic = parse(row.topic)
+        if not isinstance(topic, Topic):
+            return Unreadable(number=row.id, detail=topic.detail, reason=DeadReason.UNKNOWN_TOPIC)
+        return decode(topic, row.body, number=row.id, received=row.received, rules=self._rules)
+
+    async def _load(self, messages: Iterable[Decoded]) -> Loaded:
+        """Read everything a batch needs in one go."""
+        inbound = [message for message in messages if not isinstance(message, Tombstone | Unreadable)]
+        users = {message.user for message in inbound if message.user is not None}
+        buildings = {building_id(user) for user in users} if self._rules.unknown is Unknown.CREATE else set()
+        devices = sorted({device_of(message) for message in inbound})
+        loaded = await self._store.load(sorted(users), devices, sorted(buildings))
+        owners = {home.user for home in loaded.homes.values()} - users
+        if owners:  # a message names no user, or another than its device has so far
+            loaded = await self._store.load(sorted(users | owners), devices, sorted(buildings))
+        return loaded
+
+    def _count(self, step: Step) -> None:
+        """Count a committed step, and wake the sender where it queued something."""
+        self._metrics.messages_settled.inc(len(step.settled))
+        if step.dead:
+            self._metrics.messages_dead.inc(len(step.dead))
+        late = sum(note.name == "late_sample" for _, note in step.notes)
+        if late:
+            self._metrics.late_samples.inc(late)
+        if step.calls:
+            self._queued()
+
+    async def _follow(self, user: str) -> None:
+        """Deal with a user's changed directory rows; if a bug of ours fails on them, its messages flow all the same."""
+        try:
+            await self._readdress(user)
+        except StoreUnavailable:
+            raise
+        except Exception as fault:  # noqa: BLE001 - one user must not hold up the rest (R12)
+            detail = errors.place_of(fault)
+            _log.error("directory_faulted", fault=detail)
+            note = Note(name="directory_fault", detail=detail)
+            await self._store.commit(Work(now=self._now(), unparked=[user], notes=[(0, note)]))
+
+    async def _readdress(self, user: str) -> None:
+        """Bring the buildings of a user in line with its changed directory rows, then free its parked messages."""
+        homes = await self._store.homes_of(user)
+        for _ in range(MOST_CONFLICTS):
+            loaded = await self._store.load([user], sorted(homes), [])
+            step = Step(loaded, self._rules, self._now())
+            step.readdress(user, homes)
+            if not await self._store.commit(step.work(unparked=[user])):
+                self._count(step)
+                return
+        raise StoreUnavailable(_CONTENDED)
+
+
+class _Breath:
+    """Lets the event loop run once a slice of computing has passed."""
+
+    __slots__ = ("_since",)
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    async def take(self) -> None:
+        """Give way if the slice is used up."""
+        if time.perf_counter() - self._since > SLICE_S:
+            await asyncio.sleep(0)
+            self._since = time.perf_counter()
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait, but not longer than until told to stop."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()

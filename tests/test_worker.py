@@ -1,0 +1,541 @@
+"""The worker with a real keeper: from accepted messages to states, homes, calls and dead letters (M1, M7, R2, R12)."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bridge.core import messages
+from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, PutDevices, SendEvents
+from bridge.core.model import Building, Flag, Residence
+from bridge.core.reduce import reduce
+from bridge.core.rules import Rules, Unknown
+from bridge.core.vocabulary import Kind
+from bridge.metrics import Metrics
+from bridge.store.memory import MemoryStore
+from bridge.store.port import Arrival, DeadFilter, Home, Settlement, StoreBroken, StoreUnavailable, Versioned, Work
+from bridge.worker import Worker, room, step
+from tests.core.house import NOON, at, body, iso, prices
+
+pytestmark = pytest.mark.anyio
+
+PARK = Rules(unknown=Unknown.PARK)
+ADDRESS = {"zip": "49074", "timeZoneId": "Europe/Vienna"}
+
+
+class Desk:
+    """A worker, its store, and what it has queued."""
+
+    def __init__(self, rules: Rules | None = None, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
+        self.metrics = Metrics()
+        self.wakes = 0
+        self.worker = Worker(self.store, rules or Rules(), self.metrics, queued=self._woken, now=lambda: at(NOON))
+
+    def _woken(self) -> None:
+        self.wakes += 1
+
+    async def accept(self, *said: tuple[str, Any], received: str = NOON) -> list[int]:
+        """Accept messages without working; content is JSON or raw bytes."""
+        arrivals = [
+            Arrival(
+                subscription="sub-1",
+                topic=f"sub-1.{topic}",
+                body=content if isinstance(content, bytes) else json.dumps(content).encode(),
+                received=at(received),
+            )
+            for topic, content in said
+        ]
+        return [receipt.id for receipt in await self.store.accept(arrivals)]
+
+    async def hear(self, *said: tuple[str, Any], received: str = NOON) -> list[int]:
+        """Accept messages and work until nothing is left."""
+        ids = await self.accept(*said, received=received)
+        await self.work()
+        return ids
+
+    async def know(self, *rows: Residence) -> None:
+        """Write directory rows and work until nothing is left."""
+        await self.store.write_residences(rows)
+        await self.work()
+
+    async def work(self) -> None:
+        """Work until nothing is left; the two identities of the ledger hold."""
+        while await self.worker.step():
+            pass
+        c = await self.store.census()
+        assert c.accepted == c.settled + c.pending + c.parked + c.dead + c.discarded + c.erased
+        assert c.queued == c.delivered + c.calls_pending + c.calls_dead + c.replaced + c.calls_discarded
+        assert [] == list(await self.store.verify())
+
+    async def owed(self, building: str) -> list[Call]:
+        """Return what is owed to one building, in order; it counts as delivered."""
+        now = at(NOON) + timedelta(days=1)
+        lanes = {lane.building: lane for lane in await self.store.lease(now, 1000, 1000, timedelta(0))}
+        if building not in lanes:
+            return []
+        settled = [
+            Settlement(call_id=owed.id, delivered=len(values([owed.call])) or 1) for owed in lanes[building].calls
+        ]
+        await self.store.settle(now, settled, (), ())
+        return [owed.call for owed in lanes[building].calls]
+
+    async def state(self, building: str) -> Building:
+        """Return a building's state."""
+        found = await self.store.building(building)
+        assert found is not None
+        return found.state
+
+    async def home(self, kind: Kind, device: str = "d-1") -> Home | None:
+        """Return where a device lives."""
+        return (await self.store.load([], [(kind, device)], [])).homes.get((kind, device))
+
+    async def dead(self) -> list[tuple[str, str, str | None]]:
+        """Return (reason, detail, user) of each dead letter."""
+        return [
+            (str(letter.reason), letter.detail, letter.user) for letter in await self.store.dead_letters(DeadFilter())
+        ]
+
+
+def row(building: str, location: str | None = None, user: str = "user-1", /, **attributes: object) -> Residence:
+    """Return a directory row."""
+    return Residence(user=user, location=location, building=building, attributes=attributes)
+
+
+def car(clock: str, charge: float, **changes: Any) -> tuple[str, dict[str, Any]]:  # noqa: ANN401 - whatever JSON holds
+    """Return a car's update with a state of charge [%]."""
+    return "vehicle.update", body("vehicle", clock, chargeState={"stateOfCharge": charge}, **changes)
+
+
+def values(calls: Sequence[Call]) -> list[float]:
+    """Return the values of all events among calls."""
+    return [event.value for call in calls if isinstance(call, SendEvents) for event in call.events]
+
+
+def lists(calls: Sequence[Call]) -> list[list[str]]:
+    """Return the ids of each device list among calls, without the household's."""
+    return [[entry.id for entry in call.devices[1:]] for call in calls if isinstance(call, PutDevices)]
+
+
+# ---- parking ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_waits_until_the_directory_knows_its_user_and_then_flows_in_order() -> None:
+    desk = Desk(PARK)
+    await desk.know(row("b-2", None, "user-2"))
+    await desk.hear(car("10:00", 10), car("10:01", 20), car("10:00", 77, userId="user-2", id="d-2"), car("10:02", 30))
+    assert (3, 1) == ((await desk.store.census()).parked, (await desk.store.census()).settled)
+    assert [77] == values(await desk.owed("b-2"))
+    await desk.accept(car("10:03", 40))
+    await desk.know(row("b-1"))
+    calls = await desk.owed("b-1")
+    assert [CreateBuilding, PutDevices, *[SendEvents] * 4] == [type(call) for call in calls]
+    assert [10, 20, 30, 40] == values(calls)
+    assert 0 == (await desk.store.census()).parked
+
+
+async def test_a_parked_delete_still_follows_the_update_that_was_parked_before_it() -> None:
+    desk = Desk(PARK)
+    await desk.hear(car("10:00", 10), ("vehicle.delete", body("vehicle", "10:01")))
+    await desk.know(row("b-1"))
+    assert {} == (await desk.state("b-1")).devices
+    assert [[]] == lists(await desk.owed("b-1"))
+
+
+async def test_a_message_whose_place_the_directory_does_not_know_is_parked_again() -> None:
+    desk = Desk(PARK)
+    content = body("battery", locationId="loc-2")
+    await desk.hear(("battery.update", content))
+    await desk.know(row("b-1", "loc-1"))
+    assert 1 == (await desk.store.census()).parked
+    await desk.know(row("b-2", "loc-2"))
+    assert [["battery:d-1"]] == lists(await desk.owed("b-2"))
+
+
+# ---- without user ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_without_user_is_about_the_device_as_it_is_known() -> None:
+    desk = Desk(PARK)
+    await desk.know(row("b-1", None, **ADDRESS))
+    await desk.hear(car("10:00", 10))
+    await desk.owed("b-1")
+    before = await desk.state("b-1")
+    await desk.hear(car("10:01", 20, userId=None))
+    after = await desk.state("b-1")
+    assert [SendEvents] == [type(call) for call in await desk.owed("b-1")]
+    assert ("Europe/Vienna", True, ("user-1",)) == (after.time_zone, after.known, after.users)
+    assert before.sheet == after.sheet
+    assert Home(building="b-1", user="user-1") == await desk.home(Kind.VEHICLE)
+
+
+async def test_a_message_without_user_about_something_unknown_is_dead() -> None:
+    desk = Desk()
+    await desk.hear(car("10:00", 10, userId=None))
+    detail = "the message names no user and its device is not known"
+    assert [("unreadable", detail, None)] == await desk.dead()
+
+
+# ---- moves -----------------------------------------------------------------------------------------------------------
+
+TWO = (row("city", "loc-1", zip="10115"), row("lake", "loc-2", zip="78462"))
+
+
+def charger(action: str, clock: str, location: str | None) -> tuple[str, dict[str, Any]]:
+    """Return a charger's message from a place."""
+    return f"charger.{action}", body("charger", clock, location=location)
+
+
+async def test_a_device_that_names_another_place_moves() -> None:
+    desk = Desk()
+    await desk.know(*TWO)
+    await desk.hear(charger("update", "10:00", "loc-1"))
+    assert [["charger:d-1"]] == lists(await desk.owed("city"))
+    await desk.hear(charger("update", "10:10", "loc-2"))
+    assert [[]] == lists(await desk.owed("city"))
+    assert [["charger:d-1"]] == lists(await desk.owed("lake"))
+    assert Home(building="lake", user="user-1") == await desk.home(Kind.CHARGER)
+    assert {Flag.LEFT_BEHIND: 1} == dict((await desk.store.census()).flags)
+
+
+async def test_a_late_message_from_the_former_place_does_not_move_it_back() -> None:
+    desk = Desk()
+    await desk.know(*TWO)
+    await desk.hear(charger("update", "10:00", "loc-1"), charger("update", "10:10", "loc-2"))
+    await desk.owed("lake")
+    await desk.hear(charger("update", "10:05", "loc-1"))
+    assert [] == await desk.owed("lake")
+    assert "78462" not in repr(await desk.state("lake"))
+    assert Home(building="lake", user="user-1") == await desk.home(Kind.CHARGER)
+
+
+async def test_offline_without_a_place_and_delete_from_the_wrong_one_reach_it_where_it_lives() -> None:
+    desk = Desk()
+    await desk.know(*TWO)
+    await desk.hear(charger("update", "10:00", "loc-2"), charger("offline", "10:01", None))
+    assert (await desk.state("lake")).devices["charger:d-1"].offline
+    await desk.owed("lake")
+    await desk.hear(charger("delete", "10:02", "loc-1"))
+    assert [[]] == lists(await desk.owed("lake"))
+    assert await desk.home(Kind.CHARGER) is None
+    assert [] == await desk.owed("city")
+
+
+async def test_a_device_of_another_user_moves_to_that_user() -> None:
+    desk = Desk()
+    await desk.hear(car("10:00", 10), car("10:05", 20, userId="user-2"))
+    assert [[]] == lists(await desk.owed("user-1"))
+    assert [["vehicle:d-1"]] == lists(await desk.owed("user-2"))
+    assert Home(building="user-2", user="user-2") == await desk.home(Kind.VEHICLE)
+
+
+async def test_prices_follow_their_tariff_whatever_place_they_name() -> None:
+    desk = Desk()
+    await desk.know(*TWO)
+    await desk.hear(("tariff.update", body("tariff", locationId="loc-2")))
+    await desk.owed("lake")
+    await desk.hear(("tariff.price.update", prices(("13:00", 0.3), locationId=None)))
+    (change,) = await desk.owed("lake")
+    assert isinstance(change, ChangeBuilding)
+    assert change.tariff_set
+    assert {} == change.attributes
+
+
+# ---- the directory changes -------------------------------------------------------------------------------------------
+
+
+async def test_a_changed_row_sends_what_changed() -> None:
+    desk = Desk()
+    await desk.know(row("b-1", None, **ADDRESS))
+    await desk.hear(car("10:00", 10))
+    await desk.owed("b-1")
+    await desk.know(row("b-1", None, **{**ADDRESS, "zip": "49076"}))
+    (change,) = await desk.owed("b-1")
+    assert isinstance(change, ChangeBuilding)
+    assert {"zip": "49076"} == change.attributes
+
+
+async def test_a_row_for_a_user_who_has_a_building_already_moves_all_its_devices() -> None:
+    desk = Desk()
+    await desk.hear(
+        car("10:00", 10),
+        ("battery.update", body("battery", "10:00")),
+        ("battery.offline", body("battery", "10:01")),
+        ("hvac.disconnect", body("hvac", "10:01")),
+        ("tariff.update", body("tariff")),
+        ("tariff.price.update", prices(("13:00", 0.3), ("14:00", 0.2))),
+    )
+    await desk.owed("user-1")
+    await desk.know(row("b-1", None, zip="49074"))
+    assert [] == lists(await desk.owed("user-1"))[-1]
+    calls = await desk.owed("b-1")
+    assert isinstance(calls[0], CreateBuilding)
+    assert {"zip": "49074", "userIds": ["user-1"]}.items() <= calls[0].attributes.items()
+    assert ["battery:d-1", "hvac:d-1", "vehicle:d-1"] == lists(calls)[-1]
+    assert [] == values(calls)  # past events are not sent again
+    state = await desk.state("b-1")
+    away = {name: (device.offline, device.disconnected) for name, device in state.devices.items()}
+    assert {
+        "vehicle:d-1": (False, False),
+        "battery:d-1": (True, False),
+        "hvac:d-1": (False, True),
+        "tariff:d-1": (False, False),
+    } == away
+    tariffs = [call.tariff for call in calls if isinstance(call, ChangeBuilding) and call.tariff_set]
+    assert tariffs[-1] is not None
+    assert ["0.3000", "0.2000"] == [each["price"] for each in tariffs[-1]["dynamic"]["tariffs"]]  # type: ignore[index]
+    assert {Flag.LEFT_BEHIND: 1} == dict((await desk.store.census()).flags)
+    await desk.hear(car("10:10", 11))
+    assert [11] == values(await desk.owed("b-1"))
+
+
+async def test_a_row_without_devices_sends_nothing() -> None:
+    desk = Desk()
+    await desk.know(row("b-1", None, zip="49074"))
+    assert [] == await desk.owed("b-1")
+
+
+# ---- what is no message ----------------------------------------------------------------------------------------------
+
+
+async def test_what_cannot_be_read_is_dead_and_its_siblings_flow() -> None:
+    desk = Desk()
+    await desk.hear(
+        car("10:00", 10), ("vehicle.update", b"{"), ("boiler.update", {}), ("meter.update", b"null"), car("10:01", 20)
+    )
+    assert [10, 20] == values(await desk.owed("user-1"))
+    assert [
+        ("unreadable", "the body is not valid JSON", None),
+        ("unknown-topic", "the topic names no kind of device that exists", None),
+    ] == await desk.dead()
+    assert 1 == (await desk.store.census()).notes["tombstone"]
+
+
+# ---- faults ----------------------------------------------------------------------------------------------------------
+
+
+def break_for(monkeypatch: pytest.MonkeyPatch, culprit: Callable[[messages.Message], bool]) -> None:
+    """Plant a bug in the core: it raises for some messages."""
+    whole = reduce
+
+    def broken(building: Building, message: messages.Message, *rest: Any) -> Any:  # noqa: ANN401 - handed on
+        if culprit(message):
+            raise ZeroDivisionError("secret value 4711")
+        return whole(building, message, *rest)
+
+    monkeypatch.setattr(step, "reduce", broken)
+
+
+def is_car(message: messages.Message, device: str) -> bool:
+    """Tell whether a message is about one car."""
+    return isinstance(message, messages.Report) and message.id == device
+
+
+async def test_a_message_that_the_core_breaks_on_is_dead_and_its_siblings_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_for(monkeypatch, lambda message: is_car(message, "bad"))
+    desk = Desk()
+    await desk.hear(car("10:00", 10), car("10:00", 66, id="bad"), car("10:01", 20))
+    assert [10, 20] == values(await desk.owed("user-1"))
+    ((reason, detail, user),) = await desk.dead()
+    assert ("fault", "user-1") == (reason, user)
+    assert detail.startswith("ZeroDivisionError in ")
+    assert "4711" not in detail
+    assert b"bridge_messages_dead_total 1.0" in desk.metrics.render()
+
+
+async def test_a_fault_heals_with_a_retry_once_the_bug_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    with monkeypatch.context() as planted:
+        break_for(planted, lambda message: is_car(message, "d-1"))
+        await desk.hear(car("10:00", 10))
+    letters = await desk.store.dead_letters(DeadFilter())
+    await desk.store.retry([letter.id for letter in letters], at(NOON))
+    await desk.work()
+    assert [10] == values(await desk.owed("user-1"))
+
+
+async def test_a_directory_change_that_the_core_breaks_on_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(PARK)
+    await desk.hear(car("10:00", 10))
+    await desk.know(row("b-1"))
+    await desk.hear(car("10:00", 10, userId="user-2", id="d-2"))
+    break_for(monkeypatch, lambda message: isinstance(message, messages.Readdressed))
+    await desk.know(row("b-1", None, zip="49074"), row("b-2", None, "user-2"))
+    assert [10] == values(await desk.owed("b-2"))
+    assert 1 == (await desk.store.census()).notes["directory_fault"]
+
+
+# ---- conflicts -------------------------------------------------------------------------------------------------------
+
+
+class Contended(MemoryStore):
+    """Somebody else changes a building between the worker's reading and writing, some times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    async def commit(self, work: Work) -> Sequence[str]:
+        if self.times and work.buildings:
+            self.times -= 1
+            for mine in work.buildings:
+                there = await self.building(mine.state.id)
+                state = there.state if there is not None else Building(id=mine.state.id)
+                version = there.version if there is not None else 0
+                assert not await super().commit(Work(now=work.now, buildings=[Versioned(state=state, version=version)]))
+        return await super().commit(work)
+
+
+@pytest.mark.parametrize("times", [1, 5])
+async def test_a_building_that_changed_meanwhile_makes_the_batch_start_over(times: int) -> None:
+    desk = Desk(store=Contended(times))
+    await desk.hear(car("10:00", 10), car("10:01", 20))
+    assert [CreateBuilding, PutDevices, SendEvents, SendEvents] == [type(call) for call in await desk.owed("user-1")]
+    assert 2 == (await desk.store.census()).settled
+
+
+async def test_a_building_that_changes_again_and_again_is_waited_for_and_nothing_is_buried() -> None:
+    store = Contended(room.MOST_CONFLICTS)
+    desk = Desk(store=store)
+    await desk.accept(car("10:00", 10))
+    with pytest.raises(StoreUnavailable):
+        await desk.worker.step()
+    assert 1 == (await store.census()).pending
+    await desk.work()
+    assert [10] == values(await desk.owed("user-1"))
+
+
+async def test_a_directory_change_starts_over_too() -> None:
+    store = Contended(0)
+    desk = Desk(store=store)
+    await desk.hear(car("10:00", 10))
+    store.times = room.MOST_CONFLICTS + 3
+    await store.write_residences([row("b-1")])
+    with pytest.raises(StoreUnavailable):
+        await desk.worker.step()
+    await desk.work()
+    assert Home(building="b-1", user="user-1") == await desk.home(Kind.VEHICLE)
+
+
+# ---- the room --------------------------------------------------------------------------------------------------------
+
+
+async def run_until(desk: Desk, done: Callable[[], Awaitable[bool]]) -> None:
+    """Run the room until something is true, with a deadline."""
+    stop = asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(desk.worker.run(stop))
+        while not await done():  # noqa: ASYNC110 - the condition is in the store, which tells nobody
+            await asyncio.sleep(0)
+        stop.set()
+        desk.worker.wake.set()
+
+
+async def test_the_room_works_off_what_is_accepted_and_wakes_the_sender() -> None:
+    desk = Desk()
+    await desk.accept(*[car(f"1{n // 60}:{n % 60:02}", n % 100) for n in range(3 * room.BATCH // 2)], received="13:30")
+
+    async def done() -> bool:
+        return (await desk.store.census()).pending == 0
+
+    await run_until(desk, done)
+    assert 3 * room.BATCH // 2 == (await desk.store.census()).settled
+    assert desk.wakes >= 2
+
+
+async def test_the_room_waits_for_a_store_that_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sulking(MemoryStore):
+        sulks = 3
+
+        async def claim(self, limit: int) -> Any:  # noqa: ANN401 - as the store
+            if self.sulks:
+                self.sulks -= 1
+                raise StoreUnavailable("not now")
+            return await super().claim(limit)
+
+    monkeypatch.setattr(room, "WAIT_S", 0.001)
+    desk = Desk(store=Sulking())
+    await desk.accept(car("10:00", 10))
+
+    async def done() -> bool:
+        return (await desk.store.census()).settled == 1
+
+    await run_until(desk, done)
+    assert [10] == values(await desk.owed("user-1"))
+
+
+async def test_a_broken_store_ends_the_room() -> None:
+    class Broken(MemoryStore):
+        async def claim(self, limit: int) -> Any:  # noqa: ANN401, ARG002 - as the store
+            raise StoreBroken("the disk is gone")
+
+    with pytest.raises(StoreBroken):
+        await Desk(store=Broken()).worker.run(asyncio.Event())
+
+
+@pytest.mark.parametrize("during", ["claim", "commit", "readdress", "one by one"])
+async def test_trouble_of_the_store_is_never_taken_for_a_fault_of_a_message(
+    during: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sulking(MemoryStore):
+        sulks = False
+
+        async def commit(self, work: Work) -> Sequence[str]:
+            if self.sulks:
+                raise StoreUnavailable("not now")
+            return await super().commit(work)
+
+        async def claim(self, limit: int) -> Any:  # noqa: ANN401 - as the store
+            if self.sulks and during == "claim":
+                raise StoreUnavailable("not now")
+            return await super().claim(limit)
+
+    store = Sulking()
+    desk = Desk(store=store)
+    if during == "readdress":
+        await store.write_residences([row("b-1")])
+    await desk.accept(car("10:00", 10), car("10:00", 20, id="bad"))
+    store.sulks = True
+    with monkeypatch.context() as planted:
+        if during == "one by one":
+            break_for(planted, lambda message: is_car(message, "bad"))
+        with pytest.raises(StoreUnavailable):
+            await desk.worker.step()
+    store.sulks = False
+    assert 2 == (await store.census()).pending
+    await desk.work()
+    assert 2 == (await store.census()).settled
+
+
+async def test_a_message_that_cannot_even_be_decoded_without_a_fault_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(room, "decode", broken)
+    desk = Desk()
+    await desk.hear(car("10:00", 10))
+    ((reason, _, user),) = await desk.dead()
+    assert ("fault", None) == (reason, user)
+
+
+async def test_a_command_of_someone_unknown_is_settled_where_only_known_users_are_welcome() -> None:
+    desk = Desk(PARK)
+    await desk.hear(("hvac.command", {"id": "c-1", "userId": "user-1", "deviceId": "d-1", "state": "PENDING"}))
+    assert 1 == (await desk.store.census()).settled
+    assert 1 == (await desk.store.census()).notes["unknown_device_ignored"]
+
+
+async def test_a_late_sample_is_counted() -> None:
+    desk = Desk()
+    await desk.hear(("battery.update", body("battery", "10:00")))
+    found = await desk.store.building("user-1")
+    assert found is not None
+    closed = replace(found.state, closed=True, open_from=at("11:00"))
+    await desk.store.commit(Work(now=at(NOON), buildings=[Versioned(state=closed, version=found.version)]))
+    late = body("battery", "10:30", chargeState={"chargeRate": 1, "lastUpdated": iso("10:30")})
+    await desk.hear(("battery.update", late))
+    assert b"bridge_late_samples_total 1.0" in desk.metrics.render()
