@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -40,7 +41,8 @@ from bridge.store.sqlite import SqliteStore
 from bridge.worker import Worker
 
 ALL_ROOMS: Final = frozenset({"receiver", "worker", "sender", "clock"})
-DONE, CRASHED, MISUSED = 0, 1, 2
+DONE, CRASHED = 0, 1
+FILES: Final = 8_192  # open files: the door's 4,096 connections, MOOST's, the store's
 COLLECT_EVERY: Final = 20_000  # new objects between two looks of the garbage collector
 TELLING_S: Final = 0.25  # while draining: new requests are told to come again, before their connections are closed
 
@@ -94,6 +96,7 @@ def serve(
     `reread` loads the configuration again (SIGHUP). Raises UsageError where it cannot start.
     """
     sock = _bind(settings) if "receiver" in rooms else None
+    _allow_files()
     _calm_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_Daemon(settings, sock, dry_run=dry_run, rooms=rooms, reread=reread).run())
@@ -108,6 +111,14 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_EVERY, 10, 10)
+
+
+def _allow_files() -> None:
+    """Let the process hold as many connections as the door admits, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -176,7 +176,7 @@ def _tariff_change(
 ) -> list[Effect]:
     """Return the change of `settings.tariff` that new prices or a deleted tariff ask for (M6.2, M6.3)."""
     wanted = tariffs.desired(after, now)
-    if wanted == (tariffs.desired(before, now) if before.created else None):
+    if wanted == tariffs.desired(before, now):
         return []
     sheet = _sheet(after, rules, residence)
     tariff = tariffs.as_moost(wanted) if wanted is not None else sheet.get("tariff")

@@ -97,6 +97,15 @@ def test_the_next_message_that_says_online_with_a_newer_stamp_ends_an_absence(
     assert absent == any(state(house, Kind.HVAC))
 
 
+def test_a_repeat_of_what_was_known_before_an_absence_does_not_end_it() -> None:
+    house = House()
+    house.hear("hvac.update", body("hvac", "10:30"))
+    house.hear("hvac.offline", body("hvac", "10:00"), received="11:00")
+    house.hear("hvac.update", body("hvac", "10:30"), received="11:01")
+    assert (True, False) == state(house, Kind.HVAC)
+    assert (at("11:00"), None) == house.series("hvac:d-1", Quantity.POWER)[-1]
+
+
 def test_one_message_ends_both_absences() -> None:
     house = House()
     house.hear("hvac.offline", body("hvac", "10:00"))

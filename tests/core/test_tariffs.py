@@ -225,6 +225,14 @@ def test_of_several_tariffs_the_newest_counts_and_of_equals_the_smaller_id(first
     assert price == sent(tuple(house.effects))[-1]["minPrice"]
 
 
+def test_of_equals_the_smaller_id_counts_whichever_was_heard_of_first() -> None:
+    house = House()
+    for name, price in (("t-2", 0.2), ("t-1", 0.1)):
+        house.hear("tariff.update", tariff(id=name))
+        house.hear("tariff.price.update", prices(("13:00", price), id=name))
+    assert "0.1000" == sent(tuple(house.effects))[-1]["minPrice"]
+
+
 def test_on_its_delete_the_next_one_counts_and_then_none() -> None:
     house = two()
     gone = tariff("10:00", id="t-2")

@@ -16,14 +16,14 @@ CARS: Final = 10  # updates of each home's car
 HOUR: Final = timedelta(hours=1)
 
 
-def updates(at: datetime | None = None) -> list[Letter]:
-    """Return the updates of some homes, mixed; in each home they count upwards."""
-    start = at or datetime.now(UTC) - timedelta(seconds=CARS)
+def updates(street: str) -> list[Letter]:
+    """Return the updates of the homes of a street, mixed; in each home they count upwards."""
+    start = datetime.now(UTC) - timedelta(seconds=CARS)
     return [
         Letter(
-            id=f"home-{home}-{number}-{start.timestamp()}",
+            id=f"{street}-{home}-{number}",
             topic="vehicle.update",
-            body=dump(vehicle(f"user-{home}", "car", number, start + timedelta(seconds=number))),
+            body=dump(vehicle(f"{street}-{home}", "car", number, start + timedelta(seconds=number))),
         )
         for number in range(CARS)
         for home in range(HOMES)
@@ -38,15 +38,18 @@ def posted(bridge: Bridge, letters: Sequence[Letter]) -> None:
         bridge.accepted += HOMES
 
 
-def by_home(events: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    """Return the values that each building got, in order of arrival."""
+def by_home(events: Sequence[dict[str, Any]], street: str) -> dict[str, list[float]]:
+    """Return the values that each building of a street got, in order of arrival."""
     found: dict[str, list[float]] = {}
     for event in events:
-        found.setdefault(event["customerBuildingId"], []).append(event["value"])
+        if event["customerBuildingId"].startswith(f"{street}-"):
+            found.setdefault(event["customerBuildingId"], []).append(event["value"])
     return found
 
 
-IN_ORDER: Final = {f"user-{home}": [float(number) for number in range(CARS)] for home in range(HOMES)}
+def in_order(street: str, first: int = 0) -> dict[str, list[float]]:
+    """Return what each building of a street should get."""
+    return {f"{street}-{home}": [float(number) for number in range(first, CARS)] for home in range(HOMES)}
 
 
 def without_repeats(values: Sequence[float]) -> list[float]:
@@ -59,22 +62,23 @@ def without_repeats(values: Sequence[float]) -> list[float]:
 
 def test_deliveries_flow_soon_after_moost_is_back(bridge: Bridge, sandbox: Sandbox) -> None:
     bridge.start()
-    posted(bridge, updates()[:HOMES])
+    letters = updates("home")
+    posted(bridge, letters[:HOMES])
     bridge.settled()
     sandbox.kill()
-    posted(bridge, updates()[HOMES:])
+    posted(bridge, letters[HOMES:])
     health = bridge.settled(owed=True)
     assert HOMES * (CARS - 1) == health["calls"]["pending"]
     until(lambda: bridge.health()["moost"]["circuit"] == "open", "the circuit opens")
     assert bridge.ready(), "trouble with MOOST never fails readiness"
-    assert "moost" in " ".join(bridge.health()["problems"])
+    assert "degraded" == bridge.health()["status"]
     sandbox.start()
     began = time.monotonic()
     until(sandbox.events, "the first delivery")
     assert time.monotonic() - began < BACK_S
     assert 0 == bridge.settled()["calls"]["dead"]
     # The look-alike lost its buildings with its life: a 400 makes the bridge send building and list again, once.
-    assert {home: values[1:] for home, values in IN_ORDER.items()} == by_home(sandbox.events())
+    assert in_order("home", first=1) == by_home(sandbox.events(), "home")
     assert {} == sandbox.counts()["violations"]
     assert ([], "closed") == (bridge.health()["problems"], bridge.health()["moost"]["circuit"])
 
@@ -83,13 +87,20 @@ def test_deliveries_flow_soon_after_moost_is_back(bridge: Bridge, sandbox: Sandb
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bridge, Sandbox]]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bridge, Sandbox]]:
     folder = tmp_path_factory.mktemp("outages")
     with sandboxed(folder) as sandbox, bridged(folder, sandbox.url, moost={"timeout": "1s"}) as bridge:
         bridge.start()
-        posted(bridge, updates(datetime.now(UTC) - timedelta(minutes=5))[:HOMES])  # the buildings exist
-        bridge.settled()
         yield bridge, sandbox
+
+
+@pytest.fixture
+def shared(running: tuple[Bridge, Sandbox]) -> Iterator[tuple[Bridge, Sandbox]]:
+    """Return daemon and look-alike, without faults before and after the test."""
+    bridge, sandbox = running
+    bridge.settled()
+    yield bridge, sandbox
+    sandbox.faults()
 
 
 FAULTS: Final[dict[str, list[dict[str, object]]]] = {
@@ -105,56 +116,57 @@ FAULTS: Final[dict[str, list[dict[str, object]]]] = {
         {"kind": "status", "status": 500, "path": "/auth", "times": 2},
     ],
     "an outage window": [{"kind": "outage", "starts_in": 0.0, "lasts": 1.5}],
-    "an unknown building": [{"kind": "status", "status": 400, "path": "/events", "body": '"value":5[,.}]', "times": 8}],
+    "an unknown building": [{"kind": "status", "status": 400, "path": "/events", "body": '"value":5[,.}]', "times": 1}],
 }
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
 def test_what_passes_costs_no_event_and_keeps_the_order(name: str, shared: tuple[Bridge, Sandbox]) -> None:
     bridge, sandbox = shared
-    before = len(sandbox.events())
-    dead = bridge.health()["calls"]["dead"]
+    street = name.replace(" ", "-")
+    before = bridge.health()["calls"]
     sandbox.faults(*FAULTS[name])
-    posted(bridge, updates())
+    posted(bridge, updates(street))
     until(sandbox.fired, "the fault fires")
-    health = bridge.settled()
-    assert (dead, 0) == (health["calls"]["dead"], health["calls"]["in_doubt"] if "outage" not in name else 0)
-    events = by_home(sandbox.events()[before:])
-    first = {home: values[1:] if values[0] == 0 else values for home, values in events.items()}
-    assert {home: values[1:] for home, values in IN_ORDER.items()} == {
-        home: without_repeats(values) for home, values in first.items()
-    }
+    calls = bridge.settled()["calls"]
+    assert before["dead"] == calls["dead"]
+    events = by_home(sandbox.events(), street)
+    if "outage" in name:  # what was on the wire when it began may arrive twice
+        events = {home: without_repeats(values) for home, values in events.items()}
+    else:
+        assert before["in_doubt"] == calls["in_doubt"]
+    assert in_order(street) == events
     assert {} == sandbox.counts()["violations"]
-    sandbox.faults()
 
 
 def test_refused_credentials_pause_the_sender_and_it_resumes_by_itself(shared: tuple[Bridge, Sandbox]) -> None:
     bridge, sandbox = shared
-    before = len(sandbox.events())
+    dead = bridge.health()["calls"]["dead"]
     sandbox.faults({"kind": "revoke_tokens"}, {"kind": "status", "status": 401})
-    posted(bridge, updates()[HOMES:])
+    posted(bridge, updates("paused"))
     until(lambda: "moost_auth" in bridge.health()["problems"], "health names it")
     assert bridge.ready()
     health = bridge.settled(owed=True)
-    assert "degraded" == health["status"]
-    assert 0 == health["calls"]["dead"] - health["dead_letters"].get("rejected", 0)
+    assert ("degraded", dead) == (health["status"], health["calls"]["dead"])
+    assert {} == by_home(sandbox.events(), "paused")
     sandbox.faults()
-    bridge.settled()
-    assert HOMES * (CARS - 1) == len(sandbox.events()) - before
-    assert [] == bridge.health()["problems"]
+    health = bridge.settled()
+    assert in_order("paused") == by_home(sandbox.events(), "paused")
+    assert ([], dead) == (health["problems"], health["calls"]["dead"])
 
 
 def test_a_refused_building_does_not_delay_the_others(shared: tuple[Bridge, Sandbox]) -> None:
     bridge, sandbox = shared
-    before = len(sandbox.events())
-    sandbox.faults({"kind": "status", "status": 500, "building": "^user-0$"})
-    posted(bridge, updates()[HOMES:])
-    until(lambda: len(sandbox.events()) - before == (HOMES - 1) * (CARS - 1), "all the others")
-    assert "closed" == bridge.health()["moost"]["circuit"], "one building is not the platform"
-    assert CARS - 1 == bridge.settled(owed=True)["calls"]["pending"]
+    sandbox.faults({"kind": "status", "status": 500, "building": "^slow-0$"})
+    posted(bridge, updates("slow"))
+    others = {home: values for home, values in in_order("slow").items() if home != "slow-0"}
+    until(lambda: others == by_home(sandbox.events(), "slow"), "all the others")
+    health = bridge.settled(owed=True)
+    assert "closed" == health["moost"]["circuit"], "one building is not the platform"
+    assert CARS + 2 == health["calls"]["pending"], "building, list and events, in their order"
     sandbox.faults()
     bridge.settled()
-    assert IN_ORDER["user-0"][1:] == by_home(sandbox.events()[before:])["user-0"]
+    assert in_order("slow") == by_home(sandbox.events(), "slow")
 
 
 # ---- the historical lane --------------------------------------------------------------------------------------------
@@ -184,7 +196,6 @@ def test_a_partial_write_is_repeated_until_all_is_written(shared: tuple[Bridge, 
     payloads = {(event["deviceId"], event["value"], event["timestamp"]) for event in events}
     assert 20 == len(payloads), "a repeat is identical"
     assert health["calls"]["in_doubt"] > 0
-    sandbox.faults()
 
 
 def test_one_bad_event_of_a_hundred_takes_no_other_along(shared: tuple[Bridge, Sandbox]) -> None:
@@ -197,7 +208,6 @@ def test_one_bad_event_of_a_hundred_takes_no_other_along(shared: tuple[Bridge, S
     assert before + 1 == health["dead_letters"]["rejected"]
     arrived = [event["deviceId"] for event in sandbox.received("user-hundred")["events"]]
     assert [f"vehicle:car-{number}-of-user-hundred" for number in range(100) if number != 42] == arrived
-    sandbox.faults()
 
 
 # ---- lost replies ---------------------------------------------------------------------------------------------------
