@@ -5,20 +5,21 @@ then compared with what was sent, building by building: every event once, in ord
 """
 
 import asyncio
-import contextlib
 import time
 from collections import defaultdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.identity import building_id, device_id
 from bridge.core.vocabulary import Kind
 from tests.bench.homes import Device
 from tests.bench.load import Client, Request, get
-from tests.bench.machine import Watch
 from tests.bench.process import BrokenError, Process
 from tests.bench.report import Result
 from tests.bench.setting import Setting
 from tests.bench.subject import bridge, sandbox
+
+if TYPE_CHECKING:
+    from tests.bench.machine import Watch
 
 CONNECTIONS: Final = 64
 EVENTS: Final = 30_000
@@ -57,7 +58,13 @@ async def run(setting: Setting) -> list[Result]:
         raise BrokenError(msg)
     detail = f"{cpu:.0f} µs CPU per event; look-alike {load:.0%} of its core; {count:,} events of {len(sent):,} vehicles, all once and in order"
     return [
-        Result(name="B3 delivery", goal=f"≥ {GOAL:,.0f} events/s", measured=f"{rate:,.0f} events/s", ratio=rate / GOAL, detail=detail)
+        Result(
+            name="B3 delivery",
+            goal=f"≥ {GOAL:,.0f} events/s",
+            measured=f"{rate:,.0f} events/s",
+            ratio=rate / GOAL,
+            detail=detail,
+        )
     ]
 
 

@@ -112,7 +112,9 @@ def listening() -> socket.socket:
 def serve(app: Any) -> None:  # noqa: ANN401 - any ASGI application
     """Serve an application as the bridge is served; prints the address."""
     sock = listening()
-    config = uvicorn.Config(app, http="httptools", loop="uvloop", ws="none", lifespan="off", access_log=False, log_level="warning")
+    config = uvicorn.Config(
+        app, http="httptools", loop="uvloop", ws="none", lifespan="off", access_log=False, log_level="warning"
+    )
     print(f"listening on 127.0.0.1:{sock.getsockname()[1]}", flush=True)
     uvicorn.Server(config).run(sockets=[sock])
 

@@ -132,9 +132,15 @@ def _device(kind: str, body: bytes) -> Device:
     content["lastUpdated"] = "@T@"
     template = msgspec.json.encode(content).replace(b"%", b"%%").replace(b'"@V@"', b"%(v)b").replace(b"@T@", b"%(t)b")
     return Device(
-        topic=f"{SUBSCRIPTION}.{kind}.update", kind=kind, id=content["id"], user=content["userId"], template=template,
-        lowest=lowest, step=step, steps=steps,
-    )  # fmt: skip
+        topic=f"{SUBSCRIPTION}.{kind}.update",
+        kind=kind,
+        id=content["id"],
+        user=content["userId"],
+        template=template,
+        lowest=lowest,
+        step=step,
+        steps=steps,
+    )
 
 
 def stamp() -> bytes:

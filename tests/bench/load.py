@@ -45,7 +45,8 @@ class Tally:
         return self.sent == self.accepted + self.duplicates + self.refused
 
     def __str__(self) -> str:
-        return f"{self.sent:,} sent = {self.accepted:,} accepted + {self.duplicates:,} duplicates + {self.refused:,} refused"
+        taken = f"{self.accepted:,} accepted + {self.duplicates:,} duplicates"
+        return f"{self.sent:,} sent = {taken} + {self.refused:,} refused"
 
 
 class _Answer(msgspec.Struct):
@@ -133,7 +134,11 @@ class Client:
                 self._waiting.append((start + planned / rate, request))
                 planned += request.messages
             self._dispatch()
-            behind = sum(request.messages for _, request in self._waiting) if len(self._waiting) > len(self._connections) else 0
+            behind = (
+                sum(request.messages for _, request in self._waiting)
+                if len(self._waiting) > len(self._connections)
+                else 0
+            )
             if behind > most and not patient:
                 self._waiting.clear()
                 break

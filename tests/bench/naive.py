@@ -70,15 +70,23 @@ def build(moost: str) -> FastAPI:
         building = re.sub(r"[^a-zA-Z0-9_-]", "_", update.userId)
         if building not in known:
             known.add(building)
-            await post("/buildings/v1", {"customerBuildingId": building, "countryCode": "DE", "timeZoneId": "Europe/Berlin"})
+            await post(
+                "/buildings/v1", {"customerBuildingId": building, "countryCode": "DE", "timeZoneId": "Europe/Berlin"}
+            )
         block = update.chargeState or update.powerState or update.climateState or Block()
         await post(
             "/events/v1",
             {
-                "customerId": CUSTOMER, "customerBuildingId": building, "deviceId": update.id, "deviceName": update.id,
-                "source": source, "type": event, "value": block.value(), "timestamp": int(update.lastUpdated.timestamp()),
+                "customerId": CUSTOMER,
+                "customerBuildingId": building,
+                "deviceId": update.id,
+                "deviceName": update.id,
+                "source": source,
+                "type": event,
+                "value": block.value(),
+                "timestamp": int(update.lastUpdated.timestamp()),
             },
-        )  # fmt: skip
+        )
         return Accepted(accepted=1)
 
     return app

@@ -63,11 +63,17 @@ class Process:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], *, core: int | None, log: Path, address: str, environ: dict[str, str] | None = None) -> Iterator[Process]:
+def running(
+    command: Sequence[str], *, core: int | None, log: Path, address: str, environ: dict[str, str] | None = None
+) -> Iterator[Process]:
     """Run a server while the block runs; `address` is the pattern of its port in what it prints."""
     with log.open("wb") as sink:
         popen = subprocess.Popen(
-            on_core(core, command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env={**os.environ, **(environ or {})}
+            on_core(core, command),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            env={**os.environ, **(environ or {})},
         )
     process = Process(popen=popen, log=log, core=core)
     try:

@@ -91,10 +91,15 @@ def bridge(folder: Path, cores: Cores, rooms: str, *, moost: str = NOWHERE) -> I
     config = folder / "bridge.toml"
     config.write_text(
         _CONFIG.format(
-            subscription=SUBSCRIPTION, secret=SECRET, moost=moost, client=CLIENT, client_secret=CLIENT_SECRET,
-            customer=CUSTOMER, folder=folder,
+            subscription=SUBSCRIPTION,
+            secret=SECRET,
+            moost=moost,
+            client=CLIENT,
+            client_secret=CLIENT_SECRET,
+            customer=CUSTOMER,
+            folder=folder,
         )
-    )  # fmt: skip
+    )
     command = [sys.executable, "-m", "bridge", "serve", "--config", str(config), "--rooms", rooms]
     address = r'"url": ?"http://[^"]*:(\d+)"'
     with running(command, core=cores.server, log=folder / f"bridge-{time.time_ns()}.log", address=address) as process:
@@ -106,5 +111,7 @@ def sandbox(folder: Path, cores: Cores) -> Iterator[Process]:
     """Run the MOOST look-alike on the load's core while the block runs."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "bridge", "sandbox", "--port", "0"]
-    with running(command, core=cores.load, log=folder / "sandbox.log", address=r"sandbox http://127.0.0.1:(\d+)") as process:
+    with running(
+        command, core=cores.load, log=folder / "sandbox.log", address=r"sandbox http://127.0.0.1:(\d+)"
+    ) as process:
         yield process

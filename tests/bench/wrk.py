@@ -40,9 +40,20 @@ async def load(port: int, seconds: float, requests: Sequence[Request], connectio
     path, size = folder / "requests", len(requests[0].raw)
     path.write_bytes(b"".join(request.raw for request in requests))
     wrk = await asyncio.create_subprocess_exec(
-        "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "30s", "-s", SCRIPT, f"http://127.0.0.1:{port}/", "--",
-        path, str(size), stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds:.0f}s",
+        "--timeout",
+        "30s",
+        "-s",
+        SCRIPT,
+        f"http://127.0.0.1:{port}/",
+        "--",
+        path,
+        str(size),
+        stdout=asyncio.subprocess.PIPE,
+    )
     out, _ = await wrk.communicate()
     path.unlink()
     result = re.search(rb"^result (\d+) (\d+) (\d+) (\d+) (\d+)$", out, re.MULTILINE)

@@ -156,7 +156,7 @@ class Sandbox:
     def received(self, building: str | None = None) -> dict[str, Any]:
         """Return what it holds and what came in."""
         query = {"building": building} if building else {}
-        return self._json("GET", "/_sandbox/received", query=query)
+        return cast("dict[str, Any]", self._json("GET", "/_sandbox/received", query=query))
 
     def events(self) -> list[dict[str, Any]]:
         """Return all events, in order."""
@@ -164,7 +164,7 @@ class Sandbox:
 
     def counts(self) -> dict[str, Any]:
         """Return the numbers alone."""
-        return self._json("GET", "/_sandbox/counts")
+        return cast("dict[str, Any]", self._json("GET", "/_sandbox/counts"))
 
     def fired(self) -> int:
         """Return how often the faults that are switched on have fired."""
@@ -179,7 +179,7 @@ class Sandbox:
         self.faults()
         self._json("DELETE", "/_sandbox/received")
 
-    def _json(self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None) -> Any:
+    def _json(self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None) -> Any:  # noqa: ANN401 - JSON
         answer = httpx.request(method, self.url + path, params=query, json=body, timeout=PATIENCE_S)
         assert 200 == answer.status_code, answer.text
         return answer.json()
@@ -213,13 +213,21 @@ class Bridge:
 
     def configure(self, **sections: Table) -> Path:
         """Write the configuration; `sections` are added for good."""
-        self.settings = {**self.settings, **{name: {**self.settings.get(name, {}), **sections[name]} for name in sections}}
+        self.settings = {
+            **self.settings,
+            **{name: {**self.settings.get(name, {}), **sections[name]} for name in sections},
+        }
         tables: dict[str, Table] = {
             "server": {"port": 0, "admin_token": ADMIN},
-            "moost": {"base_url": self.moost, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "customer_id": CUSTOMER},
+            "moost": {
+                "base_url": self.moost,
+                "client_id": CLIENT_ID,
+                "client_secret": CLIENT_SECRET,
+                "customer_id": CUSTOMER,
+            },
             "store": {"url": f"sqlite:///{self.store}"},
             "logs": {"format": "json"},
-        }  # fmt: skip
+        }
         for name, section in self.settings.items():
             tables[name] = {**tables.get(name, {}), **section}
         subscriptions = ({"id": SUBSCRIPTION, "secrets": list(self.secrets)}, *self.others)
@@ -272,7 +280,9 @@ class Bridge:
         """Return its metrics."""
         return httpx.get(f"{self.url}/metrics", timeout=PATIENCE_S).text
 
-    def post(self, topic: str, body: object, *, message_id: str = "", headers: Mapping[str, str] | None = None) -> httpx.Response:
+    def post(
+        self, topic: str, body: object, *, message_id: str = "", headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         """Post a signed message; `topic` without the subscription, `body` bytes or a value."""
         raw = body if isinstance(body, bytes) else dump(body)
         address = f"{self.url}/webhooks/{SUBSCRIPTION}.{topic}" if topic else f"{self.url}/webhooks"
@@ -306,7 +316,9 @@ def assert_identities(health: Mapping[str, Any]) -> None:
     ledger, calls = health["ledger"], health["calls"]
     fates = ("settled", "pending", "parked", "dead", "discarded", "erased")
     assert ledger["accepted"] == sum(ledger[fate] for fate in fates), ledger
-    assert calls["queued"] == sum(calls[fate] for fate in ("delivered", "pending", "dead", "replaced", "discarded")), calls
+    assert calls["queued"] == sum(calls[fate] for fate in ("delivered", "pending", "dead", "replaced", "discarded")), (
+        calls
+    )
 
 
 def _toml(name: str, table: Table) -> str:
@@ -373,7 +385,10 @@ def vehicle(user: str, car: str, level: float, at: datetime | None = None) -> di
     """Return an update of one user's vehicle: the shortest message that makes an event at once."""
     when = stamp(at)
     return {
-        "id": f"{car}-of-{user}", "userId": user, "isOnline": True, "lastUpdated": when,
+        "id": f"{car}-of-{user}",
+        "userId": user,
+        "isOnline": True,
+        "lastUpdated": when,
         "staticData": {"vendor": "VW", "model": "ID.3", "name": f"Car {car}", "engineType": "BEV", "lastUpdated": when},
         "chargeState": {"stateOfCharge": level, "chargingState": "UNPLUGGED", "lastUpdated": when},
-    }  # fmt: skip
+    }

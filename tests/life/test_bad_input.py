@@ -22,7 +22,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 def levels(sandbox: Sandbox, user: str) -> list[tuple[str, float]]:
     """Return what MOOST has heard of a user's cars."""
-    ids = [(event["deviceId"].removesuffix(f"-of-{user}"), event["value"]) for event in sandbox.received(user)["events"]]
+    ids = [
+        (event["deviceId"].removesuffix(f"-of-{user}"), event["value"]) for event in sandbox.received(user)["events"]
+    ]
     return [(name.removeprefix("vehicle:"), value) for name, value in ids]
 
 
@@ -71,7 +73,9 @@ def test_a_body_that_cannot_be_understood_is_one_dead_letter(what: str, pair: Pa
     assert {} == sandbox.received("user-dead")["buildings"]
 
 
-@pytest.mark.parametrize("topic", ["vehicle.explode", "toaster.update", "vehicle", "vehicle.update.now", "%00", "vehicle.üpdate"])
+@pytest.mark.parametrize(
+    "topic", ["vehicle.explode", "toaster.update", "vehicle", "vehicle.update.now", "%00", "vehicle.üpdate"]
+)
 def test_an_unknown_topic_is_a_dead_letter(topic: str, pair: Pair) -> None:
     bridge, _ = pair
     before = bridge.settled()["dead_letters"].get("unknown-topic", 0)
@@ -94,7 +98,9 @@ def refused(answer: httpx.Response, status: int) -> None:
     assert ["error"] == list(answer.json())
 
 
-@pytest.mark.parametrize("media", ["text/plain", "application/xml", "application/jsonx", "application/x-www-form-urlencoded", "json"])
+@pytest.mark.parametrize(
+    "media", ["text/plain", "application/xml", "application/jsonx", "application/x-www-form-urlencoded", "json"]
+)
 def test_another_media_type_is_415(media: str, pair: Pair) -> None:
     refused(pair[0].post("vehicle.update", GOOD, headers={"content-type": media}), 415)
 
@@ -104,7 +110,9 @@ def test_any_content_encoding_is_415(encoding: str, pair: Pair) -> None:
     refused(pair[0].post("vehicle.update", GOOD, headers={"content-encoding": encoding}), 415)
 
 
-@pytest.mark.parametrize("media", ["", "application/json", "Application/JSON; charset=utf-8", "application/cloudevents+json"])
+@pytest.mark.parametrize(
+    "media", ["", "application/json", "Application/JSON; charset=utf-8", "application/cloudevents+json"]
+)
 def test_json_by_any_name_is_taken(media: str, pair: Pair) -> None:
     bridge, _ = pair
     body = dump(vehicle("user-media", "car-1", 50))
@@ -149,9 +157,13 @@ def test_an_unknown_subscription_is_404_whatever_else_is_wrong(pair: Pair) -> No
 def test_what_is_no_webhook_is_a_clear_4xx(pair: Pair) -> None:
     url = pair[0].url
     for method, path, status in (
-        ("GET", f"/webhooks/{SUBSCRIPTION}.vehicle.update", 405), ("PUT", "/webhooks", 405), ("POST", "/nothing", 404),
-        ("POST", f"/webhooks/{SUBSCRIPTION}.vehicle.update/", 404), ("POST", "//webhooks", 404), ("GET", "/health/", 404),
-    ):  # fmt: skip
+        ("GET", f"/webhooks/{SUBSCRIPTION}.vehicle.update", 405),
+        ("PUT", "/webhooks", 405),
+        ("POST", "/nothing", 404),
+        ("POST", f"/webhooks/{SUBSCRIPTION}.vehicle.update/", 404),
+        ("POST", "//webhooks", 404),
+        ("GET", "/health/", 404),
+    ):
         answer = httpx.request(method, url + path, headers=signed(GOOD), content=GOOD if method != "GET" else None)
         refused(answer, status)
 
@@ -160,8 +172,24 @@ def test_what_is_no_webhook_is_a_clear_4xx(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize(
-    "level", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1" + "0" * 300, "100.001", "-1", "null", '"null"', "{}", "[]", '"x"', "true"]
-)  # fmt: skip
+    "level",
+    [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e400",
+        "-1e400",
+        "1" + "0" * 300,
+        "100.001",
+        "-1",
+        "null",
+        '"null"',
+        "{}",
+        "[]",
+        '"x"',
+        "true",
+    ],
+)
 def test_a_value_that_is_none_makes_no_event_and_no_dead_letter(level: str, pair: Pair) -> None:
     bridge, sandbox = pair
     user = f"user-odd-{abs(hash(level))}"
@@ -254,8 +282,15 @@ def test_every_form_of_naming_the_topic_leads_to_the_same(pair: Pair) -> None:
         assert 202 == bridge.post("", body(number), headers={header: name}).status_code
     bridge.take("", {"topic": name, "data": body(5)})
     bridge.take("", {"specversion": "1.0", "type": name, "source": "/hub", "id": "1", "data": body(6)})
-    bridge.take("", [{"topic": name, "data": body(7)}, {"topic": "other.vehicle.update", "data": body(0)},
-                     {"specversion": "1.0", "type": name, "source": "/hub", "id": "2", "data": body(8)}, body(0)])  # fmt: skip
+    bridge.take(
+        "",
+        [
+            {"topic": name, "data": body(7)},
+            {"topic": "other.vehicle.update", "data": body(0)},
+            {"specversion": "1.0", "type": name, "source": "/hub", "id": "2", "data": body(8)},
+            body(0),
+        ],
+    )
     health = bridge.settled()
     assert [(f"car-{number}", number) for number in range(1, 9)] == levels(sandbox, "user-forms")
     assert 1 == health["dead_letters"]["foreign-subscription"]

@@ -98,7 +98,9 @@ def test_map_prints_the_calls_of_one_message(tmp_path: Path, monkeypatch: pytest
     assert [] == list(tmp_path.iterdir()), "it needs no store and leaves none"
 
 
-@pytest.mark.parametrize("file", ["battery/offline.json", "hvac/command.json", "tariff/price.update.json", "vehicle/command.json"])
+@pytest.mark.parametrize(
+    "file", ["battery/offline.json", "hvac/command.json", "tariff/price.update.json", "vehicle/command.json"]
+)
 def test_map_explains_what_follows_or_why_nothing_does(file: str) -> None:
     action = file.partition("/")[2].removesuffix(".json")
     done = run("map", f"{SUBSCRIPTION}.{file.partition('/')[0]}.{action}", MESSAGES / file)
@@ -227,7 +229,11 @@ def test_explain_tells_the_trip_of_a_message(pair: Pair) -> None:
     number = bridge.take("vehicle.update", vehicle("user-trip", "car-1", 33))["ids"][0]
     bridge.settled()
     trip = rows(bridge, "explain", number)[0]
-    assert ("settled", "user-trip", f"{SUBSCRIPTION}.vehicle.update") == (trip["state"], trip["building"], trip["topic"])
+    assert ("settled", "user-trip", f"{SUBSCRIPTION}.vehicle.update") == (
+        trip["state"],
+        trip["building"],
+        trip["topic"],
+    )
     assert [("CreateBuilding", "delivered"), ("PutDevices", "delivered"), ("SendEvents", "delivered")] == [
         (call["call"], call["state"]) for call in trip["calls"]
     ]
@@ -250,7 +256,9 @@ def test_the_directory_is_imported_listed_and_shown_beside_the_daemon(pair: Pair
     until(lambda: sandbox.received("house-1")["events"], "the event in the building of the directory")
     made = sandbox.received("house-1")["buildings"]["house-1"]
     assert ("49074", "Osnabrück", {"lat": 52.28, "lon": 8.05}) == (made["zip"], made["city"], made["geolocation"])
-    assert [("user-known", "house-1")] == [(row["user_id"], row["building"]["customerBuildingId"]) for row in rows(bridge, "buildings", "list")]
+    assert [("user-known", "house-1")] == [
+        (row["user_id"], row["building"]["customerBuildingId"]) for row in rows(bridge, "buildings", "list")
+    ]
     shown = rows(bridge, "buildings", "show", "house-1")[0]
     assert ["vehicle"] == [device["kind"] for device in shown["devices"]]
 
@@ -277,7 +285,9 @@ def test_the_store_is_checked_and_exported_beside_the_daemon(pair: Pair, tmp_pat
     assert 0 == run("store", "export", "--output", file, "--config", bridge.config).returncode
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert bridge.health()["ledger"]["accepted"] == len(lines)
-    assert 55 == json.loads(next(line["body"] for line in lines if line["id"] == number))["chargeState"]["stateOfCharge"]
+    assert (
+        55 == json.loads(next(line["body"] for line in lines if line["id"] == number))["chargeState"]["stateOfCharge"]
+    )
     assert "//4=" == lines[-1]["body_base64"]
     assert 0 == run("store", "check", "--config", bridge.config).returncode
 
@@ -288,8 +298,20 @@ def test_the_store_is_checked_and_exported_beside_the_daemon(pair: Pair, tmp_pat
 def test_simulate_posts_households_and_tells_what_became_of_them(pair: Pair) -> None:
     bridge, sandbox = pair
     before = bridge.settled()["ledger"]["accepted"]
-    done = run("simulate", "--target", bridge.url, "--homes", 3, "--hours", 1, "--seed", 3, "--subscription", SUBSCRIPTION,
-               BRIDGE_SIMULATE_SECRET=SECRET)  # fmt: skip
+    done = run(
+        "simulate",
+        "--target",
+        bridge.url,
+        "--homes",
+        3,
+        "--hours",
+        1,
+        "--seed",
+        3,
+        "--subscription",
+        SUBSCRIPTION,
+        BRIDGE_SIMULATE_SECRET=SECRET,
+    )
     assert 0 == done.returncode, done.stderr
     told = {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", done.stdout.splitlines()[-1])}
     assert told["sent"] == told["accepted"] + told["duplicates"] + told["refused"]
@@ -299,8 +321,19 @@ def test_simulate_posts_households_and_tells_what_became_of_them(pair: Pair) -> 
     assert before + told["accepted"] == health["ledger"]["accepted"]
     assert told["accepted"] > 50
     assert {} == sandbox.counts()["violations"]
-    again = run("simulate", "--target", bridge.url, "--homes", 1, "--hours", 1, "--subscription", SUBSCRIPTION,
-                "--secret", "whsec_" + "b3RoZXI=")  # fmt: skip
+    again = run(
+        "simulate",
+        "--target",
+        bridge.url,
+        "--homes",
+        1,
+        "--hours",
+        1,
+        "--subscription",
+        SUBSCRIPTION,
+        "--secret",
+        "whsec_" + "b3RoZXI=",
+    )
     refused = {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", again.stdout.splitlines()[-1])}
     assert refused["sent"] == refused["refused"] > 0
 

@@ -31,13 +31,18 @@ DEVICES: Final = {
     SEED: [
         (f"gateway:{SEED}", "GATEWAY", "Household", None),
         ("battery:3fa85f64-5717-4562-b3fc-2c963f66afa6", "BATTERY", "My device", "SMA Battery"),
-        ("hvac:6eb5497d-c6bb-4290-84ef-4409fe9501f1", "APPLIANCE", "Viessmann Vitotronic 200", "VIESSMANN Vitotronic 200"),
+        (
+            "hvac:6eb5497d-c6bb-4290-84ef-4409fe9501f1",
+            "APPLIANCE",
+            "Viessmann Vitotronic 200",
+            "VIESSMANN Vitotronic 200",
+        ),
         ("meter:3fa85f64-5717-4562-b3fc-2c963f66afa6", "SMART_METER", "My device", "FRONIUS Meter"),
         ("pv-inverter:6eb5497d-c6bb-4290-84ef-4409fe9501f1", "INVERTER", "My device", "FRONIUS Inverter"),
         ("vehicle:3c90c3cc-0d44-4b50-8888-8dd25736052a", "CAR", "My Tesla", "TESLA Model 3"),
     ],
     TENANT: [(f"gateway:{TENANT}", "GATEWAY", "Household", None)],
-}  # fmt: skip
+}
 
 FAMILY_CAR: Final = ("vehicle:c3d94f10-0005-4c1e-9a10-000000000005", "Family car")
 AT_10_00_30, AT_10_55 = 1781517630, 1781520900  # 15 June 2026, UTC
@@ -45,9 +50,15 @@ AT_10_00_30, AT_10_55 = 1781517630, 1781520900  # 15 June 2026, UTC
 
 def event(building: str, device: tuple[str, str], value: float, at: int) -> dict[str, Any]:
     return {
-        "customerId": CUSTOMER, "customerBuildingId": building, "deviceId": device[0], "deviceName": device[1],
-        "source": "CAR", "type": "STATE_OF_CHARGE_RATE", "value": value, "timestamp": at,
-    }  # fmt: skip
+        "customerId": CUSTOMER,
+        "customerBuildingId": building,
+        "deviceId": device[0],
+        "deviceName": device[1],
+        "source": "CAR",
+        "type": "STATE_OF_CHARGE_RATE",
+        "value": value,
+        "timestamp": at,
+    }
 
 
 CHARGING: Final = event(HOME, FAMILY_CAR, 56.4, AT_10_00_30)
@@ -92,7 +103,9 @@ def test_every_kind_has_its_samples() -> None:
 
 def test_moost_holds_exactly_the_buildings_devices_and_events_of_the_samples(all_sent: Sandbox) -> None:
     received = all_sent.received()
-    created = [call["body"] for call in received["calls"] if (call["method"], call["path"]) == ("POST", "/buildings/v1")]
+    created = [
+        call["body"] for call in received["calls"] if (call["method"], call["path"]) == ("POST", "/buildings/v1")
+    ]
     assert [
         {"customerBuildingId": name, "countryCode": "DE", "timeZoneId": "Europe/Berlin", "userIds": [name]}
         for name in sorted(DEVICES)
@@ -150,19 +163,30 @@ def test_a_repeat_of_everything_changes_nothing(again: Bridge, sent_backwards: S
 
 # ---- M7: every action of every kind ---------------------------------------------------------------------------------
 
-OTHERS: Final = (
-    "vehicle.command", "hvac.command", "charger.command", "tariff.price.update", "hvac.schedules.update"
-)  # fmt: skip
+OTHERS: Final = ("vehicle.command", "hvac.command", "charger.command", "tariff.price.update", "hvac.schedules.update")
 NOT_THERE: Final = (
-    "meter.command", "battery.command", "pv-inverter.command", "tariff.command", "vehicle.price.update",
-    "tariff.schedules.update", "charger.schedules.update", "vehicle.explode", "toaster.update", "vehicle", "vehicle.",
+    "meter.command",
+    "battery.command",
+    "pv-inverter.command",
+    "tariff.command",
+    "vehicle.price.update",
+    "tariff.schedules.update",
+    "charger.schedules.update",
+    "vehicle.explode",
+    "toaster.update",
+    "vehicle",
+    "vehicle.",
     "VEHICLE.update",
-)  # fmt: skip
+)
 
 
 def sample(kind: str) -> dict[str, Any]:
     """Return the newest full update of a kind."""
-    file = next(file for file in FILES if file.parent.name == kind and topic(file).endswith(".update") and "seed" not in file.name)
+    file = next(
+        file
+        for file in FILES
+        if file.parent.name == kind and topic(file).endswith(".update") and "seed" not in file.name
+    )
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
@@ -197,7 +221,13 @@ def test_what_exists_settles_and_what_does_not_is_a_dead_letter(again: Bridge, s
     calls = sent_backwards.counts()["next"]
     kinds = ("vehicle", "charger", "battery", "pv-inverter", "meter", "hvac", "tariff")
     for name in (*(f"{kind}.delete" for kind in kinds), *OTHERS):
-        body = {"id": "nobody-knows", "userId": "user-unknown", "deviceId": "nobody-knows", "prices": [], "schedules": []}
+        body = {
+            "id": "nobody-knows",
+            "userId": "user-unknown",
+            "deviceId": "nobody-knows",
+            "prices": [],
+            "schedules": [],
+        }
         assert 0 == again.take(name, body)["dead"], name
     for name in NOT_THERE:
         assert 1 == again.take(name, said("vehicle", "user-unknown"))["dead"], name

@@ -122,7 +122,10 @@ def test_a_hostile_crowd_does_not_delay_a_normal_sender(attack: Attack, bridge: 
 
 
 def test_what_was_cut_off_is_counted_and_nothing_of_it_was_stored(bridge: Bridge) -> None:
-    refused = dict(line.removeprefix("bridge_requests_refused_total").split() for line in bridge.metrics().splitlines()
-                   if line.startswith("bridge_requests_refused_total{"))  # fmt: skip
+    refused = dict(
+        line.removeprefix("bridge_requests_refused_total").split()
+        for line in bridge.metrics().splitlines()
+        if line.startswith("bridge_requests_refused_total{")
+    )
     assert {'{status="408"}', '{status="413"}', '{status="431"}'} <= set(refused)
     assert {} == bridge.health()["dead_letters"]

@@ -83,7 +83,9 @@ def test_no_acknowledged_message_is_lost_by_a_kill_in_the_middle_of_a_burst(
     assert BURST - len(BROKEN) == health["ledger"]["settled"]
 
     events = sandbox.events()
-    assert {device(letter.id) for letter in letters if letter.id not in BROKEN} == {event["deviceId"] for event in events}
+    assert {device(letter.id) for letter in letters if letter.id not in BROKEN} == {
+        event["deviceId"] for event in events
+    }
     twice = len(events) - (BURST - len(BROKEN))
     assert 0 <= twice <= MOST_TWICE
     assert {} == sandbox.counts()["violations"]

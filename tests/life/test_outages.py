@@ -107,7 +107,9 @@ FAULTS: Final[dict[str, list[dict[str, object]]]] = {
     "500 now and then": [{"kind": "status", "status": 500, "path": "/events", "times": 40, "probability": 0.5}],
     "503 with Retry-After": [{"kind": "status", "status": 503, "retry_after": 1, "path": "/events", "times": 3}],
     "429 with a time": [{"kind": "status", "status": 429, "retry_after": 1, "path": "/events", "times": 2}],
-    "429 with a date": [{"kind": "status", "status": 429, "retry_after": 1, "as_date": True, "path": "/events", "times": 2}],
+    "429 with a date": [
+        {"kind": "status", "status": 429, "retry_after": 1, "as_date": True, "path": "/events", "times": 2}
+    ],
     "429 without a time": [{"kind": "status", "status": 429, "path": "/events", "times": 2}],
     "tokens revoked under load": [{"kind": "revoke_tokens", "probability": 0.1, "times": 6}],
     "tokens that live for 2 s": [{"kind": "revoke_tokens", "times": 1}, {"kind": "expires_in", "expires_in": 2}],
@@ -201,7 +203,9 @@ def test_a_partial_write_is_repeated_until_all_is_written(shared: tuple[Bridge, 
 def test_one_bad_event_of_a_hundred_takes_no_other_along(shared: tuple[Bridge, Sandbox]) -> None:
     bridge, sandbox = shared
     before = bridge.settled()["dead_letters"].get("rejected", 0)
-    sandbox.faults({"kind": "status", "status": 400, "path": "/events/historical", "body": '"vehicle:car-42-of-user-hundred"'})
+    sandbox.faults(
+        {"kind": "status", "status": 400, "path": "/events/historical", "body": '"vehicle:car-42-of-user-hundred"'}
+    )
     cars = [vehicle("user-hundred", f"car-{number}", number % 90, datetime.now(UTC) - HOUR) for number in range(100)]
     bridge.take("vehicle.update", cars)
     health = bridge.settled()
@@ -215,7 +219,9 @@ def test_one_bad_event_of_a_hundred_takes_no_other_along(shared: tuple[Bridge, S
 
 @pytest.mark.parametrize("close", ["close_before", "close_after"])
 @pytest.mark.parametrize("policy", ["resend", "historical", "hold"])
-def test_a_lost_reply_is_resolved_as_the_operator_says(policy: str, close: str, bridge: Bridge, sandbox: Sandbox) -> None:
+def test_a_lost_reply_is_resolved_as_the_operator_says(
+    policy: str, close: str, bridge: Bridge, sandbox: Sandbox
+) -> None:
     bridge.configure(moost={"on_lost_reply": policy})
     bridge.start()
     bridge.take("vehicle.update", vehicle("user-1", "car", 10))
@@ -232,8 +238,11 @@ def test_a_lost_reply_is_resolved_as_the_operator_says(policy: str, close: str, 
         (event["lane"], event["value"]) for event in sandbox.events()
     ]
     assert ({"in-doubt": 1} if policy == "hold" else {}) == health["dead_letters"]
-    repeated = [{name: event[name] for name in event if name not in ("lane", "received_at", "index")}
-                for event in sandbox.events() if event["value"] == 20]  # fmt: skip
+    repeated = [
+        {name: event[name] for name in event if name not in ("lane", "received_at", "index")}
+        for event in sandbox.events()
+        if event["value"] == 20
+    ]
     assert all(repeated[0] == event for event in repeated)
     if policy == "hold":
         assert 0 == run("dead-letters", "retry", "--reason", "in-doubt", "--config", bridge.config).returncode

@@ -40,9 +40,14 @@ OTHERS: Final = (
     {"id": "by-hmac", "auth": "hmac", "secrets": [HMAC_KEY], "header": "x-signature", "prefix": "sha256="},
 )
 CONFIGURED: Final = {
-    "client secret": CLIENT_SECRET, "webhook secret": SECRET, "second webhook secret": SECOND, "admin token": ADMIN,
-    "bearer token": BEARER, "password": PASSWORD, "hmac key": HMAC_KEY,
-}  # fmt: skip
+    "client secret": CLIENT_SECRET,
+    "webhook secret": SECRET,
+    "second webhook secret": SECOND,
+    "admin token": ADMIN,
+    "bearer token": BEARER,
+    "password": PASSWORD,
+    "hmac key": HMAC_KEY,
+}
 
 
 def forms(secret: str) -> set[str]:
@@ -50,9 +55,14 @@ def forms(secret: str) -> set[str]:
     plain = secret.removeprefix("whsec_")
     raw = plain.encode()
     return {
-        plain, quote(plain, safe=""), raw.hex(), repr(plain)[1:-1], json.dumps(plain)[1:-1],
-        base64.b64encode(raw).decode(), base64.b64encode(f"user:{plain}".encode()).decode(),
-    }  # fmt: skip
+        plain,
+        quote(plain, safe=""),
+        raw.hex(),
+        repr(plain)[1:-1],
+        json.dumps(plain)[1:-1],
+        base64.b64encode(raw).decode(),
+        base64.b64encode(f"user:{plain}".encode()).decode(),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +110,16 @@ def at_the_door(bridge: Bridge, said: dict[str, str]) -> None:
         assert answer.status_code in (401, 415), what
         said[f"answer to {what}"] = answer.text + str(answer.headers)
     for name, authorization in (
-        ("by-bearer", f"Bearer {BEARER}"), ("by-bearer", f"Bearer {BEARER}x"), ("by-bearer", BEARER),
+        ("by-bearer", f"Bearer {BEARER}"),
+        ("by-bearer", f"Bearer {BEARER}x"),
+        ("by-bearer", BEARER),
         ("by-basic", "Basic " + base64.b64encode(f"user:{PASSWORD}".encode()).decode()),
         ("by-basic", "Basic " + base64.b64encode(f"user:{PASSWORD}x".encode()).decode()),
         ("by-basic", f"Basic user:{PASSWORD}"),
-    ):  # fmt: skip
-        answer = httpx.post(f"{url}/webhooks/{name}.vehicle.update", content=body, headers={"authorization": authorization})
+    ):
+        answer = httpx.post(
+            f"{url}/webhooks/{name}.vehicle.update", content=body, headers={"authorization": authorization}
+        )
         said[f"answer to {name} {len(said)}"] = answer.text
     said["an unknown subscription"] = httpx.post(f"{url}/webhooks/{SECRET}.vehicle.update", content=body).text
     said["a body too large"] = httpx.post(update, content=b"x" * 2_000_000, headers=good).text
@@ -141,11 +155,14 @@ def at_moost(bridge: Bridge, sandbox: Sandbox) -> None:
         *(
             [{"kind": "revoke_tokens", "times": 1}, {**fault, "path": "/auth", "times": 1}]
             for fault in (
-                {"kind": "status", "status": 401}, {"kind": "status", "status": 500}, {"kind": "close_before"},
-                {"kind": "close_after"}, {"kind": "latency", "seconds": 1.5},
+                {"kind": "status", "status": 401},
+                {"kind": "status", "status": 500},
+                {"kind": "close_before"},
+                {"kind": "close_after"},
+                {"kind": "latency", "seconds": 1.5},
             )
         ),
-    ]  # fmt: skip
+    ]
     for number, faults in enumerate(troubles):
         sandbox.faults(*faults)
         bridge.take("vehicle.update", vehicle("user-1", "car-1", number))
@@ -166,7 +183,9 @@ def in_the_process(bridge: Bridge, said: dict[str, str]) -> None:
     said["/docs"] = httpx.get(f"{bridge.url}/openapi.json").text
     assert bridge.process is not None
     good = bridge.config.read_text()
-    bridge.config.write_text(good.replace(f'"{CLIENT_SECRET}"', f'"{CLIENT_SECRET} {ADMIN}"').replace(BEARER, f"{BEARER} x"))
+    bridge.config.write_text(
+        good.replace(f'"{CLIENT_SECRET}"', f'"{CLIENT_SECRET} {ADMIN}"').replace(BEARER, f"{BEARER} x")
+    )
     bridge.process.send(signal.SIGHUP)
     until(lambda: "reload_refused" in bridge.text(), "the reload is refused")
     said["check"] = "".join(map(str, vars(run("check", "--config", bridge.config)).values()))
@@ -179,9 +198,13 @@ def in_the_process(bridge: Bridge, said: dict[str, str]) -> None:
 def at_the_desk(bridge: Bridge, said: dict[str, str]) -> None:
     """Use the commands that show what happened."""
     for words in (
-        ("check", "--online"), ("dead-letters", "list"), ("dead-letters", "list", "--json"), ("explain", "1", "--json"),
-        ("buildings", "show", "user-1"), ("store", "check"),
-    ):  # fmt: skip
+        ("check", "--online"),
+        ("dead-letters", "list"),
+        ("dead-letters", "list", "--json"),
+        ("explain", "1", "--json"),
+        ("buildings", "show", "user-1"),
+        ("store", "check"),
+    ):
         done = run(*words, "--config", bridge.config)
         said["bridge " + " ".join(words)] = done.stdout + done.stderr
 
@@ -221,7 +244,9 @@ def on_a_console(bridge: Bridge) -> str:
     """Run once with lines for people, in which tracebacks are the most talkative."""
     bridge.configure(logs={"level": "debug", "format": "console"})
     log = bridge.folder / "bridge-console.log"
-    process = Process(("serve", "--config", str(bridge.config)), log, ("-c", CRASH.format(error="RuntimeError", method="fetch_token")))
+    process = Process(
+        ("serve", "--config", str(bridge.config)), log, ("-c", CRASH.format(error="RuntimeError", method="fetch_token"))
+    )
     process.start()
     assert 1 == process.ended()
     return process.text()

@@ -240,8 +240,10 @@ def test_a_hangup_takes_new_secrets_and_limits_and_a_broken_file_keeps_them(runn
     until(lambda: status(running, OTHER_SECRET) == 202, "the new secret")
     assert 202 == status(running, SECRET), "rotation: any of them is accepted"
     assert 413 == httpx.post(running.url + UPDATE, content=b" " * 3000).status_code
-    asked = {token: httpx.get(f"{running.url}/", headers={"authorization": f"Bearer {token}"}).status_code for token in
-             (ADMIN, "another-canary-admin")}  # fmt: skip
+    asked = {
+        token: httpx.get(f"{running.url}/", headers={"authorization": f"Bearer {token}"}).status_code
+        for token in (ADMIN, "another-canary-admin")
+    }
     assert {ADMIN: 401, "another-canary-admin": 200} == asked
 
     running.config.write_text(running.config.read_text().replace("max_body = 2048", 'max_body = "much"'))
