@@ -56,7 +56,8 @@ async def run(setting: Setting) -> list[Result]:
     if wrong:
         msg = f"{wrong} devices whose events are not as sent"
         raise BrokenError(msg)
-    detail = f"{cpu:.0f} µs CPU per event; look-alike {load:.0%} of its core; {count:,} events of {len(sent):,} vehicles, all once and in order"
+    detail = f"{cpu:.0f} µs CPU per event; look-alike {load:.0%} of its core; "
+    detail += f"{count:,} events of {len(sent):,} vehicles, all once and in order"
     return [
         Result(
             name="B3 delivery",

@@ -278,3 +278,51 @@ def sent_backwards(backwards: tuple[Bridge, Sandbox]) -> Sandbox:
 def again(backwards: tuple[Bridge, Sandbox]) -> Bridge:
     """Return the daemon that sent them."""
     return backwards[0]
+
+
+# ---- M3: what leaves each quarter hour ------------------------------------------------------------------------------
+
+QUARTER: Final = 900
+AT_10: Final = 1781517600
+NOW_ON: Final = (
+    "vehicle/update.charging.json", "charger/update.charging.json", "battery/update.charging.json",
+    "hvac/update.heatpump.json", "hvac/update.dhw.json", "hvac/update.thermostat.json", "hvac/update.ac.json",
+)  # fmt: skip
+# Device, type, value of the quarter from 10:00 and of the next; None where too little of it is known to send an energy.
+QUARTERS: Final = [
+    ("CAR_CHARGER", "POWER_CONSUMPTION", 10_800, 10_800),  # from 10:00:31
+    ("CAR_CHARGER", "ENERGY_CONSUMPTION", 2_607, 2_700),
+    ("BATTERY", "ENERGY_IMPORT", None, 600),  # from 10:02:10
+    ("BATTERY", "ENERGY_EXPORT", None, 0),
+    ("HEAT_PUMP", "POWER_CONSUMPTION", 1_750, 1_750),  # from 10:04
+    ("HEAT_PUMP", "ENERGY_CONSUMPTION", None, 437.5),
+    ("WATER_HEATER", "POWER_CONSUMPTION", 600, 600),  # from 10:06
+    ("WATER_HEATER", "ENERGY_CONSUMPTION", None, 150),
+    ("WATER_HEATER", "WATER_TEMPERATURE", 52.4, 52.4),
+    ("THERMOSTAT", "TEMPERATURE", 20.9, 20.9),  # its power is null
+    ("APPLIANCE", "POWER_CONSUMPTION", 930, 930),  # from 10:06:30
+    ("APPLIANCE", "ENERGY_CONSUMPTION", None, 232.5),
+]
+
+
+def test_devices_send_their_quarter_hours(bridge: Bridge, sandbox: Sandbox) -> None:
+    bridge.configure(clock={"start": "2026-06-15T10:40:00Z", "speed": 120})
+    bridge.start()
+    post_all(bridge, [MESSAGES / name for name in NOW_ON])
+    until(lambda: any(one["timestamp"] > AT_10 + 2 * QUARTER for one in sandbox.events()), "the third quarter")
+    arrived = sorted(
+        (one["source"], one["type"], one["timestamp"], one["value"])
+        for one in sandbox.events()
+        if one["source"] not in ("GATEWAY", "CAR") and one["timestamp"] <= AT_10 + 2 * QUARTER
+    )
+    expected = [
+        (source, type_, AT_10 + number * QUARTER, value)
+        for source, type_, *values in QUARTERS
+        for number, value in enumerate(values, start=1)
+        if value is not None
+    ]
+    assert sorted(expected) == arrived
+    assert [("STATE_OF_CHARGE_RATE", 56.4)] == [
+        (one["type"], one["value"]) for one in sandbox.events() if one["source"] == "CAR"
+    ], "a charger stands there, so the car's power is the charger's"
+    assert {} == sandbox.counts()["violations"]
