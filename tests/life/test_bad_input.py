@@ -6,7 +6,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from tests.life.stage import SUBSCRIPTION, Bridge, Sandbox, bridged, dump, sandboxed, signed, until, vehicle
+from tests.life.stage import SUBSCRIPTION, Bridge, Sandbox, ask, bridged, dump, sandboxed, signed, until, vehicle
 
 NONE: Final = {"accepted": 0, "duplicates": 0, "dead": 0, "ids": []}
 Pair = tuple[Bridge, Sandbox]
@@ -121,7 +121,7 @@ def test_json_by_any_name_is_taken(media: str, pair: Pair) -> None:
         headers["content-type"] = media
     else:
         del headers["content-type"]
-    answer = httpx.post(f"{bridge.url}/webhooks/{SUBSCRIPTION}.vehicle.update", content=body, headers=headers)
+    answer = ask("POST", f"{bridge.url}/webhooks/{SUBSCRIPTION}.vehicle.update", content=body, headers=headers)
     assert 202 == answer.status_code
     bridge.accepted += 1
 
@@ -137,7 +137,7 @@ def test_two_megabytes_without_a_declared_length_are_413_too(pair: Pair) -> None
     body = GOOD + b" " * 2 * 2**20
     pieces = (body[start : start + 65_536] for start in range(0, len(body), 65_536))
     address = f"{pair[0].url}/webhooks/{SUBSCRIPTION}.vehicle.update"
-    answer = httpx.post(address, content=pieces, headers=signed(body), timeout=30)
+    answer = ask("POST", address, content=pieces, headers=signed(body))
     refused(answer, 413)
     assert "close" == answer.headers["connection"]
 
@@ -151,7 +151,7 @@ def test_a_body_just_small_enough_is_taken(pair: Pair) -> None:
 def test_an_unknown_subscription_is_404_whatever_else_is_wrong(pair: Pair) -> None:
     for content in (GOOD, b" " * 2 * 2**20):
         address = f"{pair[0].url}/webhooks/nobody.vehicle.update"
-        refused(httpx.post(address, content=content, headers={"content-type": "text/plain"}), 404)
+        refused(ask("POST", address, content=content, headers={"content-type": "text/plain"}), 404)
 
 
 def test_what_is_no_webhook_is_a_clear_4xx(pair: Pair) -> None:
@@ -164,7 +164,7 @@ def test_what_is_no_webhook_is_a_clear_4xx(pair: Pair) -> None:
         ("POST", "//webhooks", 404),
         ("GET", "/health/", 404),
     ):
-        answer = httpx.request(method, url + path, headers=signed(GOOD), content=GOOD if method != "GET" else None)
+        answer = ask(method, url + path, headers=signed(GOOD), content=GOOD if method != "GET" else None)
         refused(answer, status)
 
 

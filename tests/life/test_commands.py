@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import pytest
 
 from tests.life.stage import (
@@ -18,6 +17,7 @@ from tests.life.stage import (
     Bridge,
     Process,
     Sandbox,
+    ask,
     assert_identities,
     bridged,
     run,
@@ -348,10 +348,10 @@ def test_the_demo_shows_what_flows_and_ends_with_the_ledger(number: signal.Signa
     try:
         bridge = process.said(r"(?m)^bridge (http://127\.0\.0\.1:\d+)$")
         sandbox = process.said(r"(?m)^sandbox (http://127\.0\.0\.1:\d+)$")
-        until(lambda: httpx.get(f"{sandbox}/_sandbox/counts").json()["events"]["historical"] > 0, "events arrive")
+        until(lambda: ask("GET", f"{sandbox}/_sandbox/counts").json()["events"]["historical"] > 0, "events arrive")
         process.said(r"messages (\d+) accepted")
-        assert httpx.get(f"{bridge}/health").json()["ledger"]["accepted"] > 0
-        counts = httpx.get(f"{sandbox}/_sandbox/counts").json()
+        assert ask("GET", f"{bridge}/health").json()["ledger"]["accepted"] > 0
+        counts = ask("GET", f"{sandbox}/_sandbox/counts").json()
         assert {} == counts["violations"]
         assert 0 == process.stop(number)
     finally:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-import httpx
 import pytest
 
 from tests.life.stage import (
@@ -20,6 +19,7 @@ from tests.life.stage import (
     Bridge,
     Process,
     Sandbox,
+    ask,
     bridged,
     dump,
     run,
@@ -106,7 +106,7 @@ def at_the_door(bridge: Bridge, said: dict[str, str]) -> None:
         "a wrong id": {**good, "webhook-id": ADMIN},
     }
     for what, fields in headers.items():
-        answer = httpx.post(update, content=body, headers=dict(fields))
+        answer = ask("POST", update, content=body, headers=dict(fields))
         assert answer.status_code in (401, 415), what
         said[f"answer to {what}"] = answer.text + str(answer.headers)
     for name, authorization in (
@@ -117,17 +117,17 @@ def at_the_door(bridge: Bridge, said: dict[str, str]) -> None:
         ("by-basic", "Basic " + base64.b64encode(f"user:{PASSWORD}x".encode()).decode()),
         ("by-basic", f"Basic user:{PASSWORD}"),
     ):
-        answer = httpx.post(
-            f"{url}/webhooks/{name}.vehicle.update", content=body, headers={"authorization": authorization}
+        answer = ask(
+            "POST", f"{url}/webhooks/{name}.vehicle.update", content=body, headers={"authorization": authorization}
         )
         said[f"answer to {name} {len(said)}"] = answer.text
-    said["an unknown subscription"] = httpx.post(f"{url}/webhooks/{SECRET}.vehicle.update", content=body).text
-    said["a body too large"] = httpx.post(update, content=b"x" * 2_000_000, headers=good).text
+    said["an unknown subscription"] = ask("POST", f"{url}/webhooks/{SECRET}.vehicle.update", content=body).text
+    said["a body too large"] = ask("POST", update, content=b"x" * 2_000_000, headers=good).text
     for broken in (body[:-5], b"\xff" + SECRET.encode(), b'{"id":' + dump(SECRET) + b"}", b"[" * 5_000):
         said[f"a body that is not understood {len(said)}"] = bridge.post("vehicle.update", broken).text
     for path in ("/", "/api/census", "/api/nothing", f"/{SECRET}", f"/health?token={ADMIN}"):
         for token in (ADMIN, ADMIN + "x"):
-            answer = httpx.get(url + path, headers={"authorization": f"Bearer {token}"})
+            answer = ask("GET", url + path, headers={"authorization": f"Bearer {token}"})
             said[f"{path} for {'a' if token == ADMIN else 'no'} operator"] = answer.text + str(answer.headers)
     said["no HTTP"] = garbage(url, f"GET / HTTP/1.1\r\nauthorization: Bearer {ADMIN}\x00\r\n\r\n")
     said["a header too large"] = garbage(url, f"GET / HTTP/1.1\r\nauthorization: Bearer {ADMIN * 3_000}")
@@ -180,7 +180,7 @@ def in_the_process(bridge: Bridge, said: dict[str, str]) -> None:
     """Ask what monitoring asks; reload well and badly."""
     said["/health"] = json.dumps(bridge.health())
     said["/metrics"] = bridge.metrics()
-    said["/docs"] = httpx.get(f"{bridge.url}/openapi.json").text
+    said["/docs"] = ask("GET", f"{bridge.url}/openapi.json").text
     assert bridge.process is not None
     good = bridge.config.read_text()
     bridge.config.write_text(

@@ -21,6 +21,7 @@ from tests.life.stage import (
     Bridge,
     Process,
     Sandbox,
+    ask,
     bridged,
     dump,
     run,
@@ -62,9 +63,9 @@ def test_a_drain_answers_what_is_in_hand_and_ends_with_0(number: signal.Signals,
     body = dump(vehicle("user-1", "car-1", 50))
     with half_sent(bridge, body) as open_:
         bridge.process.send(number)
-        until(lambda: httpx.get(f"{bridge.url}/health/ready").status_code == 503, "readiness fails")
-        assert {"ready": False, "failing": ["draining"]} == httpx.get(f"{bridge.url}/health/ready").json()
-        assert 200 == httpx.get(f"{bridge.url}/health/live").status_code
+        until(lambda: ask("GET", f"{bridge.url}/health/ready").status_code == 503, "readiness fails")
+        assert {"ready": False, "failing": ["draining"]} == ask("GET", f"{bridge.url}/health/ready").json()
+        assert 200 == ask("GET", f"{bridge.url}/health/live").status_code
         assert "draining" == bridge.health()["status"]
         assert 202 == bridge.post("vehicle.update", body).status_code, "accepts go on for drain_delay"
         open_.send(body[len(body) // 2 :])
@@ -228,7 +229,7 @@ def test_rooms_can_run_apart(bridge: Bridge, sandbox: Sandbox) -> None:
 
 def status(bridge: Bridge, secret: str) -> int:
     body = dump(vehicle("user-1", "car-1", 50))
-    return httpx.post(bridge.url + UPDATE, content=body, headers=signed(body, secret=secret)).status_code
+    return ask("POST", bridge.url + UPDATE, content=body, headers=signed(body, secret=secret)).status_code
 
 
 def test_a_hangup_takes_new_secrets_and_limits_and_a_broken_file_keeps_them(running: Bridge) -> None:
@@ -239,9 +240,9 @@ def test_a_hangup_takes_new_secrets_and_limits_and_a_broken_file_keeps_them(runn
     running.process.send(signal.SIGHUP)
     until(lambda: status(running, OTHER_SECRET) == 202, "the new secret")
     assert 202 == status(running, SECRET), "rotation: any of them is accepted"
-    assert 413 == httpx.post(running.url + UPDATE, content=b" " * 3000).status_code
+    assert 413 == ask("POST", running.url + UPDATE, content=b" " * 3000).status_code
     asked = {
-        token: httpx.get(f"{running.url}/", headers={"authorization": f"Bearer {token}"}).status_code
+        token: ask("GET", f"{running.url}/", headers={"authorization": f"Bearer {token}"}).status_code
         for token in (ADMIN, "another-canary-admin")
     }
     assert {ADMIN: 401, "another-canary-admin": 200} == asked
@@ -251,7 +252,7 @@ def test_a_hangup_takes_new_secrets_and_limits_and_a_broken_file_keeps_them(runn
     until(lambda: "reload_refused" in running.text(), "the broken file is named")
     assert "server.max_body: " in running.text()
     assert (202, 202) == (status(running, OTHER_SECRET), status(running, SECRET))
-    assert 413 == httpx.post(running.url + UPDATE, content=b" " * 3000).status_code
+    assert 413 == ask("POST", running.url + UPDATE, content=b" " * 3000).status_code
 
     running.secrets = (OTHER_SECRET,)
     running.configure()
