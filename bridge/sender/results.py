@@ -217,9 +217,9 @@ class Results:
         return Verdict(settlements=settlements)
 
     def _pause(self, result: Result, attempt: Attempt, decision: Pause) -> Verdict:
-        if self._tokens.trouble is None:
+        before = self._tokens.trouble
+        if self._tokens.refuse(result.token) and before is not self._tokens.trouble:
             _log.error("sender_paused", problem="moost_auth", answer=attempt.outcome)
-        self._tokens.refuse(result.token)
         settlements = lanes.still_owed(result.job, attempt, failed=decision.failed)
         return Verdict(settlements=settlements, back_at=decision.at)
 

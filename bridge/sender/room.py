@@ -239,8 +239,11 @@ class Sender:
     async def _renew(self) -> None:
         before = self._tokens.trouble
         await self._tokens.renew()
-        if self._tokens.trouble is not before and self._tokens.trouble is not None:
-            _log.error("sender_paused", problem=self._tokens.trouble.value)
+        now = self._tokens.trouble
+        if now is not before and now is not None:
+            _log.error("sender_paused", problem=now.value)
+        elif before is not None and now is None:
+            _log.info("sender_resumed", after=before.value)
         self._wake.set()
 
     # ---- waiting ----

@@ -107,10 +107,12 @@ class TokenKeeper:
         self._token = None
         return True
 
-    def refuse(self, used: Token) -> None:
-        """Note that a call was refused with a fresh token too: drop it and ask again later."""
-        if self.reject(used):
+    def refuse(self, used: Token) -> bool:
+        """Note that a call was refused with a fresh token too: drop it and ask again later; False as for `reject`."""
+        rejected = self.reject(used)
+        if rejected:
             self._fail(Trouble.REFUSED, 0.0)
+        return rejected
 
     def accepted(self) -> None:
         """Note that MOOST took a call: the credentials are good."""

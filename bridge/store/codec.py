@@ -11,14 +11,15 @@ Rules:
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Final, assert_never
+from typing import Final, assert_never, cast
 
 import msgspec
 
 from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, PutDevices, SendEvents
-from bridge.core.model import Building
+from bridge.core.model import Building, Device
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -50,9 +51,25 @@ _state_encoder: Final = msgspec.msgpack.Encoder()
 _state_decoder: Final = msgspec.msgpack.Decoder(Building)
 
 
-def encode_state(state: Building) -> bytes:
-    """Write a building's state."""
-    return _state_encoder.encode(state)
+Pieces = dict[str, tuple[Device, msgspec.Raw]]
+"""The devices of a building as they were last written."""
+
+
+def encode_state(state: Building, pieces: Pieces | None = None) -> bytes:
+    """Write a building's state; `pieces`, where given, saves writing devices anew and is brought up to date.
+
+    A message changes one device of a building: the others are copied.
+    """
+    if pieces is None:
+        return _state_encoder.encode(state)
+    for name in pieces.keys() - state.devices.keys():
+        del pieces[name]
+    for name, device in state.devices.items():
+        known = pieces.get(name)
+        if known is None or known[0] is not device:
+            pieces[name] = (device, msgspec.Raw(_state_encoder.encode(device)))
+    devices = {name: pieces[name][1] for name in state.devices}
+    return _state_encoder.encode(replace(state, devices=cast("Mapping[str, Device]", devices)))
 
 
 def decode_state(data: bytes) -> Building:

@@ -184,19 +184,7 @@ def test_a_port_in_use_ends_with_2(running: Bridge, tmp_path: Path) -> None:
     assert running.ready()
 
 
-@pytest.mark.parametrize(("first", "then"), [((), ("--dry-run",)), (("--dry-run",), ())])
-def test_a_dry_run_and_a_real_one_do_not_share_a_store(
-    first: tuple[str, ...], then: tuple[str, ...], bridge: Bridge
-) -> None:
-    bridge.start(*first)
-    assert 0 == bridge.stop()
-    other = run("serve", "--config", bridge.config, *then)
-    assert (2, 1) == (other.returncode, len(other.stderr.splitlines())), other.stderr
-    assert "dry run" in other.stderr
-    bridge.start(*first)
-
-
-def test_a_dry_run_does_everything_but_call(bridge: Bridge, sandbox: Sandbox) -> None:
+def test_a_dry_run_does_everything_but_call_and_keeps_its_store(bridge: Bridge, sandbox: Sandbox) -> None:
     bridge.start("--dry-run")
     answer = bridge.take("vehicle.update", vehicle("user-1", "car-1", 50))
     health = bridge.settled()
@@ -204,6 +192,20 @@ def test_a_dry_run_does_everything_but_call(bridge: Bridge, sandbox: Sandbox) ->
     assert 0 == sandbox.counts()["next"], "no call at all, not even for a token"
     trip = json.loads(run("explain", answer["ids"][0], "--json", "--config", bridge.config).stdout)[0]
     assert {"dry"} == {call["state"] for call in trip["calls"]}
+    assert 0 == bridge.stop()
+    assert_refused("serve", "--config", bridge.config)
+
+
+def test_a_real_run_does_not_give_its_store_to_a_dry_one(bridge: Bridge) -> None:
+    bridge.start()
+    assert 0 == bridge.stop()
+    assert_refused("serve", "--config", bridge.config, "--dry-run")
+
+
+def assert_refused(*command: object) -> None:
+    done = run(*command)
+    assert (2, 1) == (done.returncode, len(done.stderr.splitlines())), done.stderr
+    assert "dry run" in done.stderr
 
 
 def test_rooms_can_run_apart(bridge: Bridge, sandbox: Sandbox) -> None:

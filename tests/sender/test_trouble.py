@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from bridge.core.vocabulary import DeadReason
 from bridge.sink import validate
@@ -22,6 +24,10 @@ Desk = Any
 Make = Callable[..., Desk]
 HOUR = timedelta(hours=1)
 TOKEN = "/auth/token/v1"
+
+
+def spoken(logged: Sequence[EventDict]) -> list[str]:
+    return [line["event"] for line in logged if line["event"].startswith("sender_")]
 
 
 async def attempts(d: Desk) -> list[str]:
@@ -76,16 +82,27 @@ class TestToken:
     async def test_refused_credentials_pause_and_heal_by_themselves(self, desk: Make) -> None:
         d = desk()
         await d.sandbox.faults({"kind": "status", "status": 401, "path": TOKEN})
-        d.start()
-        await d.queue(*(await _home_calls(d)))
-        await d.until(lambda: d.sender.state.problems == {"moost_auth"})
-        assert d.sender.state.token_expires_in_seconds is None
-        await d.sandbox.faults()
-        await d.done()
+        with capture_logs() as logged:
+            d.start()
+            await d.queue(*(await _home_calls(d)))
+            await d.until(lambda: d.sender.state.problems == {"moost_auth"})
+            assert d.sender.state.token_expires_in_seconds is None
+            await d.sandbox.faults()
+            await d.done()
+        assert ["sender_paused", "sender_resumed"] == spoken(logged)
 
         assert [1] == await d.sandbox.values()
         assert set() == d.sender.state.problems
         assert [] == await d.dead()
+
+    async def test_a_pause_without_a_token_ends_as_visibly_as_it_began(self, desk: Make) -> None:
+        d = desk()
+        await d.sandbox.faults({"kind": "status", "status": 500, "path": TOKEN, "times": 1})
+        with capture_logs() as logged:
+            d.start()
+            await d.queue(*(await _home_calls(d)))
+            await d.done()
+        assert ["sender_paused", "sender_resumed"] == spoken(logged)
 
     @pytest.mark.parametrize("status", [401, 403])
     async def test_calls_refused_with_a_fresh_token_pause_and_heal_by_themselves(self, desk: Make, status: int) -> None:
@@ -93,11 +110,13 @@ class TestToken:
         d.start()
         await d.home()
         await d.sandbox.faults({"kind": "status", "status": status, "path": "/events"})
-        await d.queue(d.events(1))
-        await d.until(lambda: "moost_auth" in d.sender.state.problems)
-        tried = len(await d.sandbox.calls("/events"))
-        await d.sandbox.faults()
-        await d.done()
+        with capture_logs() as logged:
+            await d.queue(d.events(1))
+            await d.until(lambda: "moost_auth" in d.sender.state.problems)
+            tried = len(await d.sandbox.calls("/events"))
+            await d.sandbox.faults()
+            await d.done()
+        assert ["sender_paused", "sender_resumed"] == spoken(logged)
 
         assert [1] == await d.sandbox.values()
         assert set() == d.sender.state.problems

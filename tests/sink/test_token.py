@@ -139,7 +139,7 @@ class TestRenewal:
 
         assert old is not None
         assert not tokens.reject(old)
-        tokens.refuse(old)
+        assert not tokens.refuse(old)
         current = tokens.current()
         assert current is not None
         assert "2" == current.value

@@ -9,7 +9,7 @@ import msgspec
 
 from bridge.core.model import Residence
 from bridge.core.vocabulary import Kind
-from bridge.store.codec import decode_state, encode_state, maybe_ms, to_json
+from bridge.store.codec import decode_state, maybe_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Home, Versioned, Work
 from bridge.store.sqlite.recent import Recent
@@ -147,10 +147,10 @@ _LEAVE: Final = "DELETE FROM home WHERE kind = ? AND device = ?"
 States = Sequence[tuple[str, int, str, bytes]]
 
 
-def prepared(new: Sequence[Versioned]) -> States:
+def prepared(new: Sequence[Versioned], recent: Recent) -> States:
     """Encode new states, on the caller's side."""
     return [
-        (row.state.id, row.version + 1, to_json(sorted(set(row.state.flags))), encode_state(row.state)) for row in new
+        (row.state.id, row.version + 1, to_json(sorted(set(row.state.flags))), recent.encoded(row.state)) for row in new
     ]
 
 

@@ -198,7 +198,7 @@ class SqliteStore:
 
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, or return the buildings that have moved."""
-        step = steps.prepare(work, self._shown)
+        step = steps.prepare(work, self._shown, self._recent)
         moved = await self._writing().write(Turn.COMMIT, partial(steps.commit, step=step))
         if not moved:
             for row in work.buildings:
