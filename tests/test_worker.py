@@ -447,6 +447,26 @@ async def test_the_room_works_off_what_is_accepted_and_wakes_the_sender() -> Non
     assert desk.wakes >= 2
 
 
+async def test_messages_that_come_fast_gather_for_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "PACE_S", 0.2)
+    desk = Desk()
+    stop = asyncio.Event()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        await desk.accept(*[car("11:00", n) for n in range(room.PACE_FROM)])
+        tasks.create_task(desk.worker.run(stop))
+        while (await desk.store.census()).pending:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+        await desk.accept(car("11:01", 50))
+        desk.worker.wake.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert 1 == (await desk.store.census()).pending, "the next batch waits"
+        while (await desk.store.census()).pending:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        stop.set()
+        desk.worker.wake.set()
+
+
 async def test_the_room_waits_for_a_store_that_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     class Sulking(MemoryStore):
         sulks = 3

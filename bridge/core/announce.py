@@ -9,11 +9,11 @@ Rules:
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from bridge.core import tariffs
+from bridge.core.copying import replace
 from bridge.core.devices import device_list
 from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, Effect, PutDevices
 from bridge.core.identity import moost_user

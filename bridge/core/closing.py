@@ -10,11 +10,12 @@ Theory of operation: `close` looks at each device once (a `Track`), and everythi
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 from zoneinfo import ZoneInfo
 
+from bridge.core.copying import replace
 from bridge.core.counters import Reading, count
 from bridge.core.days import added, close_day, day_end, enough_of
 from bridge.core.devices import entry_of, gateway_entry

@@ -134,15 +134,19 @@ def value_before(series: Series, instant: datetime, limit: Limit) -> Value | Non
 def pieces(series: Series, start: datetime, end: datetime, limit: Limit) -> list[Piece]:
     """Return the known stretches of a numeric series within [start, end)."""
     found: list[Piece] = []
-    until = end
+    next_ = end
     for sample in reversed(series):
-        since, next_, until = max(sample.at, start), until, min(sample.at, until)
-        if since < next_ and isinstance(sample.value, float):
-            next_ = min(next_, holds_until(sample, limit))
-            if since < next_:
-                found.append(Piece((since - start).total_seconds(), (next_ - start).total_seconds(), sample.value))
-        if until <= start:
+        at, value = sample.at, sample.value
+        if at < next_ and isinstance(value, float):
+            since, until = max(at, start), holds_until(sample, limit)
+            if until > next_:
+                until = next_
+            if since < until:
+                found.append(Piece((since - start).total_seconds(), (until - start).total_seconds(), value))
+        if at <= start:
             break
+        if at < next_:
+            next_ = at
     return found[::-1]
 
 

@@ -270,3 +270,8 @@ EVENTS: Final[tuple[EventRow, ...]] = (
 BY_SOURCE: Final[Mapping[DeviceType, tuple[EventRow, ...]]] = {
     source: tuple(row for row in EVENTS if row.source is source) for source in DeviceType
 }
+
+ON_CHANGE: Final[Mapping[DeviceType, tuple[EventRow, ...]]] = {
+    source: tuple(row for row in rows if row.cadence is Cadence.CHANGE) for source, rows in BY_SOURCE.items()
+}
+"""The rows whose values leave at once."""

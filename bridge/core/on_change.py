@@ -5,17 +5,17 @@ Rules:
 - Codes leave only where the operator has configured them.
 """
 
-from dataclasses import replace
 from datetime import datetime
 
+from bridge.core.copying import replace
 from bridge.core.devices import STATUS_FALLBACK, device_type, entry_of, mode, status, switch
 from bridge.core.effects import Event
-from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG
+from bridge.core.mapping import ENGINES_WITHOUT_PLUG, ON_CHANGE
 from bridge.core.messages import Report
 from bridge.core.model import Building, Device, key
 from bridge.core.rules import Rules
 from bridge.core.units import tidy
-from bridge.core.vocabulary import Cadence, DeviceType, EventType
+from bridge.core.vocabulary import DeviceType, EventType
 
 
 def on_change(building: Building, message: Report, rules: Rules) -> tuple[Building, tuple[Event, ...]]:
@@ -29,7 +29,9 @@ def on_change(building: Building, message: Report, rules: Rules) -> tuple[Buildi
     if rules.codes:
         said += _codes(device, type_, message, rules)
     news = [
-        (event_type, tidy(value), at) for event_type, value, at in said if device.sent.get(event_type) != tidy(value)
+        (event_type, leaving, at)
+        for event_type, value, at in said
+        if device.sent.get(event_type) != (leaving := tidy(value))
     ]
     entry = entry_of(device) if news else None
     if entry is None:
@@ -47,8 +49,8 @@ def _measured(device: Device, type_: DeviceType, rules: Rules) -> list[tuple[Eve
     found: list[tuple[EventType, float, datetime]] = []
     if device.facts.engine in ENGINES_WITHOUT_PLUG or (type_ is DeviceType.BATTERY and not rules.battery_soc):
         return found
-    for row in BY_SOURCE[type_]:
-        series = device.series.get(row.quantity) if row.cadence is Cadence.CHANGE else None
+    for row in ON_CHANGE[type_]:
+        series = device.series.get(row.quantity)
         if series and isinstance(series[-1].value, float):
             found.append((row.type, series[-1].value, series[-1].at))
     return found

@@ -10,11 +10,11 @@ Theory of operation: one function per kind of message changes the building (`rep
 must hear of it as a whole.
 """
 
-from dataclasses import replace
 from typing import assert_never
 
 from bridge.core import tariffs
 from bridge.core.announce import announce
+from bridge.core.copying import replace
 from bridge.core.effects import Effect, Event, Note, SendEvents
 from bridge.core.messages import Command, Message, Moved, Prices, Readdressed, Report, Schedules, Tick
 from bridge.core.model import Building, Flag, Residence, flagged, key

@@ -10,10 +10,10 @@ Rules:
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from bridge.core.copying import replace
 from bridge.core.devices import device_type
 from bridge.core.effects import Note
 from bridge.core.intervals import GONE, NEVER, Limit, carried, holds_until, in_force, insert, is_absence, room, slot_of
@@ -22,7 +22,7 @@ from bridge.core.messages import Facts, Quantity, Reading, Report
 from bridge.core.model import Building, Device, Residence, Sample, Series, Slice, key
 from bridge.core.rules import Rules
 from bridge.core.slots import next_slot
-from bridge.core.tracks import limit_of
+from bridge.core.tracks import limit_of, runs_backwards
 from bridge.core.vocabulary import Action, Kind
 
 NEARBY_M: Final = 1_000.0  # M3.1: a vehicle further from its building does not charge there
@@ -31,6 +31,7 @@ EARTH_M: Final = 6_371_000.0
 _SLOT_SERIES: Final = frozenset({Quantity.POWER, Quantity.TEMPERATURE, Quantity.COUNTER})
 _NOTHING: Final = Facts()
 _ABSENT: Final = Note(name="absent_value")
+_BACKWARDS: Final = Note(name="odd_value", detail="powerState.power: negative at a meter that only draws, taken as 0")
 
 
 def report(
@@ -230,7 +231,7 @@ def _present(
     series = dict(device.series)
     since = min(device.since, message.stamp)
     floor = _last_delete(building, device)
-    late = absent = 0
+    late = absent = odd = 0
     closed_to = building.open_from if building.closed else None
     apart = message.position is not None and _apart(message.position, residence)
     for reading in message.readings:
@@ -241,13 +242,16 @@ def _present(
         series[quantity] = carried(_with(samples, sample, quantity, closed_to), sample, back=message.online is True)
         if value is None:
             absent += 1
-        elif quantity in _SLOT_SERIES:
+            continue
+        if quantity is Quantity.POWER and runs_backwards(device, value, rules):
+            odd += 1
+        if quantity in _SLOT_SERIES:
             since = min(since, at if floor is None else max(at, floor))
             late += closed_to is not None and _is_late(samples, sample, closed_to)
     if device.kind is Kind.PV_INVERTER and Quantity.POWER in series:
         power = _asleep(series[Quantity.POWER], limit_of(device.kind, rules))
         series[Quantity.POWER] = _awake(power, message)
-    remarks = (_ABSENT,) * absent
+    remarks = (_ABSENT,) * absent + (_BACKWARDS,) * odd
     if late:
         text = f"{late} sample(s) of {key(device.kind, device.id)} came after their slot had closed"
         remarks = (*remarks, Note(name="late_sample", detail=text))

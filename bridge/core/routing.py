@@ -38,6 +38,8 @@ def location_of(message: Inbound) -> str | None:
 
 def residence(rows: Sequence[Residence], location: str | None) -> Residence | None:
     """Return the directory row of one user that counts for a location."""
+    if not rows:
+        return None
     by_location = {row.location: row for row in rows}
     if location is not None:
         return by_location.get(location) or by_location.get(None)
@@ -48,7 +50,8 @@ def residence(rows: Sequence[Residence], location: str | None) -> Residence | No
 
 def home_of(building: str, rows: Sequence[Residence]) -> Place:
     """Return the place where a device lives; `rows` are the directory rows of its owner."""
-    return Place(building=building, residence=next((row for row in rows if row.building == building), None))
+    residence = next((row for row in rows if row.building == building), None) if rows else None
+    return Place(building=building, residence=residence)
 
 
 def place(message: Inbound, rows: Sequence[Residence], home: Place | None, rules: Rules) -> Place | Park | Bury | Note:

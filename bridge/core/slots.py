@@ -11,12 +11,12 @@ Theory of operation: `advance` is called with a tick, closes what is ripe and re
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from bridge.core.closing import close, skip
+from bridge.core.copying import replace
 from bridge.core.days import day_end
 from bridge.core.effects import Event, Note
 from bridge.core.intervals import QUARTER, Limit, holds_until, slot_of

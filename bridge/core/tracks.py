@@ -50,6 +50,13 @@ def sign_of(device: Device, rules: Rules) -> int:
     return own if own is not None else rules.subscription(device.subscription).meter_sign
 
 
+def runs_backwards(device: Device, value: Value, rules: Rules) -> bool:
+    """Tell whether a power comes from a meter that can only draw, yet says that it delivers (M0.9)."""
+    if device.kind is not Kind.METER or not isinstance(value, float):
+        return False
+    return meter_rule(device, rules).role in {Role.LOAD, Role.SUB} and value * sign_of(device, rules) < 0
+
+
 def counts(device: Device, rules: Rules) -> bool:
     """Tell whether a device is a meter whose counter counts import (M4.4)."""
     if device.kind is not Kind.METER:

@@ -13,7 +13,7 @@ location; tariffs named after an address); EHA demo application (units, enum wor
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never, get_args
 
 from pydantic.alias_generators import to_snake
 
@@ -87,13 +87,23 @@ def _id(raw: str) -> str:
     return raw
 
 
+def _is_block(annotation: object) -> bool:
+    """Tell whether a field of a wire model holds a block."""
+    return isinstance(annotation, type) and issubclass(annotation, wire.Block)
+
+
 def _report(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Report:
     """Read connect, update, offline, disconnect or delete."""
     device, odd = parse(wire.BODIES[topic.kind], body)
     times = Times(received)
     updated = times.read(device.last_updated)
-    blocks = {name: value for name, value in device.__dict__.items() if isinstance(value, wire.Block)}
-    at = {name: times.read(block.last_updated) or updated or received for name, block in blocks.items()}
+    blocks: dict[str, wire.Block] = {}
+    at: dict[str, datetime] = {}
+    for name in _BLOCKS[topic.kind]:
+        block = getattr(device, name)
+        if block is not None:
+            blocks[name] = block
+            at[name] = times.read(block.last_updated) or updated or received
     if device.__pydantic_extra__:
         for raw in _times_within(device.__pydantic_extra__):
             times.read(raw)
@@ -119,6 +129,15 @@ def _report(topic: Topic, body: bytes, number: int, received: datetime, rules: R
         position=_position(device),
         odd=(*odd, *found, *times.odd),
     )
+
+
+_BLOCKS: Final[Mapping[Kind, tuple[str, ...]]] = {
+    kind: tuple(
+        name for name, field in body.model_fields.items() if any(_is_block(part) for part in get_args(field.annotation))
+    )
+    for kind, body in wire.BODIES.items()
+}
+"""The attributes of the wire models that hold blocks, in order."""
 
 
 def _times_within(unknown: object) -> Iterator[object]:

@@ -10,6 +10,7 @@ Source: EHA developer portal, "Streaming events" (format of the name); EHA demo 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from bridge.core.vocabulary import ACTIONS, Action, Kind
@@ -50,6 +51,7 @@ def exists(name: str) -> bool:
     return rest in _KNOWN and bool(subscription)
 
 
+@lru_cache(maxsize=1_024)  # the same few come again and again; bounded, because senders write them
 def parse(name: str) -> Topic | UnknownTopic:
     """Return what a name means."""
     subscription, _, rest = name.partition(".")

@@ -11,13 +11,13 @@ Rules:
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Final, assert_never, cast
 
 import msgspec
 
+from bridge.core.copying import replace
 from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, PutDevices, SendEvents
 from bridge.core.model import Building, Device
 

@@ -28,6 +28,8 @@ from bridge.store.port import Loaded, Pending, Store, StoreBroken, StoreUnavaila
 from bridge.worker.step import Decoded, Step
 
 BATCH: Final = 128  # messages a transaction; the store bounds its time besides
+PACE_S: Final = 0.02  # least time from one batch to the next, where messages come fast: a transaction costs 1 ms
+PACE_FROM: Final = 8  # messages of a batch from which on they come fast
 SLICE_S: Final = 0.002  # longest computing without letting the door breathe
 IDLE_S: Final = 0.5  # how often to look for messages that another process put back
 WAIT_S: Final = 1.0  # pause while the store cannot serve
@@ -55,29 +57,32 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; a store that cannot serve is waited for."""
         while not stop.is_set():
+            began = time.perf_counter()
             try:
-                busy = await self.step()
+                done = await self.step()
             except StoreBroken:
                 raise  # ends the process (R10)
             except StoreUnavailable as why:
                 _log.warning("store_unavailable", reason=str(why))
                 await _pause(stop, WAIT_S)
                 continue
-            if not busy:
+            if PACE_FROM <= done < BATCH:
+                await asyncio.sleep(PACE_S - (time.perf_counter() - began))
+            if not done:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(IDLE_S):
                         await self.wake.wait()
                 self.wake.clear()
 
-    async def step(self) -> bool:
-        """Process one batch; return whether there was anything to do."""
+    async def step(self) -> int:
+        """Process one batch; return of how many messages, or 1 for what else there was to do."""
         rows, changed = await self._store.claim(BATCH)
         if changed:
             for user in changed:
                 await self._follow(user)
-            return True
+            return 1
         if not rows:
-            return False
+            return 0
         try:
             await self._process(rows)
         except StoreUnavailable:
@@ -85,7 +90,7 @@ class Worker:
         except Exception as fault:  # noqa: BLE001 - one bad item must not hold up the rest (R12)
             _log.warning("batch_failed", error=type(fault).__name__, messages=len(rows))
             await self._one_by_one(rows)
-        return True
+        return len(rows)
 
     async def _one_by_one(self, rows: Sequence[Pending]) -> None:
         """Process a failed batch message by message; the culprit is buried with the place of its fault."""
@@ -103,7 +108,7 @@ class Worker:
         """Take a message out of the flow that a bug of ours fails on, with its user where that can still be read."""
         users: dict[int, str] = {}
         with contextlib.suppress(Exception):  # it may be the reading that fails
-            message = await self._decode(row, _Breath())
+            message = self._decode(row)
             if not isinstance(message, Tombstone | Unreadable) and message.user is not None:
                 users[row.id] = message.user
         await self._store.commit(Work(now=self._now(), dead=[(row.id, DeadReason.FAULT, detail)], users=users))
@@ -111,21 +116,25 @@ class Worker:
 
     async def _process(self, rows: Sequence[Pending]) -> None:
         """Decode, load, reduce and commit; start over where a building has moved meanwhile."""
-        decoded = [(row, await self._decode(row, breath)) for breath in [_Breath()] for row in rows]
+        breath = _Breath()
+        decoded: list[tuple[Pending, Decoded]] = []
+        for row in rows:
+            if breath.is_short:
+                await breath.take()
+            decoded.append((row, self._decode(row)))
         for _ in range(MOST_CONFLICTS):
             step = Step(await self._load(message for _, message in decoded), self._rules, self._now())
-            breath = _Breath()
             for row, message in decoded:
+                if breath.is_short:
+                    await breath.take()
                 step.take(row, message)
-                await breath.take()
             if not await self._store.commit(step.work()):
                 self._count(step)
                 return
         raise StoreUnavailable(_CONTENDED)
 
-    async def _decode(self, row: Pending, breath: "_Breath") -> Decoded:
+    def _decode(self, row: Pending) -> Decoded:
         """Return what a stored message says."""
-        await breath.take()
         topic = parse(row.topic)
         if not isinstance(topic, Topic):
             return Unreadable(number=row.id, detail=topic.detail, reason=DeadReason.UNKNOWN_TOPIC)
@@ -187,11 +196,15 @@ class _Breath:
     def __init__(self) -> None:
         self._since = time.perf_counter()
 
+    @property
+    def is_short(self) -> bool:
+        """Return whether the slice is used up."""
+        return time.perf_counter() - self._since > SLICE_S
+
     async def take(self) -> None:
-        """Give way if the slice is used up."""
-        if time.perf_counter() - self._since > SLICE_S:
-            await asyncio.sleep(0)
-            self._since = time.perf_counter()
+        """Give way."""
+        await asyncio.sleep(0)
+        self._since = time.perf_counter()
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

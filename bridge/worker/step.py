@@ -76,11 +76,13 @@ class Step:
 
     def _route(self, number: int, message: Inbound) -> None:
         """Find the message's building and apply it there."""
-        home = self._home(device_of(message))
+        device = device_of(message)
+        home = self._home(device)
         user = message.user or (home.user if home is not None else None)
         if user is not None:
             self._users[number] = user
-        where = place(message, self._rows(message.user), self._dwelling(home), self._rules)
+        dwelling = self._dwelling(home)
+        where = place(message, self._rows(message.user), dwelling, self._rules)
         match where:
             case Bury():
                 self.dead.append((number, where.reason, where.detail))
@@ -93,20 +95,19 @@ class Step:
                 self.notes.append((number, where))
                 return
             case Place():
-                self._arrive(number, message, home, where)
+                self.settled.append(number)
+                where = self._moved_in(number, message, dwelling, where)
+                self._reduce(where.building, message, number, where.residence)
+                self._settle_home(device, home, where.building)
 
-    def _arrive(self, number: int, message: Inbound, home: Home | None, where: Place) -> None:
-        """Apply a message in its building; a device that lived elsewhere moves in (M1.6)."""
-        device = device_of(message)
-        self.settled.append(number)
-        dwelling = self._dwelling(home)
-        if dwelling is not None and dwelling.building != where.building and isinstance(message, Report):
-            if self._is_outdated(message, dwelling):
-                where = dwelling
-            else:
-                self._move(device, dwelling, message.stamp, message.received, number)
-        self._reduce(where.building, message, number, where.residence)
-        self._settle_home(device, where.building)
+    def _moved_in(self, number: int, message: Inbound, dwelling: Place | None, where: Place) -> Place:
+        """Return where a message applies; a device that lived elsewhere leaves there (M1.6)."""
+        if dwelling is None or dwelling.building == where.building or not isinstance(message, Report):
+            return where
+        if self._is_outdated(message, dwelling):
+            return dwelling
+        self._move(device_of(message), dwelling, message.stamp, message.received, number)
+        return where
 
     def _is_outdated(self, message: Report, dwelling: Place) -> bool:
         """Tell whether a device has been heard of, where it lives now, after this message."""
@@ -121,12 +122,14 @@ class Step:
         moved = Moved(kind=kind, id=device_id, stamp=stamp, received=received)
         self._reduce(dwelling.building, moved, number, dwelling.residence)
 
-    def _settle_home(self, device: tuple[Kind, str], building: str) -> None:
-        """Remember where the device lives now."""
+    def _settle_home(self, device: tuple[Kind, str], known: Home | None, building: str) -> None:
+        """Remember where the device lives now; `known` is what is remembered so far."""
         there = self._state(building).devices.get(key(*device))
-        home = Home(building=building, user=there.user) if there is not None else None
-        if home != self._home(device):
-            self._homes[device] = home
+        if there is None:
+            if known is not None:
+                self._homes[device] = None
+        elif known is None or known.building != building or known.user != there.user:
+            self._homes[device] = Home(building=building, user=there.user)
 
     def readdress(self, user: str, homes: Iterable[tuple[Kind, str]]) -> None:
         """Apply a user's changed directory rows: moves first, then what the buildings should say."""
@@ -141,7 +144,7 @@ class Step:
             self._move(device, home_of(state.id, rows), known.stamp, self._now, 0)
             for arrival in self._arrivals(known, state.prices.get(known.id, ()) if known.kind is Kind.TARIFF else ()):
                 self._reduce(row.building, arrival, 0, row)
-            self._settle_home(device, row.building)
+            self._settle_home(device, home, row.building)
         for row in {row.building: row for row in rows}.values():
             if self._state(row.building).created:
                 self._reduce(row.building, Readdressed(received=self._now), 0, row)

@@ -333,6 +333,28 @@ def test_the_sign_counts_for_the_other_roles_too() -> None:
     assert {"12:15": 400.0} == home.of(EventType.POWER_CONSUMPTION, DeviceType.SMART_METER)
 
 
+@pytest.mark.parametrize(
+    ("role", "sign", "power_w", "counted"),
+    [
+        (Role.LOAD, None, -5.0, 1),
+        (Role.SUB, None, -5.0, 1),
+        (Role.SUB, -1, 5.0, 1),
+        (Role.SUB, -1, -5.0, 0),
+        (Role.LOAD, None, 5.0, 0),
+        (Role.LOAD, None, 0.0, 0),
+        (Role.GRID, None, -5.0, 0),
+        (None, None, -5.0, 0),
+    ],
+)
+def test_a_meter_that_only_draws_is_counted_where_it_delivers(
+    role: Role | None, sign: int | None, power_w: float, counted: int
+) -> None:
+    home = Home(Rules(devices={LOAD: MeterRule(role=role, sign=sign)}))
+    home.say(LOAD, "12:00", power_w)
+    home.tick("12:18")
+    assert counted == sum(note.name == "odd_value" for note in home.notes)
+
+
 def test_without_a_grid_meter_consumption_is_the_sum_of_the_load_meters() -> None:
     other = (Kind.METER, "load-2")
     home = Home(Rules(devices={LOAD: MeterRule(role=Role.LOAD), other: MeterRule(role=Role.LOAD)}))

@@ -136,6 +136,37 @@ async def test_commits_are_fsynced(store: SqliteStore) -> None:
     )
 
 
+class TestGathering:
+    """With a time to gather that no test would survive."""
+
+    @pytest.fixture(autouse=True)
+    def _long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rounds, "GATHER_S", 3_600.0)
+
+    async def test_a_sender_that_waits_for_each_answer_is_not_kept_waiting(self, store: SqliteStore) -> None:
+        for _ in range(3 * rounds.GATHER_FROM):
+            await store.accept([arrival()])
+        assert 3 * rounds.GATHER_FROM == (await store.census()).accepted
+
+    async def test_under_load_messages_gather_for_a_round_but_nobody_else_does(self, store: SqliteStore) -> None:
+        await asyncio.gather(*(store.accept([arrival()]) for _ in range(2 * rounds.GATHER_FROM)))
+        gathering = asyncio.gather(*(store.accept([arrival()]) for _ in range(rounds.GATHER_FROM)))
+        done, _ = await asyncio.wait([gathering], timeout=0.1)
+        assert not done, "it waits for more"
+        await store.commit(Work(now=NOW))
+        assert rounds.GATHER_FROM == len(await gathering), "it left with the work"
+
+    async def test_the_end_does_not_come_before_what_gathers(
+        self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rounds, "GATHER_S", 0.2)
+        await asyncio.gather(*(store.accept([arrival()]) for _ in range(rounds.GATHER_FROM)))
+        gathering = asyncio.gather(store.accept([arrival()]))
+        await asyncio.sleep(0)
+        await store.close()
+        assert 1 == len(await gathering)
+
+
 async def test_nobody_else_can_read_the_files(store: SqliteStore, path: Path) -> None:
     await store.accept([arrival()])
     modes = {file.name: file.stat().st_mode & 0o077 for file in _listed(path.parent)}

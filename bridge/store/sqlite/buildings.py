@@ -147,11 +147,14 @@ _LEAVE: Final = "DELETE FROM home WHERE kind = ? AND device = ?"
 States = Sequence[tuple[str, int, str, bytes]]
 
 
+def _flags(flags: Sequence[str]) -> str:
+    """Return flags as the table keeps them."""
+    return to_json(sorted(set(flags))) if flags else "[]"
+
+
 def prepared(new: Sequence[Versioned], recent: Recent) -> States:
     """Encode new states, on the caller's side."""
-    return [
-        (row.state.id, row.version + 1, to_json(sorted(set(row.state.flags))), recent.encoded(row.state)) for row in new
-    ]
+    return [(row.state.id, row.version + 1, _flags(row.state.flags), recent.encoded(row.state)) for row in new]
 
 
 def write(
