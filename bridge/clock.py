@@ -4,6 +4,7 @@ Rules:
 - A tick is processed only after every message accepted before it: its time is the store's horizon (M5.4).
 - Correctness never depends on a tick coming in time; a late one closes what is ripe, an early one nothing.
 - A building whose tick raises is set aside for an hour and counted; the others go on (R12).
+- A building that a message changes while it is ticked is left out and ticked again; it holds up no other.
 - After a gap (restart, sleep, pause) buildings catch up for a while, so that retries land in their slots.
 """
 
@@ -11,11 +12,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from bridge import errors, logs
-from bridge.core.effects import ChangeBuilding, CreateBuilding, Note, PutDevices, SendEvents
+from bridge.core.effects import ChangeBuilding, CreateBuilding, Effect, Note, PutDevices, SendEvents
 from bridge.core.messages import Tick
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules
@@ -25,7 +27,9 @@ from bridge.store.port import Census, Outgoing, Store, StoreBroken, StoreUnavail
 EVERY_S: Final = 1.0  # how often to look for due buildings
 FASTEST_S: Final = 0.02  # the same where time runs faster
 BATCH: Final = 64  # buildings a transaction
+TURN_S: Final = 0.05  # longest computing for a transaction: the longer it takes, the more buildings change meanwhile
 SLICE_S: Final = 0.002  # longest computing without letting the door breathe
+BREATH_S: Final = 0.001  # how long it breathes: time for the store's thread to write down what came in meanwhile
 BEAT: Final = timedelta(seconds=10)  # how often the store is told that the clock is alive
 SWEEP_S: Final = 30.0  # how often retention is looked at
 SET_ASIDE: Final = timedelta(hours=1)  # a building whose tick raises
@@ -99,42 +103,53 @@ class Clock:
         catching_up = self._resumed is not None and now - self._resumed < self._rules.catch_up
         loaded = await self._store.load((), (), names)
         tick = Tick(now=horizon, catching_up=catching_up)
-        work = await self._tick_all([loaded.buildings[name] for name in names if name in loaded.buildings], tick, now)
-        moved = await self._store.commit(work)
-        if work.calls and not moved:
-            self._queued()
+        buildings = [loaded.buildings[name] for name in names if name in loaded.buildings]
+        await self._commit(await self._tick_all(buildings, tick, now), tick, now)
         return True
 
-    async def _tick_all(self, buildings: Sequence[Versioned], tick: Tick, now: datetime) -> Work:
-        """Return what the ticks of some buildings change."""
-        states: list[Versioned] = []
-        calls: list[Outgoing] = []
-        notes: list[tuple[int, Note]] = []
-        dues: dict[str, datetime | None] = {}
-        since = time.perf_counter()
+    async def _tick_all(self, buildings: Sequence[Versioned], tick: Tick, now: datetime) -> "list[_Ticked]":
+        """Return what the ticks of the first buildings change, as many as fit into a turn."""
+        done: list[_Ticked] = []
+        began = since = time.perf_counter()
         for building in buildings:
-            try:
-                state, effects = reduce(building.state, tick, self._rules)
-                at = due(state, self._rules)
-            except Exception as fault:  # noqa: BLE001 - one building must not hold up the others (R12)
-                _log.error("building_set_aside", building=building.state.id, fault=errors.place_of(fault))
-                self.set_aside += 1
-                dues[building.state.id] = now + SET_ASIDE
-                continue
-            states.append(Versioned(state=state, version=building.version))
-            calls += [
-                Outgoing(call=e)
-                for e in effects
-                if isinstance(e, CreateBuilding | ChangeBuilding | PutDevices | SendEvents)
-            ]
-            notes += [(0, e) for e in effects if isinstance(e, Note)]
-            stuck = at is not None and at <= tick.now and state.open_from == building.state.open_from
-            dues[state.id] = now + LOOK_AGAIN if stuck else at
-            if time.perf_counter() - since > SLICE_S:
-                await asyncio.sleep(0)
+            done.append(self._tick(building, tick, now))
+            at = time.perf_counter()
+            if at - began > TURN_S:
+                break
+            if at - since > SLICE_S:
+                await asyncio.sleep(BREATH_S)
                 since = time.perf_counter()
+        return done
+
+    def _tick(self, building: Versioned, tick: Tick, now: datetime) -> "_Ticked":
+        """Return what a tick changes in one building."""
+        name = building.state.id
+        try:
+            state, effects = reduce(building.state, tick, self._rules)
+            at = due(state, self._rules)
+        except Exception as fault:  # noqa: BLE001 - one building must not hold up the others (R12)
+            _log.error("building_set_aside", building=name, fault=errors.place_of(fault))
+            self.set_aside += 1
+            return _Ticked(name=name, due=now + SET_ASIDE)
+        stuck = at is not None and at <= tick.now and state.open_from == building.state.open_from
+        return _Ticked(
+            name=name,
+            due=now + LOOK_AGAIN if stuck else at,
+            states=(Versioned(state=state, version=building.version),),
+            effects=effects,
+        )
+
+    async def _commit(self, ticked: "Sequence[_Ticked]", tick: Tick, now: datetime) -> None:
+        """Write what ticks change; a building that has moved meanwhile is left out, and stays due."""
+        while True:
+            work = _work(ticked, tick, now)
+            moved = frozenset(await self._store.commit(work))
+            if not moved:
+                break
+            ticked = [one for one in ticked if one.name not in moved]
         self._beaten = now
-        return Work(now=now, buildings=states, due=dues, calls=calls, notes=notes, ticked=now)
+        if work.calls:
+            self._queued()
 
     async def _beat(self, now: datetime) -> None:
         """Tell the store now and then that the clock is alive."""
@@ -149,3 +164,28 @@ class Clock:
         self._swept = time.monotonic()
         while await self._store.sweep(self._now(), self._retention, self._max_size):  # noqa: ASYNC110 - not a wait
             await asyncio.sleep(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ticked:
+    """What a tick changes in one building; no state = it was set aside."""
+
+    name: str
+    due: datetime | None
+    states: tuple[Versioned, ...] = ()
+    effects: tuple[Effect, ...] = ()
+
+
+def _work(ticked: Sequence[_Ticked], tick: Tick, now: datetime) -> Work:
+    """Return what ticks change, for one transaction."""
+    effects = [effect for one in ticked for effect in one.effects]
+    calls = (CreateBuilding, ChangeBuilding, PutDevices, SendEvents)
+    return Work(
+        now=now,
+        buildings=[state for one in ticked for state in one.states],
+        due={one.name: one.due for one in ticked},
+        calls=[Outgoing(call=effect) for effect in effects if isinstance(effect, calls)],
+        notes=[(0, effect) for effect in effects if isinstance(effect, Note)],
+        ticked=now,
+        tick=tick,
+    )

@@ -68,16 +68,15 @@ def sqlite_path(url: str) -> Path:
     return Path(unquote(parts.path[1:]))
 
 
-def _keeper(settings: Settings, *, exclusive: bool, dry: bool = False) -> Keeper:
-    """Return the store that the settings name, for the daemon alone or for a command beside it."""
-    path = sqlite_path(settings.store.url.get_secret_value())
-    return SqliteStore(str(path), exclusive=exclusive, dry=dry)
+def _path(settings: Settings) -> str:
+    """Return the file that the settings name."""
+    return str(sqlite_path(settings.store.url.get_secret_value()))
 
 
 @contextlib.asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Keeper]:
     """Open the store beside a running daemon or without one, as the commands do."""
-    keeper = _keeper(settings, exclusive=False)
+    keeper = SqliteStore(_path(settings))
     await keeper.open()
     try:
         yield keeper
@@ -155,7 +154,10 @@ class _Daemon:
 
     async def run(self) -> int:
         """Run all rooms; return the exit code."""
-        keeper = _keeper(self._settings, exclusive=True, dry=self._dry_run)
+        metrics = Metrics()
+        keeper = SqliteStore(
+            _path(self._settings), exclusive=True, dry=self._dry_run, committed=metrics.commit_seconds.observe
+        )
         try:
             await keeper.open()
         except StoreUnavailable as why:
@@ -163,14 +165,13 @@ class _Daemon:
             raise errors.UsageError(msg) from None
         try:
             async with MoostClient(self._settings.moost) as client:
-                return await self._run(keeper, client)
+                return await self._run(keeper, client, metrics)
         finally:
             await keeper.close()
 
-    async def _run(self, keeper: Keeper, client: MoostClient) -> int:
+    async def _run(self, keeper: Keeper, client: MoostClient, metrics: Metrics) -> int:
         """Build the rooms on an open store and run them."""
         settings, rules, now = self._settings, self._settings.rules(), _clock(self._settings)
-        metrics = Metrics()
         sender = Sender(
             store=keeper, client=client, moost=settings.moost, metrics=metrics, now=times.wall, world=now,
             dry_run=self._dry_run, drain_timeout=settings.server.drain_timeout, desk=keeper,

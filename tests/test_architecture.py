@@ -51,10 +51,16 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
         frozenset({"aiohttp", "yarl", "jsonschema_rs", "msgspec", "starlette", "uvicorn", "uvloop", "rich"}),
     ),
     "preview": (frozenset({"core", "source", "sink", "store.port", "worker"}), frozenset({"pydantic_core"})),
+    "replay": (frozenset({"core", "source", "store.port", "worker"}), frozenset()),
     "demo": (frozenset({"sandbox"}), frozenset({"httpx"})),
     "run": (EVERYTHING, frozenset({"uvloop"})),
     "cli": (
-        frozenset({"run", "demo", "preview", "directory", "sandbox", "store.port", "core.vocabulary", "core.model"}),
+        frozenset(
+            {
+                *("run", "demo", "preview", "replay", "directory", "sandbox"),
+                *("store.port", "core.vocabulary", "core.model"),
+            }
+        ),
         frozenset({"typer", "rich"}),
     ),
     "__main__": (frozenset({"cli"}), frozenset()),
@@ -83,6 +89,7 @@ CORE_STDLIB: Final = frozenset(
         "itertools",
         "json",
         "math",
+        "operator",
         "re",
         "types",
         "typing",

@@ -21,6 +21,9 @@ from bridge.core.effects import CreateBuilding, Note
 from bridge.core.messages import Facts
 from bridge.core.model import Building, Device
 from bridge.core.vocabulary import DeadReason, Kind
+from bridge.sandbox import cloud
+from bridge.sandbox.cloud import Summary
+from bridge.sandbox.verify import Receiver
 from bridge.store.port import Arrival, Attempt, Outgoing, Return, Settlement, Versioned, Work
 from bridge.store.sqlite import SqliteStore
 
@@ -511,6 +514,39 @@ def test_simulate_names_what_is_wrong_with_its_options(bridge: Bridge, tmp_path:
     assert done.err.startswith("--secret: ")
     done = bridge("simulate", "--target", "http://127.0.0.1:9", "--truth", tmp_path / "none" / "truth.jsonl")
     assert (1, "simulate: No such file or directory\n") == (done.code, done.err)
+
+
+@pytest.mark.parametrize("found", [{}, {"missing": 1}, {"wrong": 1}, {"violations": 1}])
+def test_simulate_ends_with_3_if_the_comparison_finds_anything(
+    bridge: Bridge, config: Path, monkeypatch: pytest.MonkeyPatch, found: dict[str, int]
+) -> None:
+    receivers: list[Receiver] = []
+
+    async def simulate(*, receiver: Receiver, **_: object) -> Summary:
+        receivers.append(receiver)
+        return Summary(
+            homes=1, hours=1, seconds=1, sent=1, accepted=1, duplicates=0, dead=0, refused=0, retried=0, **found
+        )
+
+    monkeypatch.setattr(cloud, "simulate", simulate)
+    config.write_text(
+        config.read_text().replace("[moost]", 'user_prefix = "a:"\n[moost]')
+        + '[intervals]\nstamp = "start"\nmin_coverage = 0.5\ngrace = "60s"\nspread = "0s"\n'
+    )
+    given = ["simulate", "--target", "http://127.0.0.1:9", "--verify", "http://127.0.0.1:9"]
+    expected = 3 if found else 0
+    assert [expected, expected] == [bridge(*given).code, bridge(*given, "--config", config).code]
+    assert [Receiver(), Receiver(user_prefix="a:", stamp="start", coverage=0.5, delay_s=60)] == receivers
+
+
+def test_simulate_does_not_judge_a_bridge_for_which_its_homes_would_have_to_be_others(
+    bridge: Bridge, config: Path
+) -> None:
+    text = config.read_text().replace("[moost]", 'meter_sign = "export-positive"\n[moost]')
+    config.write_text(text + '[intervals]\nhold = "3h"\n')
+    done = bridge("simulate", "--target", "http://127.0.0.1:9", "--config", config)
+    problem = "the simulated homes are made for the default of intervals.hold, subscriptions sub-1.meter_sign"
+    assert (2, f"--verify: {problem}\n") == (done.code, done.err)
 
 
 def test_the_cloud_talks_to_the_bridge_and_the_bridge_to_the_sandbox(config: Path, tmp_path: Path) -> None:

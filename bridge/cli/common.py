@@ -15,7 +15,7 @@ from bridge.errors import BridgeError, UsageError
 
 if TYPE_CHECKING:
     from bridge.config import Settings
-    from bridge.store.port import Desk
+    from bridge.run import Keeper
 
 T = TypeVar("T")
 
@@ -50,10 +50,11 @@ def instant(text: str) -> datetime:
 
 
 Since = Annotated[datetime | None, typer.Option(parser=instant, metavar="TIME", help="Not before; UTC without a zone.")]
+When = Annotated[datetime | None, typer.Option(parser=instant, metavar="TIME", help="UTC without a zone.")]
 Until = Annotated[datetime | None, typer.Option(parser=instant, metavar="TIME", help="Not after; UTC without a zone.")]
 
 
-def at_desk(config: Path, work: Callable[["Desk"], Awaitable[T]]) -> T:
+def at_desk(config: Path, work: Callable[["Keeper"], Awaitable[T]]) -> T:
     """Open the store beside a running daemon, or without one, and do some work there."""
     from bridge.config import load
 
@@ -107,7 +108,7 @@ def progress(what: str, total: float | None = None) -> Iterator[Callable[[float]
 
 def print_json(items: Iterable[Any]) -> None:
     """Print one JSON array, indented: for programs, and readable."""
-    sys.stdout.write(json.dumps(list(items), indent=2, ensure_ascii=False, default=_plain) + "\n")
+    sys.stdout.write(json.dumps(list(items), indent=2, ensure_ascii=False, default=plain) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -131,7 +132,7 @@ def body_text(body: bytes) -> str:
     return body.decode("utf-8", "backslashreplace")
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Return a JSON form of what is none by itself."""
     if isinstance(value, datetime):
         return value.isoformat()

@@ -13,6 +13,7 @@ from bridge.errors import BridgeError, ConfigErrors, UsageError
 
 if TYPE_CHECKING:
     from bridge.config import Settings
+    from bridge.sandbox.verify import Receiver
 
 ISO = ["%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%dT%H:%M:%S%z"]
 ROOMS = ("receiver", "worker", "sender", "clock")
@@ -114,10 +115,15 @@ def simulate(
     ] = None,
     truth: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the true energies here.")] = None,
     verify: Annotated[str | None, typer.Option(metavar="URL", help="Compare with what this sandbox received.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The bridge's configuration, for --verify; else its defaults.")
+    ] = None,
 ) -> None:
-    """Let households live and post what a device cloud would; 3 if --verify finds a gap."""
+    """Let households live and post what a device cloud would; 3 if --verify finds a gap or a wrong value."""
     from bridge.sandbox import cloud
+    from bridge.sandbox.verify import DEFAULT
 
+    receiver = DEFAULT if config is None else _receiver(config, subscription)
     with progress("simulating", 1) as advance:
         shown = 0.0
 
@@ -138,6 +144,7 @@ def simulate(
                     secret=secret,
                     truth=truth,
                     verify=verify,
+                    receiver=receiver,
                     anchor=None if anchor is None else anchor.timestamp(),
                     progress=tell,
                 )
@@ -146,4 +153,31 @@ def simulate(
             raise UsageError(f"--secret: {error}") from None
         except OSError as error:
             raise BridgeError(f"simulate: {error.strerror or type(error).__name__}") from None
-    raise typer.Exit(FOUND if summary.missing else 0)
+    raise typer.Exit(0 if summary.clean else FOUND)
+
+
+def _receiver(config: Path, subscription: str) -> "Receiver":
+    """Return what the comparison with the truth has to know of the bridge's configuration.
+
+    Raises UsageError for settings under which the simulated homes tell another truth: their meters count import as
+    positive, and what can be known of them follows from the default holds.
+    """
+    from bridge.config import Intervals, load
+    from bridge.sandbox.verify import Receiver
+
+    rules, default = load(config, serving=False).rules(), Intervals()
+    mine = rules.subscription(subscription)
+    strange = {
+        "intervals.hold": rules.hold != default.hold,
+        "intervals.hold_active": rules.hold_active != default.hold_active,
+        f"subscriptions {subscription}.meter_sign": mine.meter_sign < 0,
+        f"subscriptions {subscription}.meter_counter": mine.meter_counter,
+    }
+    if found := [name for name, differs in strange.items() if differs]:
+        raise UsageError(f"--verify: the simulated homes are made for the default of {', '.join(found)}")
+    return Receiver(
+        user_prefix=mine.user_prefix,
+        stamp=rules.stamp.value,
+        coverage=rules.min_coverage,
+        delay_s=(rules.grace + rules.spread).total_seconds(),
+    )

@@ -1,15 +1,17 @@
-"""What explains: the dry mapping of one message, and the trip of a stored one."""
+"""What explains: the dry mapping of one message, the trip of a stored one, and what made one value."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bridge.cli import values
 from bridge.cli.common import (
     DEFAULT_CONFIG,
     FOUND,
     Config,
     Json,
+    When,
     app,
     at_desk,
     body_text,
@@ -19,6 +21,8 @@ from bridge.cli.common import (
     say,
     unknown,
 )
+from bridge.core.vocabulary import EventType
+from bridge.errors import UsageError
 
 if TYPE_CHECKING:
     from bridge.store.port import Desk, MessageTrip
@@ -47,10 +51,29 @@ def map_(
 
 @app.command()
 def explain(
-    message_id: Annotated[int, typer.Argument(min=1, help="The id that the 202 named.")],
+    message_id: Annotated[int | None, typer.Argument(min=1, help="The id that the 202 named.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="KIND:ID", help="As the device cloud names it.")] = None,
+    building: Annotated[str | None, typer.Option(metavar="ID", help="Its customerBuildingId.")] = None,
+    type_: Annotated[EventType | None, typer.Option("--type", metavar="TYPE", help="MOOST's event type.")] = None,
+    at: When = None,
     config: Config = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
+    """Show the trip of one message, what is known of a device (--device), or what made one value (--type --at)."""
+    of_value = (type_, at) != (None, None)
+    if message_id is not None and (device, building, type_, at) != (None, None, None, None):
+        raise UsageError("explain: a message id stands alone")
+    if type_ is not None and at is not None and (building is not None or device is not None):
+        values.value(config, building, device, type_, at, json=json)
+    elif message_id is not None:
+        _message(config, message_id, json=json)
+    elif device is not None and building is None and not of_value:
+        values.device(config, device, json=json)
+    else:
+        raise UsageError("explain: name a message id, --device, or --building (or --device) with --type and --at")
+
+
+def _message(config: Path, message_id: int, *, json: bool) -> None:
     """Show the trip of one message: received, mapped, queued, each attempt, MOOST's answer."""
 
     async def find(desk: "Desk") -> "MessageTrip | None":

@@ -139,13 +139,13 @@ def pieces(series: Series, start: datetime, end: datetime, limit: Limit) -> list
         at, value = sample.at, sample.value
         if at < next_ and isinstance(value, float):
             since, until = max(at, start), holds_until(sample, limit)
-            if until > next_:
+            if until > next_:  # noqa: PLR1730 - a call costs more, and this runs for every sample of a slot
                 until = next_
             if since < until:
                 found.append(Piece((since - start).total_seconds(), (until - start).total_seconds(), value))
         if at <= start:
             break
-        if at < next_:
+        if at < next_:  # noqa: PLR1730 - as above
             next_ = at
     return found[::-1]
 

@@ -186,14 +186,13 @@ class Sender:
 
     async def _write(self, jobs: Sequence[Job]) -> None:
         """Settle, mark and give back in one transaction; if it fails, nothing has begun and nothing is forgotten."""
-        hand, started = self._hand, self._clock()
+        hand = self._hand
         begun = [begin for job in jobs for begin in job.begins]
         try:
             await self._store.settle(self._now(), hand.settlements, begun, hand.returns)
         except BaseException:
             hand.put_back(jobs)
             raise
-        self._metrics.commit_seconds.observe(self._clock() - started)
         self.state.store_unavailable = False
         for each in hand.returns:
             self._due = each.at if self._due is None else min(self._due, each.at)

@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 
 from bridge.store.codec import maybe_from_ms
-from bridge.store.port import Census
+from bridge.store.port import Census, Reach
 
 
 class Ledger(msgspec.Struct, kw_only=True):
@@ -28,6 +28,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     again: int = 0  # ids up to the cursor (or ahead of it) that wait once more
     changes: int = 0  # changes of the directory so far
     swept: int = 0  # every settled message up to here is deleted
+    forgotten: int | None = None  # newest receipt among deleted messages [ms]
+    forgotten_calls: int | None = None  # newest settlement among deleted calls [ms]
     accepted: int = 0
     settled: int = 0
     pending: int = 0
@@ -59,6 +61,22 @@ class Ledger(msgspec.Struct, kw_only=True):
     def tick(self, ms: int) -> None:
         """Remember the newest sign of life of the clock room."""
         self.last_tick = ms if self.last_tick is None else max(self.last_tick, ms)
+
+    def forget(self, received: Iterable[int]) -> None:
+        """Remember how far deleted messages reach [ms]."""
+        self.forgotten = max((*received, *_known(self.forgotten)), default=None)
+
+    def forget_calls(self, settled: Iterable[int]) -> None:
+        """Remember how far deleted calls reach [ms]."""
+        self.forgotten_calls = max((*settled, *_known(self.forgotten_calls)), default=None)
+
+    def reach(self, processed: int) -> Reach:
+        """Return how far back the store remembers."""
+        return Reach(
+            processed=processed,
+            messages=maybe_from_ms(self.forgotten),
+            calls=maybe_from_ms(self.forgotten_calls),
+        )
 
     def take_in(self, messages: int, size: int) -> None:
         """Count new messages and their bytes."""
@@ -212,6 +230,10 @@ _SHARED = (
     *("queued", "delivered", "calls_pending", "calls_dead", "replaced", "calls_discarded", "in_doubt"),
 )
 """Counts that the census shows as they are."""
+
+
+def _known(mark: int | None) -> tuple[int, ...]:
+    return () if mark is None else (mark,)
 
 
 def _take(counts: dict[str, int], name: str) -> None:

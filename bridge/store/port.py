@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from bridge.core.effects import Call, Note
+from bridge.core.messages import Tick
 from bridge.core.model import Building, Residence
 from bridge.core.vocabulary import DeadReason, Kind
 
@@ -116,6 +117,7 @@ class Work:
     calls: Sequence[Outgoing] = ()
     notes: Sequence[tuple[int, Note]] = ()  # message id (0 = none), note
     ticked: datetime | None = None  # the clock room was alive then
+    tick: Tick | None = None  # what made it, to be remembered for each of its buildings: `replay` ticks them again
 
 
 # ---- the sender -----------------------------------------------------------------------------------------------------
@@ -350,6 +352,7 @@ class CallTrip:
     queued: datetime
     settled: datetime | None
     attempts: Sequence[Attempt]
+    cause: int = 0  # inbox id; 0 = a tick, the directory or a replay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,6 +369,23 @@ class MessageTrip:
     notes: Sequence[Note]
     calls: Sequence[CallTrip]
     dead: DeadLetter | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How far back the store remembers, and how far the worker has come."""
+
+    processed: int  # every message up to this id has been processed, unless it waits once more
+    messages: datetime | None = None  # newest receipt among the messages deleted for their age; None = none was
+    calls: datetime | None = None  # newest settlement among the calls deleted for their age; None = none was
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticked:
+    """A tick that a building has had."""
+
+    after: int  # every message up to this id had been processed before, no later one
+    tick: Tick
 
 
 class Desk(Protocol):
@@ -394,6 +414,21 @@ class Desk(Protocol):
 
     def raw(self, since: datetime | None, until: datetime | None) -> AsyncIterator[Pending]:
         """Stream stored raw messages in order of acceptance."""
+
+    async def reach(self) -> Reach:
+        """Return how far back messages and calls are complete."""
+
+    async def settled(self, after: int, limit: int = 100) -> Sequence[Pending]:
+        """Return settled messages with id > after, in order; those that wait, are parked, dead or given up are not."""
+
+    async def messages(self, ids: Sequence[int]) -> Sequence[Pending]:
+        """Return the messages with these ids that are still there, in order."""
+
+    async def ticks(self, building: str) -> Sequence[Ticked]:
+        """Return the remembered ticks of a building, in order."""
+
+    async def event_calls(self, building: str, after: int = 0, limit: int = 100) -> Sequence[CallTrip]:
+        """Return the calls with events of a building that are remembered, with id > after, in order."""
 
     async def verify(self) -> Sequence[str]:
         """Check integrity and the ledger against the rows; returns one sentence per problem."""

@@ -44,13 +44,17 @@ async def store(make: Callable[[], Keeper]) -> AsyncIterator[Keeper]:
 
 
 @pytest.fixture
-def reopened(make: Callable[[], Keeper]) -> Callable[[Keeper], Awaitable[Keeper]]:
+async def reopened(make: Callable[[], Keeper]) -> AsyncIterator[Callable[[Keeper], Awaitable[Keeper]]]:
     """Return a function that stops a keeper and starts another one on what it left."""
+    opened: list[Keeper] = []
 
     async def again(keeper: Keeper) -> Keeper:
         await keeper.close()
         fresh = keeper if isinstance(keeper, MemoryStore) else make()
         await fresh.open()
+        opened.append(fresh)
         return fresh
 
-    return again
+    yield again
+    for keeper in opened:
+        await keeper.close()

@@ -185,8 +185,9 @@ async def test_a_trip_shows_the_calls_and_their_attempts(store: Keeper) -> None:
                 queued=NOW,
                 settled=NOW + SECOND,
                 attempts=(said("503"), LATER),
+                cause=1,
             ),
-            CallTrip(id=2, call=events("a", 1, 2), state="owed", queued=NOW, settled=None, attempts=(said(),)),
+            CallTrip(id=2, call=events("a", 1, 2), state="owed", queued=NOW, settled=None, attempts=(said(),), cause=1),
         ],
     )
     assert expected == await store.trip(1)

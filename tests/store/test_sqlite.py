@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.resources
 import os
 import signal
 import sqlite3
@@ -134,6 +135,18 @@ async def test_commits_are_fsynced(store: SqliteStore) -> None:
         con.execute("PRAGMA journal_mode").fetchone()[0],
         con.execute("PRAGMA synchronous").fetchone()[0],
     )
+
+
+async def test_each_transaction_is_timed(path: Path) -> None:
+    heard: list[float] = []
+    store = SqliteStore(str(path), exclusive=True, committed=heard.append)
+    await store.open()
+    before = len(heard)
+    await store.accept([arrival()])
+    await store.commit(Work(now=NOW, settled=[1]))
+    await store.close()
+    assert before + 2 == len(heard)
+    assert all(0 < seconds < 60 for seconds in heard)
 
 
 class TestGathering:
@@ -513,3 +526,19 @@ async def _day(store: SqliteStore) -> None:
     await store.census()
     while await store.sweep(NOW + 2 * DAY, DAY, 1 << 40):
         pass
+
+
+async def test_a_store_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
+    con = sqlite3.connect(path)
+    con.executescript(importlib.resources.files("bridge.store").joinpath("sql", "sqlite_1.sql").read_text())
+    con.execute("INSERT INTO bridge (one, dry, ledger) VALUES (1, 0, '{}')")
+    con.execute(f"PRAGMA application_id = {files.APPLICATION}")
+    con.execute("PRAGMA user_version = 1")
+    con.commit()
+    con.close()
+    store = SqliteStore(str(path), exclusive=True)
+    await store.open()
+    await store.accept([arrival()])
+    assert [] == list(await store.ticks("a"))
+    assert [] == list(await store.verify())
+    await store.close()

@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from bridge.core.effects import SendEvents
 from bridge.core.model import Residence
 from bridge.store.calls import CallState
 from bridge.store.codec import encode_call, from_ms, to_ms
 from bridge.store.memory.rows import CallRow, Letter, Rows
-from bridge.store.port import CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Versioned
+from bridge.store.port import CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Reach, Ticked, Versioned
 
 
 class MemoryDesk:
@@ -111,6 +112,30 @@ class MemoryDesk:
             if (since is None or message.received >= since) and (until is None or message.received < until):
                 yield message
 
+    async def reach(self) -> Reach:
+        """Return how far back messages and calls are complete."""
+        return self._rows.ledger.reach(self._rows.cursor())
+
+    async def settled(self, after: int, limit: int = 100) -> Sequence[Pending]:
+        """Return settled messages with id > after, in order."""
+        end = self._rows.cursor()
+        found = [n for n in sorted(self._rows.inbox) if after < n <= end and self._state(n) == "settled"]
+        return [self._rows.message(number) for number in found[:limit]]
+
+    async def messages(self, ids: Sequence[int]) -> Sequence[Pending]:
+        """Return the messages with these ids that are still there, in order."""
+        return [self._rows.message(number) for number in sorted(set(ids)) if number in self._rows.inbox]
+
+    async def ticks(self, building: str) -> Sequence[Ticked]:
+        """Return the remembered ticks of a building, in order."""
+        return [ticked for name, ticked in self._rows.ticks if name == building]
+
+    async def event_calls(self, building: str, after: int = 0, limit: int = 100) -> Sequence[CallTrip]:
+        """Return the calls with events of a building that are remembered, with id > after, in order."""
+        rows = (row for number, row in sorted(self._rows.outbox.items()) if number > after)
+        found = [row for row in rows if isinstance(row.call, SendEvents) and row.call.building == building]
+        return [_trip(row) for row in found[:limit]]
+
     async def verify(self) -> Sequence[str]:
         """Check the ledger against the rows."""
         return self._rows.ledger.problems() + self._rows.ledger.differences(self._rows.counted())
@@ -145,7 +170,13 @@ def _lose(row: CallRow, end: CallState) -> None:
 def _trip(row: CallRow) -> CallTrip:
     state = "in doubt" if row.owed and row.doubt is not None else row.progress.state.value
     return CallTrip(
-        id=row.id, call=row.call, state=state, queued=row.queued, settled=row.settled, attempts=tuple(row.attempts)
+        id=row.id,
+        call=row.call,
+        state=state,
+        queued=row.queued,
+        settled=row.settled,
+        attempts=tuple(row.attempts),
+        cause=row.cause,
     )
 
 

@@ -28,6 +28,7 @@ from bridge.store.port import (
     Receipt,
     Return,
     Settlement,
+    Ticked,
     Work,
 )
 
@@ -124,6 +125,9 @@ class MemoryStore(MemoryDesk):
                 self._rows.notes.append((number, note))
         if work.ticked is not None:
             self._rows.ledger.tick(to_ms(work.ticked))
+        if work.tick is not None:
+            ticked = Ticked(after=self._rows.cursor(), tick=replace(work.tick, now=from_ms(to_ms(work.tick.now))))
+            self._rows.ticks += [(new.state.id, ticked) for new in work.buildings]
         return []
 
     def _version(self, building: str) -> int:
@@ -320,12 +324,16 @@ class MemoryStore(MemoryDesk):
         done = [row for row in done if row.progress.state is not CallState.DEAD][:SWEEP_ROWS]
         for row in done:
             del rows.outbox[row.id]
+        rows.ledger.forget_calls(to_ms(row.settled) for row in done if row.settled is not None)
+        past = rows.ledger.forgotten
+        rows.ticks = [one for one in rows.ticks if past is None or to_ms(one[1].tick.now) > past]
         return len(old) + len(done)
 
     def _forget(self, number: int) -> None:
         rows, row = self._rows, self._rows.inbox.pop(number)
         rows.ledger.inbox_rows -= 1
         rows.ledger.inbox_bytes -= len(row.body)
+        rows.ledger.forget([to_ms(row.received)])
         rows.discarded.discard(number)
         rows.notes = [(cause, note) for cause, note in rows.notes if cause != number]
         if row.message_id is not None:

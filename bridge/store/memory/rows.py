@@ -10,7 +10,7 @@ from bridge.core.vocabulary import DeadReason, Kind
 from bridge.store.calls import CallState, Progress, size
 from bridge.store.codec import Form, form, from_ms, to_ms
 from bridge.store.ledger import Ledger
-from bridge.store.port import Arrival, Attempt, Doubt, Home, Pending, Versioned
+from bridge.store.port import Arrival, Attempt, Doubt, Home, Pending, Ticked, Versioned
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +77,7 @@ class Rows:
     homes: dict[tuple[Kind, str], Home] = field(default_factory=dict)
     buildings: dict[str, Versioned] = field(default_factory=dict)
     due: dict[str, datetime] = field(default_factory=dict)
+    ticks: list[tuple[str, Ticked]] = field(default_factory=list)
     outbox: dict[int, CallRow] = field(default_factory=dict)
     lanes: dict[str, LaneRow] = field(default_factory=dict)
 
@@ -84,6 +85,10 @@ class Rows:
         """Yield pending messages: those that wait once more first, each group in order of acceptance."""
         yield from sorted(self.again)
         yield from sorted(self.pending)
+
+    def cursor(self) -> int:
+        """Return up to which id every message has been processed, unless it waits once more."""
+        return min(self.pending, default=self.ledger.last_message + 1) - 1
 
     def message(self, number: int) -> Pending:
         """Return a stored message."""

@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Final
 
 from bridge.core.effects import Note
+from bridge.core.messages import Tick
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason
-from bridge.store.codec import decode_call, from_ms, maybe_from_ms, maybe_ms, to_json
+from bridge.store.codec import Form, decode_call, from_ms, maybe_from_ms, maybe_ms, to_json
 from bridge.store.ledger import Ledger
-from bridge.store.port import Attempt, CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending
+from bridge.store.port import Attempt, CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Ticked
 from bridge.store.sqlite.buildings import place, residence
 from bridge.store.sqlite.queueing import Planned, requeue
 from bridge.store.sqlite.statements import Row, value
@@ -156,11 +157,13 @@ def _take(con: sqlite3.Connection, ids: Sequence[int]) -> list[Taken]:
 # ---- one message ----------------------------------------------------------------------------------------------------
 
 _MESSAGE: Final = "SELECT id, subscription, topic, received, body FROM inbox WHERE id = ?"
-_CALLS: Final = """
+_TRIPS: Final = """
 SELECT id, call, form, CASE WHEN state = 'owed' AND doubt IS NOT NULL THEN 'in doubt' ELSE state END,
-    queued, settled, tried, outcome, answer
-FROM outbox WHERE cause = ? AND cause > 0 ORDER BY id
+    queued, settled, tried, outcome, answer, cause
+FROM outbox
 """
+_CALLS: Final = _TRIPS + "WHERE cause = ? AND cause > 0 ORDER BY id"
+_EVENT_CALLS: Final = _TRIPS + f"WHERE building = ? AND form = {Form.EVENTS:d} AND id > ? ORDER BY id LIMIT ?"
 _ATTEMPTS: Final = "SELECT at, outcome, detail FROM attempt WHERE call = ? ORDER BY id"
 
 
@@ -204,9 +207,9 @@ def _state(con: sqlite3.Connection, ledger: Ledger, number: int) -> str:
 
 
 def _call(
-    con: sqlite3.Connection, row: tuple[int, bytes, int, str, int, int | None, int | None, str | None, str | None]
+    con: sqlite3.Connection, row: tuple[int, bytes, int, str, int, int | None, int | None, str | None, str | None, int]
 ) -> CallTrip:
-    number, call, form, state, queued, settled, tried, outcome, answer = row
+    number, call, form, state, queued, settled, tried, outcome, answer, cause = row
     attempts = [
         Attempt(at=from_ms(at), outcome=said, detail=detail) for at, said, detail in con.execute(_ATTEMPTS, (number,))
     ]
@@ -219,7 +222,13 @@ def _call(
         queued=from_ms(queued),
         settled=maybe_from_ms(settled),
         attempts=tuple(attempts),
+        cause=cause,
     )
+
+
+def event_calls(con: sqlite3.Connection, building: str, after: int, limit: int) -> list[CallTrip]:
+    """Read the calls with events of a building."""
+    return [_call(con, row) for row in con.execute(_EVENT_CALLS, (building, after, limit)).fetchall()]
 
 
 # ---- raw messages ---------------------------------------------------------------------------------------------------
@@ -239,3 +248,35 @@ def pending(row: tuple[int, str, str, int, bytes]) -> Pending:
     """Return a row of the log as the worker sees it."""
     number, subscription, topic, received, body = row
     return Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body)
+
+
+# ---- what replay needs ----------------------------------------------------------------------------------------------
+
+_SETTLED: Final = """
+SELECT id, subscription, topic, received, body FROM inbox
+WHERE id > ?1 AND id <= ?2 AND id NOT IN (SELECT id FROM again) AND id NOT IN (SELECT id FROM parked)
+    AND id NOT IN (SELECT id FROM discarded) AND id NOT IN (SELECT message FROM letter WHERE message IS NOT NULL)
+ORDER BY id LIMIT ?3
+"""
+_MESSAGES: Final = """
+SELECT id, subscription, topic, received, body FROM inbox WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
+"""
+_TICKS: Final = "SELECT after, at, catching_up FROM tick WHERE building = ? ORDER BY id"
+
+
+def settled(con: sqlite3.Connection, ledger: Ledger, after: int, limit: int) -> list[Pending]:
+    """Read settled messages."""
+    return [pending(row) for row in con.execute(_SETTLED, (after, ledger.cursor, limit))]
+
+
+def messages(con: sqlite3.Connection, ids: Sequence[int]) -> list[Pending]:
+    """Read some messages."""
+    return [pending(row) for row in con.execute(_MESSAGES, (to_json(list(ids)),))]
+
+
+def ticks(con: sqlite3.Connection, building: str) -> list[Ticked]:
+    """Read the ticks of a building."""
+    return [
+        Ticked(after=after, tick=Tick(now=from_ms(at), catching_up=bool(catching_up)))
+        for after, at, catching_up in con.execute(_TICKS, (building,))
+    ]

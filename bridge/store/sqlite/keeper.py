@@ -28,6 +28,7 @@ from bridge.store.ledger import Ledger
 from bridge.store.port import (
     Arrival,
     Begin,
+    CallTrip,
     Census,
     DeadFilter,
     DeadLetter,
@@ -35,11 +36,13 @@ from bridge.store.port import (
     Loaded,
     MessageTrip,
     Pending,
+    Reach,
     Receipt,
     Return,
     Settlement,
     StoreBroken,
     StoreUnavailable,
+    Ticked,
     Versioned,
     Work,
 )
@@ -48,7 +51,7 @@ from bridge.store.sqlite import desk, files, inbox, outbox, upkeep
 from bridge.store.sqlite import work as steps
 from bridge.store.sqlite.checkpoint import Checkpoints
 from bridge.store.sqlite.recent import Recent
-from bridge.store.sqlite.rounds import Rounds, Turn
+from bridge.store.sqlite.rounds import Rounds, Turn, Writer
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long a computing loop may keep the writer waiting; see `rounds` for what it brings."""
@@ -68,11 +71,22 @@ _ledgers: Final = msgspec.json.Decoder(Ledger)
 class SqliteStore:
     """A store in one file."""
 
-    def __init__(self, path: str, *, dry: bool = False, exclusive: bool = False) -> None:
-        """Name the file; `exclusive` is for the daemon, `dry` says that its calls do not leave."""
+    def __init__(
+        self,
+        path: str,
+        *,
+        dry: bool = False,
+        exclusive: bool = False,
+        committed: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        """Name the file; `exclusive` is for the daemon, `dry` says that its calls do not leave.
+
+        `committed` hears from another thread how long each transaction took [s].
+        """
         self._path = Path(path)
         self._dry = dry
         self._exclusive = exclusive
+        self._committed = committed
         self._lock: files.Lock | None = None
         self._rounds: Rounds | None = None
         self._checkpoints: Checkpoints | None = None
@@ -97,7 +111,7 @@ class SqliteStore:
             sys.setswitchinterval(SWITCH_INTERVAL_S)
         connect = partial(files.connect, self._path, write=True)
         self._checkpoints = Checkpoints(connect, self._path)
-        self._rounds = Rounds(connect, self._path, reserve, self._checkpoints)
+        self._rounds = Rounds(Writer(connect, self._path, reserve, self._checkpoints, self._committed))
         if self._exclusive:
             await self._rounds.write(Turn.SETTLE, outbox.free)
 
@@ -312,6 +326,29 @@ class SqliteStore:
             for message in page:
                 yield message
             after = page[-1].id
+
+    async def reach(self) -> Reach:
+        """Return how far back messages and calls are complete."""
+        return self._read(lambda _, ledger: ledger.reach(ledger.cursor))
+
+    async def settled(self, after: int, limit: int = 100) -> Sequence[Pending]:
+        """Return settled messages with id > after, in order."""
+        return await self._read_aside(lambda con, ledger: desk.settled(con, ledger, after, limit))
+
+    async def messages(self, ids: Sequence[int]) -> Sequence[Pending]:
+        """Return the messages with these ids that are still there, 100 at a time."""
+        asked, found = sorted(set(ids)), []
+        for start in range(0, len(asked), desk.STEP):
+            found += await self._read_aside(lambda con, _, at=start: desk.messages(con, asked[at : at + desk.STEP]))  # type: ignore[misc]
+        return found
+
+    async def ticks(self, building: str) -> Sequence[Ticked]:
+        """Return the remembered ticks of a building, in order."""
+        return await self._read_aside(lambda con, _: desk.ticks(con, building))
+
+    async def event_calls(self, building: str, after: int = 0, limit: int = 100) -> Sequence[CallTrip]:
+        """Return the calls with events of a building that are remembered, with id > after, in order."""
+        return await self._read_aside(lambda con, _: desk.event_calls(con, building, after, limit))
 
     async def verify(self) -> Sequence[str]:
         """Check the file, and the ledger against the rows; one sentence per problem.

@@ -120,9 +120,7 @@ class _Waiting:
 class Rounds:
     """Collects parts on the event loop, runs them in the thread."""
 
-    def __init__(
-        self, connect: Callable[[], sqlite3.Connection], path: Path, reserve: Reserve, checkpoints: Checkpoints
-    ) -> None:
+    def __init__(self, writer: "Writer") -> None:
         """Start the thread; call on the event loop."""
         self._loop = asyncio.get_running_loop()
         self._waiting = _Waiting()
@@ -132,7 +130,7 @@ class Rounds:
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._writer = Writer(connect, path, reserve, checkpoints)
+        self._writer = writer
         self._orders: queue.SimpleQueue[list[Part] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
@@ -218,12 +216,18 @@ class Writer:
     """What the thread does; blocking, one round at a time."""
 
     def __init__(
-        self, connect: Callable[[], sqlite3.Connection], path: Path, reserve: Reserve, checkpoints: Checkpoints
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        path: Path,
+        reserve: Reserve,
+        checkpoints: Checkpoints,
+        committed: Callable[[float], None],  # hears in the thread how long a transaction took [s]
     ) -> None:
         """Connect at the first round."""
         self._connect = connect
         self._reserve = reserve
         self._checkpoints = checkpoints
+        self._committed = committed
         self._con: sqlite3.Connection | None = None
         self._path = path
         self._file: tuple[int, int] | None = None  # which file the path meant at first
@@ -262,7 +266,8 @@ class Writer:
         con = self._connected()
         if identity(self._path) != self._file:
             raise StoreBroken("the store was replaced by another file")
-        until = time.monotonic() + SLICE_S
+        started = time.monotonic()
+        until = started + SLICE_S
         con.execute("BEGIN IMMEDIATE")
         text = con.execute("SELECT ledger FROM bridge").fetchone()[0]
         ledger = _decoder.decode(text)
@@ -278,6 +283,7 @@ class Writer:
         if written != text:
             con.execute("UPDATE bridge SET ledger = ?", (written,))
         con.execute("COMMIT")
+        self._committed(time.monotonic() - started)
         for part in begun:
             part.error, part.done = None, True
 

@@ -65,6 +65,8 @@ def sweep(con: sqlite3.Connection, ledger: Ledger, edge: int, max_size: int, pat
     too_big = size_bytes(con, path) > max_size * FULL_SHARE
     messages = _sweep_inbox(con, ledger, edge, everything=too_big)
     calls = _sweep_outbox(con, ledger, edge, everything=too_big and not messages.deleted)
+    if ledger.forgotten is not None:
+        calls += con.execute(_FORGET_TICKS, (STEP_ROWS, ledger.forgotten)).rowcount
     _give_back_pages(con)
     return Swept(messages.deleted + calls, messages.more or calls > 0)
 
@@ -73,6 +75,7 @@ def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everythi
     advance(con, ledger)
     rows = gathered(con, _KEPT + _LOOK, (ledger.swept, ledger.cursor))
     gone: list[int] = []
+    ages: list[int] = []
     size, last = 0, ledger.swept
     for number, received, length, kept in rows:
         old = everything or int(str(received)) < edge
@@ -81,25 +84,29 @@ def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everythi
         last = int(str(number))
         if not kept:
             gone.append(last)
+            ages.append(int(str(received)))
             size += int(str(length))
     moved = last > ledger.swept
     ledger.swept = last
     for statement in _FORGET if gone else ():
         con.execute(statement, (to_json(gone),))
     con.execute("DELETE FROM owner WHERE last <= ?", (ledger.swept,))
+    ledger.forget(ages)
     ledger.inbox_rows -= len(gone)
     ledger.inbox_bytes -= size
     return Swept(len(gone), moved)
 
 
 _DONE: Final = """
-SELECT json_group_array(json_array(id, length(call)))
-FROM (SELECT id, call FROM outbox WHERE settled < ? AND state <> 'dead' ORDER BY settled LIMIT ?)
+SELECT json_group_array(json_array(id, length(call), settled))
+FROM (SELECT id, call, settled FROM outbox WHERE settled < ? AND state <> 'dead' ORDER BY settled LIMIT ?)
 """
 _FORGET_CALLS: Final = (
     "DELETE FROM attempt WHERE call IN (SELECT value FROM json_each(?))",
     "DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?))",
 )
+# Without the messages before them ticks say nothing; in order of time but for steps of the clock.
+_FORGET_TICKS: Final = "DELETE FROM tick WHERE id IN (SELECT id FROM tick ORDER BY id LIMIT ?) AND at <= ?"
 _END_OF_TIME: Final = 1 << 62
 
 
@@ -109,6 +116,7 @@ def _sweep_outbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everyth
     gone = [row[0] for row in rows]
     for statement in _FORGET_CALLS if gone else ():
         con.execute(statement, (to_json(gone),))
+    ledger.forget_calls([int(str(row[2])) for row in rows])
     ledger.outbox_rows -= len(gone)
     ledger.outbox_settled -= len(gone)
     ledger.outbox_bytes -= sum(int(str(row[1])) for row in rows)

@@ -12,6 +12,7 @@ from bridge.store.sqlite.recent import Recent
 from bridge.store.sqlite.statements import Batch
 
 _NOTE: Final = Batch("INSERT INTO note (message, name, detail) VALUES ", 3)
+_TICK: Final = Batch("INSERT INTO tick (building, after, at, catching_up) VALUES ", 4)
 _OWNER: Final = """
 INSERT INTO owner (last, users) VALUES (?, ?)
 ON CONFLICT (last) DO UPDATE SET users = json_patch(users, excluded.users)
@@ -49,6 +50,9 @@ def commit(con: sqlite3.Connection, ledger: Ledger, step: Prepared) -> list[str]
     _notes(con, ledger, work)
     if work.ticked is not None:
         ledger.tick(to_ms(work.ticked))
+    if work.tick is not None:
+        tick = (ledger.cursor, to_ms(work.tick.now), work.tick.catching_up)
+        _TICK.run(con, [(row.state.id, *tick) for row in work.buildings])
     return []
 
 

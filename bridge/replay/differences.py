@@ -1,0 +1,153 @@
+"""What a remade past says otherwise than the outbox, and queueing it.
+
+Rules:
+- Events are the same event by building, device, source, type and time; of several queued the last one counts.
+- Queued, delivered, dead and given up are all "told": what is dead is the operator's.
+- The span is that of the events' own times, from `since` up to, but not including, `until`.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from bridge import errors
+from bridge.core.effects import Event, SendEvents
+from bridge.core.identity import device_id, gateway_id
+from bridge.core.model import Building
+from bridge.core.rules import Rules
+from bridge.replay.clusters import Cluster, sorted_out
+from bridge.replay.keeper import Keeper
+from bridge.replay.remake import Key, Remade, key_of, remake
+from bridge.replay.world import Made, by_user
+from bridge.store.port import Outgoing, Reach, StoreUnavailable, Work
+
+ROWS: Final = 100
+"""Events of one call, and calls of one transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Which events are looked at."""
+
+    since: datetime
+    until: datetime
+    building: str | None = None  # None = every one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """An event that was never queued, or with another value."""
+
+    building: str
+    event: Event
+    before: float | None  # the value queued so far; None = never queued
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What a replay found, in numbers."""
+
+    messages: int = 0
+    buildings: int = 0
+    same: int = 0
+    missing: int = 0
+    changed: int = 0
+    uncertain: int = 0  # differ, but need messages that are not there any more
+    waiting: int = 0  # messages that are left out: pending, parked, dead
+    departed: int = 0  # differ, of devices or buildings that are not there any more
+    faulted: dict[str, str] = field(default_factory=dict)  # building on which a bug of ours fails -> where
+    since: datetime | None = None  # from when on the span could be remade
+
+
+def beginning(kept: Reach) -> datetime | None:
+    """Return from when on messages and calls are complete; None = from the start."""
+    return max((at for at in (kept.messages, kept.calls) if at is not None), default=None)
+
+
+async def replay(
+    keeper: Keeper,
+    rules: Rules,
+    span: Span,
+    tally: Tally,
+    *,
+    now: Callable[[], datetime] | None = None,
+    advance: Callable[[float], None] = lambda _: None,
+) -> AsyncIterator[Difference]:
+    """Yield what today's mapping says otherwise within a span, and queue it where `now` says when that is.
+
+    `advance` is told of messages as they are read; `tally` counts.
+    """
+    directory = by_user(await keeper.residences())
+    kept = await keeper.reach()
+    clusters = await sorted_out(keeper, rules, directory, kept.processed, advance)
+    census = await keeper.census()
+    tally.waiting = census.pending + census.parked + census.dead
+    for cluster in clusters.found(span.building):
+        try:
+            remade = await remake(keeper, rules, directory, cluster, kept.processed)
+        except StoreUnavailable:
+            raise
+        except Exception as fault:  # noqa: BLE001 - one household must not hold up the others (R12)
+            tally.faulted[cluster.buildings[0]] = errors.place_of(fault)
+            continue
+        _count(tally, cluster, span, remade)
+        strangers = {user for one in remade.live.values() for user in one.users if user not in cluster.users}
+        moved = any(clusters.knows_user(user) for user in strangers)
+        found = list(_differences(span, remade, rules, tally, moved=moved))
+        if now is not None:
+            await _queue(keeper, found, now())
+        for difference in found:
+            yield difference
+
+
+def _count(tally: Tally, cluster: Cluster, span: Span, remade: Remade) -> None:
+    tally.messages += len(cluster.messages)
+    tally.buildings += len(cluster.buildings)
+    tally.since = max(at for at in (span.since, tally.since, beginning(remade.kept)) if at is not None)
+
+
+def _differences(span: Span, remade: Remade, rules: Rules, tally: Tally, *, moved: bool) -> Iterator[Difference]:
+    """Yield the events of one cluster that are to be queued, in order of time; count the others."""
+    since = max(at for at in (span.since, beginning(remade.kept)) if at is not None)
+    there = {name: _devices(state) for name, state in remade.live.items()}
+    last: dict[Key, tuple[Made, bool]] = {}
+    for made in remade.made:
+        zone = remade.live[made.building].time_zone if made.building in remade.live else rules.default_time_zone
+        sure = remade.trust.allows(made, zone) and not moved
+        last[key_of(made.building, made.event)] = (made, sure)
+    for key, (made, sure) in sorted(last.items(), key=lambda item: (item[0][0], item[0][4])):
+        if not since <= made.event.at < span.until or span.building not in (None, made.building):
+            continue
+        told = remade.told.get(key)
+        if told is not None and told.event.value == made.event.value:
+            tally.same += 1
+        elif made.event.device not in there.get(made.building, ()):
+            tally.departed += 1
+        elif not sure:
+            tally.uncertain += 1
+        else:
+            tally.missing += told is None
+            tally.changed += told is not None
+            yield Difference(
+                building=made.building, event=made.event, before=told.event.value if told is not None else None
+            )
+
+
+def _devices(state: Building) -> frozenset[str]:
+    """Return what MOOST knows of a household now."""
+    return frozenset({gateway_id(state.id), *(device_id(one.kind, one.id) for one in state.devices.values())})
+
+
+async def _queue(keeper: Keeper, found: Sequence[Difference], now: datetime) -> None:
+    """Queue events of some buildings for the historical lane."""
+    by_building: Mapping[str, list[Event]] = {one.building: [] for one in found}
+    for one in found:
+        by_building[one.building].append(one.event)
+    calls = [
+        Outgoing(call=SendEvents(building=building, events=tuple(events[start : start + ROWS]), replay=True))
+        for building, events in by_building.items()
+        for start in range(0, len(events), ROWS)
+    ]
+    for start in range(0, len(calls), ROWS):
+        await keeper.commit(Work(now=now, calls=calls[start : start + ROWS]))

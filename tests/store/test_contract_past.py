@@ -1,0 +1,93 @@
+"""What every keeper promises those who map the past again."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+
+from bridge.core.messages import Tick
+from bridge.core.vocabulary import DeadReason
+from bridge.store.port import DeadFilter, Reach, Return, Settlement, Ticked, Work
+from tests.store.conftest import Keeper
+from tests.store.values import DAY, HOLD, NOW, SECOND, arrival, devices, events, house, out, stillborn
+
+pytestmark = pytest.mark.anyio
+
+HUGE = 1 << 40
+
+
+async def test_only_settled_messages_are_mapped_again(store: Keeper) -> None:
+    await store.accept([arrival(b"1"), stillborn(), arrival(b"3"), arrival(b"4"), arrival(b"5"), arrival(b"6")])
+    await store.commit(Work(now=NOW, settled=[1, 3], parked=[(4, "u")], dead=[(5, DeadReason.FAULT, "")]))
+    assert [1, 3] == [row.id for row in await store.settled(0)]
+    assert [b"3"] == [row.body for row in await store.settled(1)]
+    assert [1] == [row.id for row in await store.settled(0, 1)]
+    assert Reach(processed=5) == await store.reach()
+    letters = await store.dead_letters(DeadFilter(reason=DeadReason.FAULT))
+    await store.retry([letters[0].id], NOW)
+    assert [1, 3] == [row.id for row in await store.settled(0)]
+    await store.commit(Work(now=NOW, settled=[5, 6]))
+    assert [1, 3, 5, 6] == [row.id for row in await store.settled(0)]
+
+
+async def test_a_message_that_was_given_up_is_not_mapped_again(store: Keeper) -> None:
+    await store.accept([arrival(b"1"), arrival(b"2")])
+    await store.commit(Work(now=NOW, settled=[2], dead=[(1, DeadReason.FAULT, "")]))
+    await store.discard([1], NOW)
+    assert [2] == [row.id for row in await store.settled(0)]
+
+
+async def test_messages_are_read_by_their_ids(store: Keeper) -> None:
+    await store.accept([arrival(str(n).encode()) for n in range(250)])
+    asked = [250, 3, 3, 999, *range(100, 220)]
+    assert [3, *range(100, 220), 250] == [row.id for row in await store.messages(asked)]
+    assert [] == await store.messages([])
+
+
+async def test_ticks_are_remembered_with_what_was_processed_before(
+    store: Keeper, reopened: Callable[[Keeper], Awaitable[Keeper]]
+) -> None:
+    await store.accept([arrival(), arrival()])
+    await store.commit(Work(now=NOW, buildings=[house("a"), house("b")]))
+    first, second = Tick(now=NOW, catching_up=True), Tick(now=NOW + SECOND)
+    await store.commit(Work(now=NOW, buildings=[house("a", 1), house("b", 1)], tick=first))
+    await store.commit(Work(now=NOW, settled=[1, 2]))
+    await store.commit(Work(now=NOW, buildings=[house("a", 2)], tick=second))
+    again = await reopened(store)
+    assert [Ticked(after=0, tick=first), Ticked(after=2, tick=second)] == list(await again.ticks("a"))
+    assert [Ticked(after=0, tick=first)] == list(await again.ticks("b"))
+    assert [] == list(await again.ticks("c"))
+
+
+async def test_a_tick_that_was_not_written_is_not_remembered(store: Keeper) -> None:
+    await store.commit(Work(now=NOW, buildings=[house("a")]))
+    assert ["a"] == list(await store.commit(Work(now=NOW, buildings=[house("a")], tick=Tick(now=NOW))))
+    assert [] == list(await store.ticks("a"))
+
+
+async def test_calls_with_events_are_read_by_building(store: Keeper) -> None:
+    await store.commit(Work(now=NOW, calls=out(events("a", 1), devices("a", "x"), events("b", 2), cause=7)))
+    await store.commit(Work(now=NOW, calls=out(events("a", 3, 4))))
+    found = await store.event_calls("a")
+    assert [(1, events("a", 1), 7), (4, events("a", 3, 4), 0)] == [(one.id, one.call, one.cause) for one in found]
+    assert [4] == [one.id for one in await store.event_calls("a", 1)]
+    assert [1] == [one.id for one in await store.event_calls("a", 0, 1)]
+    assert [] == list(await store.event_calls("c"))
+
+
+async def test_the_reach_is_that_of_what_was_deleted(store: Keeper) -> None:
+    await store.accept([arrival(at=NOW), arrival(at=NOW + SECOND), arrival(at=NOW + DAY)])
+    await store.commit(Work(now=NOW, settled=[1, 2, 3], buildings=[house("a")]))
+    await store.commit(Work(now=NOW, buildings=[house("a", 1)], tick=Tick(now=NOW)))
+    await store.commit(Work(now=NOW, buildings=[house("a", 2)], tick=Tick(now=NOW + 2 * SECOND)))
+    await store.commit(Work(now=NOW, calls=out(events("a", 1))))
+    await store.lease(NOW, 1, 1, HOLD)
+    done = NOW + timedelta(hours=1)
+    await store.settle(done, [Settlement(call_id=1, delivered=1)], [], [Return(building="a", at=NOW)])
+    assert Reach(processed=3) == await store.reach()
+    while await store.sweep(NOW + DAY + timedelta(hours=2), DAY, HUGE):
+        pass
+    assert Reach(processed=3, messages=NOW + SECOND, calls=done) == await store.reach()
+    assert [NOW + 2 * SECOND] == [one.tick.now for one in await store.ticks("a")]
+    assert [3] == [row.id for row in await store.settled(0)]
+    assert [] == list(await store.event_calls("a"))

@@ -1,0 +1,132 @@
+"""The clock with a real keeper: slots close when they are due, whoever else is busy meanwhile (M5.4, R12)."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pytest
+
+import bridge.clock
+from bridge.clock import Clock
+from bridge.core import slots
+from bridge.core.messages import Message
+from bridge.core.model import Building
+from bridge.core.reduce import reduce
+from bridge.core.rules import Rules
+from bridge.metrics import Metrics
+from bridge.store.memory import MemoryStore
+from bridge.store.port import Arrival, Versioned, Work
+from bridge.worker import Worker
+from tests.core.house import at, body
+
+pytestmark = pytest.mark.anyio
+
+RULES = Rules()
+
+
+class Busy(MemoryStore):
+    """A store in which a building changes each time before the clock's first attempt to write it."""
+
+    def __init__(self, building: str, times: int) -> None:
+        super().__init__()
+        self.building_name = building
+        self.times = times
+
+    async def commit(self, work: Work) -> Sequence[str]:
+        if work.tick is not None and self.times and self.building_name in work.due:
+            self.times -= 1
+            there = await self.building(self.building_name)
+            assert there is not None
+            await super().commit(Work(now=work.now, buildings=[there]))
+        return await super().commit(work)
+
+
+class Hall:
+    """A clock, its store and the number of times that the sender was woken."""
+
+    def __init__(self, store: MemoryStore, clock: str) -> None:
+        self.store = store
+        self.now = at(clock)
+        self.wakes = 0
+        self.clock = Clock(
+            store,
+            RULES,
+            retention=timedelta(hours=72),
+            max_size=2**30,
+            now=lambda: self.now,
+            queued=self._woken,
+            looked=lambda _: None,
+        )
+
+    def _woken(self) -> None:
+        self.wakes += 1
+
+    async def hear(self, *users: str) -> None:
+        """Let each user's meter speak at 10:00."""
+        for user in users:
+            said = json.dumps(body("meter", "10:00", userId=user, id=f"meter-of-{user}")).encode()
+            arrival = Arrival(subscription="sub-1", topic="sub-1.meter.update", body=said, received=at("10:00"))
+            await self.store.accept([arrival])
+        worker = Worker(self.store, RULES, Metrics(), queued=lambda: None, now=lambda: at("10:00"))
+        while await worker.step():
+            pass
+
+    async def open_from(self, user: str) -> datetime | None:
+        """Return the first open slot of a user's building."""
+        found = await self.store.building(user)
+        assert found is not None
+        return found.state.open_from
+
+
+async def test_a_building_that_changes_while_it_is_ticked_holds_up_no_other() -> None:
+    hall = Hall(Busy("user-1", times=3), "10:25")
+    await hall.hear("user-1", "user-2")
+    assert await hall.clock.step()
+    assert (at("10:00"), at("10:15")) == (await hall.open_from("user-1"), await hall.open_from("user-2"))
+    assert 1 == hall.wakes
+    for _ in range(3):
+        assert await hall.clock.step()
+    assert at("10:15") == await hall.open_from("user-1")
+    assert not await hall.clock.step()
+
+
+async def test_long_work_is_written_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the buildings that take long change before they are written, again and again."""
+    monkeypatch.setattr(bridge.clock, "TURN_S", 0.0)
+    hall = Hall(MemoryStore(), "10:25")
+    await hall.hear("user-1", "user-2", "user-3")
+    for closed in (1, 2, 3):
+        assert await hall.clock.step()
+        assert closed == sum([await hall.open_from(f"user-{n}") == at("10:15") for n in (1, 2, 3)])
+    assert not await hall.clock.step()
+
+
+async def test_a_building_whose_tick_raises_is_set_aside_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(building: Building, message: Message, rules: Rules) -> object:
+        if building.id == "user-1":
+            raise ZeroDivisionError
+        return reduce(building, message, rules)
+
+    monkeypatch.setattr(bridge.clock, "reduce", broken)
+    hall = Hall(MemoryStore(), "10:25")
+    await hall.hear("user-1", "user-2")
+    assert await hall.clock.step()
+    assert (at("10:00"), at("10:15")) == (await hall.open_from("user-1"), await hall.open_from("user-2"))
+    assert 1 == hall.clock.set_aside
+    assert not await hall.clock.step()
+    hall.now += bridge.clock.SET_ASIDE
+    monkeypatch.setattr(bridge.clock, "reduce", reduce)
+    while await hall.clock.step():
+        pass
+    assert at("11:15") == await hall.open_from("user-1")
+
+
+async def test_what_is_not_due_is_left_alone() -> None:
+    hall = Hall(MemoryStore(), "10:16")
+    await hall.hear("user-1")
+    there = await hall.store.building("user-1")
+    assert isinstance(there, Versioned)
+    assert at("10:17") <= (slots.due(there.state, RULES) or at("10:00")) < at("10:20")
+    assert not await hall.clock.step()
+    assert at("10:00") == await hall.open_from("user-1")
+    assert 0 == hall.wakes
