@@ -1,4 +1,4 @@
-"""How fast the bridge is: `make bench`, or `python -m tests.bench [--smoke] [B1 B2 B3]`.
+"""How fast the bridge is: `make bench`, or `python -m tests.bench [--smoke] [B1 B2 …]`.
 
 A benchmark is a file with `async def run(setting) -> list[Result]`, named in `BENCHMARKS`. A run whose accounts do not
 balance is void, and the table says so; the exit code is 0 all the same: numbers are judged by people.
@@ -16,12 +16,18 @@ from typing import Final
 
 import uvloop
 
-from tests.bench import b1, b2, b3, machine, report
+from tests.bench import b1, b2, b3, b5, b6, machine, report
 from tests.bench.process import BrokenError
 from tests.bench.report import Result
 from tests.bench.setting import Setting
 
-BENCHMARKS: Final[dict[str, Callable[[Setting], Awaitable[list[Result]]]]] = {"B1": b1.run, "B2": b2.run, "B3": b3.run}
+BENCHMARKS: Final[dict[str, Callable[[Setting], Awaitable[list[Result]]]]] = {
+    "B1": b1.run,
+    "B2": b2.run,
+    "B3": b3.run,
+    "B5": b5.run,
+    "B6": b6.run,
+}
 RESULTS: Final = Path(__file__).parents[2] / "bench-results"
 
 

@@ -119,10 +119,10 @@ def _devices(count: int) -> tuple[list[Device], list[int]]:
         newest[name] = (action, body)
         spoke[name] = spoke.get(name, 0) + (action == "update")
     there = {name: body for name, (action, body) in newest.items() if action == "update"}
-    return [_device(kind, body) for (kind, _), body in there.items()], [spoke[name] for name in there]
+    return [device(kind, body) for (kind, _), body in there.items()], [spoke[name] for name in there]
 
 
-def _device(kind: str, body: bytes) -> Device:
+def device(kind: str, body: bytes) -> Device:
     """Return a device with its newest message as template."""
     content: dict[str, Any] = msgspec.json.decode(body)
     block, value, lowest, step, steps = _VALUES[kind]

@@ -119,15 +119,23 @@ class Client:
         client._free.extend(client._connections)
         return client
 
-    async def offer(self, rate: float, seconds: float, make: Callable[[], Request], *, patient: bool = False) -> bool:
+    async def offer(
+        self,
+        rate: float,
+        seconds: float,
+        make: Callable[[], Request],
+        *,
+        patient: bool = False,
+        until: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Send so many messages per second; return whether the server could follow.
 
-        `make` returns the next request when it falls due. A patient load never gives up.
+        `make` returns the next request when it falls due. A patient load never gives up. `until` may end it early.
         """
         start, planned, total = time.perf_counter(), 0, int(rate * seconds)
         most = rate * GIVE_UP_S
         behind = 0
-        while planned < total and not self._failed:
+        while planned < total and not self._failed and not until():
             due = min(total, int((time.perf_counter() - start) * rate))
             while planned < due:
                 request = make()
@@ -194,10 +202,10 @@ class Client:
             msg = f"{self._open} requests were never answered"
             raise ConnectionError(msg)
 
-    def percentile(self, share: float, *, after: float) -> float:
-        """Return a percentile of the times to answer, the first `after` seconds left out [s]."""
-        first = min(self.due) + after
-        took = sorted(took for due, took in zip(self.due, self.took, strict=True) if due >= first)
+    def percentile(self, share: float, *, after: float = 0.0, before: float = float("inf")) -> float:
+        """Return a percentile of the times to answer [s] of what was due between two seconds of the load."""
+        first = min(self.due)
+        took = sorted(took for due, took in zip(self.due, self.took, strict=True) if after <= due - first < before)
         return took[min(len(took) - 1, int(len(took) * share))]
 
     def close(self) -> None:

@@ -36,6 +36,7 @@ customer_id = "{customer}"
 url = "sqlite:///{folder}/bridge.db"
 [logs]
 format = "json"
+{more}
 """
 
 
@@ -85,8 +86,8 @@ class Bridge:
 
 
 @contextlib.contextmanager
-def bridge(folder: Path, cores: Cores, rooms: str, *, moost: str = NOWHERE) -> Iterator[Bridge]:
-    """Serve while the block runs, on a store in the folder."""
+def bridge(folder: Path, cores: Cores, rooms: str, *, moost: str = NOWHERE, more: str = "") -> Iterator[Bridge]:
+    """Serve while the block runs, on the store `bridge.db` in the folder; `more` is added to the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "bridge.toml"
     config.write_text(
@@ -98,6 +99,7 @@ def bridge(folder: Path, cores: Cores, rooms: str, *, moost: str = NOWHERE) -> I
             client_secret=CLIENT_SECRET,
             customer=CUSTOMER,
             folder=folder,
+            more=more,
         )
     )
     command = [sys.executable, "-m", "bridge", "serve", "--config", str(config), "--rooms", rooms]
