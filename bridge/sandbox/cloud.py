@@ -8,6 +8,7 @@ Rules:
 - A message leaves some time after what it tells (each vendor polls in its own rhythm), so messages arrive in
   another order than things happened; some are posted twice, with the same id.
 - The simulated span ends now: at speed X the run takes span / X, and what is posted is never from the future.
+- While the receiver cannot be reached messages are kept; then they leave home by home in the order they were due.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import random
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +31,7 @@ from bridge.sandbox.build import equip
 from bridge.sandbox.delivery import Courier, Signer, Tally
 from bridge.sandbox.home import Home, Said
 from bridge.sandbox.sky import HOUR_MS
-from bridge.sandbox.verify import table
+from bridge.sandbox.verify import DEFAULT, Receiver, Verdict, table
 from bridge.sandbox.verify import verify as compared
 
 SUBSCRIPTION: Final = "sub-1"
@@ -37,7 +39,8 @@ STEP_S: Final = 180.0
 _LATEST_MS: Final = 75_000
 """The longest a message is under way [ms]; under the two minutes that a receiver waits by default."""
 _TWICE: Final = 0.005
-_AHEAD_S: Final = 0.005
+_HELD: Final = 50_000
+"""The most messages that are kept while they cannot be delivered; then the homes stand still."""
 _PROGRESS_S: Final = 0.2
 
 Echo = Callable[[str], object]
@@ -153,6 +156,13 @@ class Summary:
     refused: int
     retried: int
     missing: int | None = None  # slots of the truth that never arrived; None = not verified
+    wrong: int | None = None  # slots that arrived with a wrong energy
+    violations: int | None = None  # what the sandbox found questionable
+
+    @property
+    def clean(self) -> bool:
+        """Tell whether nothing was found that should not be; also where nothing was looked at."""
+        return not (self.missing or self.wrong or self.violations)
 
 
 async def simulate(  # noqa: PLR0913 - the options of one command
@@ -166,8 +176,9 @@ async def simulate(  # noqa: PLR0913 - the options of one command
     secret: str | None = None,
     truth: Path | None = None,
     verify: str | None = None,
+    receiver: Receiver = DEFAULT,
     verify_patience_s: float = 30.0,
-    connections: int = 8,
+    connections: int = 32,
     step_s: float = STEP_S,
     anchor: float | None = None,
     echo: Echo = sys.stdout.write,
@@ -177,8 +188,8 @@ async def simulate(  # noqa: PLR0913 - the options of one command
 
     The span begins to run at the wall time `anchor` [epoch s], by default now, and ends when it has caught up with the
     wall clock. With the address of a sandbox to verify, what arrived there is compared with the truth afterwards.
-    Raises OSError when the truth file cannot be written, ValueError when the secret is none, aiohttp.ClientError when
-    the sandbox to verify cannot be read.
+    Raises OSError when the truth file cannot be written or the sandbox to verify cannot be read, ValueError when the
+    secret is none.
     """
     began = time.monotonic()
     anchor = time.time() if anchor is None else anchor
@@ -190,19 +201,29 @@ async def simulate(  # noqa: PLR0913 - the options of one command
         connector = aiohttp.TCPConnector(limit=connections)
         async with aiohttp.ClientSession(connector=connector) as http:
             dice = random.Random(seed)  # noqa: S311 - jitter of retries
-            courier = Courier(http, target=target, signer=signer, dice=dice)
+            courier = Courier(http, target=target, signer=signer, dice=dice, speed=speed)
             pace = _Pace(start=start, end=end, speed=speed, anchor=anchor)
             await _deliver(street, courier, pace, subscription, connections, progress)
         seconds = round(time.monotonic() - began, 3)
-        missing = None
+        verdict = None
         if file is not None and verify is not None:
             file.flush()
-            rows = await compared(Path(file.name), verify, patience_s=verify_patience_s)
-            echo(table(rows))
-            missing = sum(row.missing for row in rows)
-    summary = Summary(homes=homes, hours=hours, seconds=seconds, missing=missing, **asdict(courier.tally))
+            verdict = await compared(Path(file.name), verify, receiver=receiver, patience_s=verify_patience_s)
+            echo(table(verdict))
+    summary = Summary(homes=homes, hours=hours, seconds=seconds, **asdict(courier.tally), **_found(verdict))
     echo(" ".join(f"{key}={value}" for key, value in asdict(summary).items() if value is not None) + "\n")
     return summary
+
+
+def _found(verdict: Verdict | None) -> dict[str, int]:
+    """Return the numbers of a comparison; none where nothing was compared."""
+    if verdict is None:
+        return {}
+    return {
+        "missing": verdict.missing,
+        "wrong": verdict.wrong,
+        "violations": sum(verdict.violations.values()),
+    }
 
 
 @contextmanager
@@ -228,6 +249,11 @@ class _Pace:
         self._speed = speed
         self._began = time.monotonic() + anchor - time.time()
 
+    @property
+    def timed(self) -> bool:
+        """Tell whether messages leave at a speed, not as fast as they are taken."""
+        return self._speed > 0
+
     def wait_s(self, due: int) -> float:
         """Return how long it is until something is due [s]; never positive without a speed."""
         if not self._speed:
@@ -247,25 +273,27 @@ async def _deliver(
     connections: int,
     progress: Progress | None,
 ) -> None:
-    """Hand messages to a few couriers as they fall due."""
-    queue: asyncio.Queue[Post | None] = asyncio.Queue(maxsize=4 * connections)
+    """Hand messages to a few couriers as they fall due, those of a home always to the same one."""
+    queues: list[asyncio.Queue[Post | None]] = [asyncio.Queue() for _ in range(connections)]
+    room = asyncio.Semaphore(_HELD if pace.timed else 4 * connections)
 
-    async def work() -> None:
+    async def work(queue: asyncio.Queue[Post | None]) -> None:
         while (post := await queue.get()) is not None:
             await courier.post(f"{subscription}.{post.topic}", post.id, post.body)
+            room.release()
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(connections):
-            group.create_task(work())
+        for queue in queues:
+            group.create_task(work(queue))
         told = 0.0
         for post in street:
-            if (wait_s := pace.wait_s(post.due)) > _AHEAD_S:
-                await asyncio.sleep(wait_s)
-            await queue.put(post)
+            await asyncio.sleep(max(pace.wait_s(post.due), 0))
+            await room.acquire()
+            queues[zlib.crc32(post.user.encode()) % connections].put_nowait(post)
             if progress is not None and time.monotonic() - told > _PROGRESS_S:
                 told = time.monotonic()
                 progress(pace.share(post.due), courier.tally)
-        for _ in range(connections):
-            await queue.put(None)
+        for queue in queues:
+            queue.put_nowait(None)
     if progress is not None:
         progress(1.0, courier.tally)

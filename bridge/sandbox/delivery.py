@@ -73,13 +73,18 @@ class Courier:
         signer: Signer,
         dice: random.Random,
         patience_s: float = 600.0,
+        speed: float = 0.0,
     ) -> None:
-        """Post to `{target}/webhooks/{topic}`; give a message up after the patience [s]."""
+        """Post to `{target}/webhooks/{topic}`; give a message up after the patience [s].
+
+        Where time runs at some speed, the longest wait before the next attempt is shortened with it.
+        """
         self._http = http
         self._base = target.rstrip("/") + "/webhooks/"
         self._signer = signer
         self._dice = dice
         self._patience_s = patience_s
+        self._longest_wait_s = max(_LONGEST_WAIT_S / max(speed, 1.0), _FIRST_WAIT_S)
         self._urls: dict[str, URL] = {}
         self.tally = Tally()
 
@@ -100,7 +105,7 @@ class Courier:
                 return
             self.tally.retried += 1
             await asyncio.sleep(max(asked_s, wait_s * self._dice.uniform(0.5, 1.0)))
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            wait_s = min(2 * wait_s, self._longest_wait_s)
 
     async def _attempt(self, url: URL, message_id: str, body: bytes) -> tuple[int, bytes, float]:
         """Return status (0 = no answer), answer and the wait that was asked for [s]."""

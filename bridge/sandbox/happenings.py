@@ -2,7 +2,8 @@
 
 Rules:
 - Of every four homes the first lives through everything, the second loses a device for a while, the third has one
-  deleted, the fourth is left in peace. Commands and schedules happen wherever there is a device for them.
+  deleted, the fourth is left in peace, as is a home without devices. Commands and schedules happen wherever there is a
+  device for them.
 - Times are shares of the simulated span, so that a short run shows everything too.
 - Only devices that the balance of the home does not depend on are deleted.
 """
@@ -18,6 +19,7 @@ from bridge.sandbox.devices import Device
 from bridge.sandbox.sky import HOUR_MS
 
 _LONGEST_MS: Final = 2 * HOUR_MS
+_IN_PEACE: Final = 3
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,7 +51,7 @@ def _shares(home: Equipment, dice: random.Random) -> Iterator[tuple[float, Devic
     for one in (home.car, home.charger):
         if one is not None:
             yield dice.uniform(0.15, 0.25), one, Action.COMMAND
-    fate = home.number % 4
+    fate = home.number % 4 if home.devices else _IN_PEACE
     if fate in {0, 1}:
         device = dice.choice(home.devices)
         yield dice.uniform(0.25, 0.3), device, Action.OFFLINE

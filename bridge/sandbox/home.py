@@ -22,14 +22,14 @@ from bridge.sandbox.happenings import Happening, planned
 from bridge.sandbox.papers import command, prices, schedules
 from bridge.sandbox.quirks import finish
 from bridge.sandbox.sky import DAY_MS, HOUR_MS, solar_hour
-from bridge.sandbox.truth import GATEWAY, Flow, Ledger
+from bridge.sandbox.truth import GATEWAY, QUARTER_MS, Flow, Ledger
 
 _LINK_MS: Final = 1_000
 _GAP: Final = 0.02
 _GAP_FACTOR: Final = 6
 _NEXT_DAY_PRICES_H: Final = 13
 _UNSURE_MS: Final = 3 * HOUR_MS
-"""How long before a delete the energies of the deleted device are not claimed: slots may still be open then."""
+"""How long before a delete the energies of the deleted device are not claimed, in whole slots: some may be open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Home:
         self._priced_until = 0
         self._plan: list[Happening] = planned(equipment, start=start, end=end, dice=dice)
         self._deletes = {one.device: one.at for one in self._plan if one.what is Action.DELETE}
+        self._unsure = {device: _slot_of(at - _UNSURE_MS) for device, at in self._deletes.items()}
         heapq.heapify(self._plan)
 
     def advance(self) -> list[Said]:
@@ -213,8 +214,10 @@ class Home:
         return Said(at, device.kind, action, body)
 
     def _write_down(self, begin: int, end: int) -> None:
-        """Add this step to the truth, cut where a receiver stops believing a silent device."""
-        limits = {one.held_until for one in self._it.devices if begin < one.held_until < end}
+        """Add this step to the truth, cut where a receiver stops believing a silent device and where claims end."""
+        limits = {
+            at for at in (*(one.held_until for one in self._it.devices), *self._unsure.values()) if begin < at < end
+        }
         for start, stop in itertools.pairwise([begin, *sorted(limits), end]):
             self.ledger.add(list(self._flows(start)), start, stop)
 
@@ -245,9 +248,13 @@ class Home:
         for device in candidates:
             if device is None or not _known(device, at):
                 continue
-            deleted = self._deletes.get(device)
-            if deleted is None or not deleted - _UNSURE_MS <= at < deleted:
+            if device not in self._deletes or not self._unsure[device] <= at < self._deletes[device]:
                 yield device
+
+
+def _slot_of(at: int) -> int:
+    """Return the start of the slot that holds a time [epoch ms]."""
+    return at - at % QUARTER_MS
 
 
 def _known(device: Device, at: int) -> bool:

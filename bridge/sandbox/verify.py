@@ -1,23 +1,27 @@
 """Comparing the truth with what arrived: slot by slot, type by type.
 
 Rules:
-- A slot is expected where at least `COVERAGE` of it could be known (the receiver's default).
-- The building of a user is the one that lists the user, else the one whose id is made from the user id.
-- Time stamps at the end of a slot or just inside it are understood (a second before the stamp lies in the slot).
+- A slot is expected where the receiver's coverage of it could be known, and once it must have left: the receiver's
+  grace and spread have passed since its end. What is not due yet is counted, not judged.
+- The building of a user is the one whose id is made from the user id, else the one that lists the user.
+- An energy that is further from the truth than `TOLERANCE_WH` is wrong, also one that came twice with two values. The
+  same event twice is told and no fault: delivery is at least once.
+- What the sandbox itself found questionable in these buildings (a wrong source, a value out of range) is told as well.
 - Events keep coming for a while after the last message: the comparison waits until all is there or nothing more comes.
 
-Source: mapping rules M0.6 (how ids are made safe) and M5 (slots, coverage), written again on purpose: the judge does
-not share code with the judged.
+Source: mapping rules M0.6 (how ids are made safe) and M5 (slots, coverage, stamps), written again on purpose: the judge
+does not share code with the judged.
 """
 
 import asyncio
+import errno
 import hashlib
 import json
 import re
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,72 +29,137 @@ import aiohttp
 
 from bridge.sandbox.truth import GATEWAY
 
-COVERAGE: Final = 0.9
+TOLERANCE_WH: Final = 0.5
 _PAGE: Final = 20_000
 _POLL_S: Final = 1.0
 _HASH: Final = 12
 
 Slot = tuple[str, str, str, int]
 """Building, device id, event type, start [epoch s]."""
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiver:
+    """What of a receiver's settings decides which slots arrive and how; the defaults are its own."""
+
+    user_prefix: str = ""
+    stamp: str = "end"  # end | inside | start
+    coverage: float = 0.9
+    delay_s: float = 300.0  # longest time from a slot's end to its close: grace and spread
+
+    def start(self, timestamp: int, seconds: int) -> int:
+        """Return when the slot of an event began [epoch s]; any instant that is no stamp of a slot stays none."""
+        match self.stamp:
+            case "start":
+                return timestamp
+            case "inside":
+                return timestamp + 1 - seconds
+            case _:
+                return timestamp - seconds
+
+
+DEFAULT: Final = Receiver()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """How one event type fared."""
+    """How one event type fared: the expected slots, and the events of both lanes that belong to one."""
 
     type: str
     expected: int
     received: int
     missing: int
     repeated: int
+    wrong: int
+    live: int
+    historical: int
     largest_error_wh: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the comparison found."""
+
+    rows: Sequence[Row]
+    not_due: int = 0  # slots that may still be open
+    violations: Mapping[str, int] = field(default_factory=dict)  # rule of the sandbox -> how often it was broken
+
+    @property
+    def missing(self) -> int:
+        """Return how many expected slots never arrived."""
+        return sum(row.missing for row in self.rows)
+
+    @property
+    def wrong(self) -> int:
+        """Return how many arrived with a wrong energy."""
+        return sum(row.wrong for row in self.rows)
+
+    @property
+    def clean(self) -> bool:
+        """Tell whether all is there, right, and as MOOST wants it."""
+        return not (self.missing or self.wrong or self.violations)
 
 
 def compare(
     truth: Iterable[Mapping[str, Any]],
     buildings: Mapping[str, Mapping[str, Any]],
-    events: Iterable[Mapping[str, Any]],
-) -> list[Row]:
-    """Return one row per type of the truth; `received` counts the expected slots that arrived."""
-    expected = _expected(truth, buildings)
-    lengths = {(kind, length) for (_, _, kind, _), (_, length) in expected.items()}
-    by_kind = dict(lengths)
-    arrived: dict[Slot, list[float]] = defaultdict(list)
+    events: Iterable[Event],
+    *,
+    receiver: Receiver = DEFAULT,
+    now: float | None = None,
+) -> Verdict:
+    """Return one row per type of the truth; at `now` [epoch s] only those slots are expected that must have left."""
+    expected, not_due = _expected(truth, buildings, receiver, now)
+    lengths = {kind: seconds for (_, _, kind, _), (_, seconds) in expected.items()}
+    arrived: dict[Slot, list[Event]] = defaultdict(list)
     for event in events:
-        length = by_kind.get(event["type"])
-        if length is not None:
-            start = (event["timestamp"] - 1) // length * length
-            arrived[event["customerBuildingId"], event["deviceId"], event["type"], start].append(event["value"])
-    return [_row(kind, expected, arrived) for kind in sorted(by_kind)]
+        seconds = lengths.get(event["type"])
+        if seconds is not None and "timestamp" in event:
+            start = receiver.start(event["timestamp"], seconds)
+            arrived[event["customerBuildingId"], event["deviceId"], event["type"], start].append(event)
+    return Verdict(rows=[_row(kind, expected, arrived) for kind in sorted(lengths)], not_due=not_due)
 
 
 def _expected(
     truth: Iterable[Mapping[str, Any]],
     buildings: Mapping[str, Mapping[str, Any]],
-) -> dict[Slot, tuple[float, int]]:
-    """Return value [Wh] and length [s] of every slot that must arrive."""
+    receiver: Receiver,
+    now: float | None,
+) -> tuple[dict[Slot, tuple[float, int]], int]:
+    """Return value [Wh] and length [s] of every slot that must arrive, and how many are not due."""
     homes = {user: name for name, one in buildings.items() for user in one.get("userIds") or ()}
     expected = {}
+    not_due = 0
     for line in truth:
-        if line["known"] >= COVERAGE:
-            building = homes.get(line["user"]) or safe(line["user"], 100)
-            device = f"gateway:{building}" if line["device"] == GATEWAY else line["device"]
-            slot = building, safe(device, 64), line["type"], line["slot_start"]
-            expected[slot] = line["value_wh"], line["seconds"]
-    return expected
+        if line["known"] < receiver.coverage:
+            continue
+        if now is not None and line["slot_start"] + line["seconds"] + receiver.delay_s > now:
+            not_due += 1
+            continue
+        own = safe(receiver.user_prefix + line["user"], 100)
+        building = own if own in buildings else homes.get(line["user"], own)
+        device = f"gateway:{building}" if line["device"] == GATEWAY else line["device"]
+        slot = building, safe(device, 64), line["type"], line["slot_start"]
+        expected[slot] = line["value_wh"], line["seconds"]
+    return expected, not_due
 
 
-def _row(kind: str, expected: Mapping[Slot, tuple[float, int]], arrived: Mapping[Slot, list[float]]) -> Row:
+def _row(kind: str, expected: Mapping[Slot, tuple[float, int]], arrived: Mapping[Slot, Sequence[Event]]) -> Row:
     """Compare the slots of one type."""
     wanted = {slot: value for slot, (value, _) in expected.items() if slot[2] == kind}
     there = [slot for slot in wanted if slot in arrived]
-    errors = (abs(value - wanted[slot]) for slot in there for value in arrived[slot])
+    errors = [max(abs(event["value"] - wanted[slot]) for event in arrived[slot]) for slot in there]
+    lanes = Counter(event.get("lane", "live") for slot in there for event in arrived[slot])
     return Row(
         type=kind,
         expected=len(wanted),
         received=len(there),
         missing=len(wanted) - len(there),
         repeated=sum(len(arrived[slot]) > 1 for slot in there),
+        wrong=sum(error > TOLERANCE_WH for error in errors),
+        live=lanes["live"],
+        historical=lanes["historical"],
         largest_error_wh=round(max(errors, default=0.0), 3),
     )
 
@@ -103,46 +172,86 @@ def safe(text: str, most: int) -> str:
     return f"{cut}-{hashlib.sha256(text.encode()).hexdigest()[:_HASH]}"
 
 
-async def verify(truth: Path, sandbox: str, *, patience_s: float = 30.0) -> list[Row]:
+# ---- asking a sandbox -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Record:
+    """What a sandbox has received so far."""
+
+    buildings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    violations: list[Mapping[str, Any]] = field(default_factory=list)
+    next: int = 0
+
+    def broken(self, buildings: Collection[str]) -> dict[str, int]:
+        """Return how often each rule was broken in some buildings."""
+        return dict(Counter(one["rule"] for one in self.violations if one["building"] in buildings))
+
+
+async def verify(
+    truth: Path, sandbox: str, *, receiver: Receiver = DEFAULT, patience_s: float = 30.0, now: float | None = None
+) -> Verdict:
     """Compare a truth file with a sandbox; waits until nothing is missing or nothing new comes for the patience [s].
 
-    Raises aiohttp.ClientError when the sandbox cannot be read, OSError when the file cannot.
+    Expected is what is due at `now` [epoch s], by default when it is called. Raises OSError when the sandbox or the
+    file cannot be read.
     """
+    until = time.time() if now is None else now
     text = await asyncio.to_thread(truth.read_text, encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
-    async with aiohttp.ClientSession(sandbox.rstrip("/")) as http:
-        events: list[dict[str, Any]] = []
-        since, quiet_since = 0, time.monotonic()
+    users = {line["user"] for line in lines}
+    async with aiohttp.ClientSession() as http:
+        record = _Record()
+        quiet_since = time.monotonic()
         while True:
-            buildings, more, until = await _news(http, since)
-            events += more
-            if more:
+            if await _read_on(http, sandbox.rstrip("/"), record):
                 quiet_since = time.monotonic()
-            rows = compare(lines, buildings, events)
-            if not any(row.missing for row in rows) or time.monotonic() - quiet_since >= patience_s:
-                return rows
-            since = until
+            found = compare(lines, record.buildings, record.events, receiver=receiver, now=until)
+            if not found.missing or time.monotonic() - quiet_since >= patience_s:
+                named = {safe(receiver.user_prefix + user, 100) for user in users}
+                listed = {name for name, one in record.buildings.items() if users & set(one.get("userIds") or ())}
+                return Verdict(rows=found.rows, not_due=found.not_due, violations=record.broken(named | listed))
             await asyncio.sleep(_POLL_S)
 
 
-async def _news(http: aiohttp.ClientSession, since: int) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
-    """Return all buildings, the events since an index, and the index to go on from."""
-    events: list[dict[str, Any]] = []
+async def _read_on(http: aiohttp.ClientSession, sandbox: str, record: _Record) -> bool:
+    """Add what came since; return whether there were events."""
+    before = len(record.events)
     while True:
-        query = {"since": str(since), "limit": str(_PAGE)}
-        async with http.get("/_sandbox/received", params=query, raise_for_status=True) as answer:
-            page = await answer.json()
-        events += page["events"]
-        since = page["next"]
-        if since >= page["counts"]["next"]:
-            return page["buildings"], events, since
+        page = await _page(http, sandbox, record.next)
+        record.buildings = page["buildings"]
+        record.events += page["events"]
+        record.violations += page["violations"]
+        record.next = page["next"]
+        if record.next >= page["counts"]["next"]:
+            return len(record.events) > before
 
 
-def table(rows: Iterable[Row]) -> str:
+async def _page(http: aiohttp.ClientSession, sandbox: str, since: int) -> dict[str, Any]:
+    """Return what came from an index on, as far as one page goes."""
+    query = {"since": str(since), "limit": str(_PAGE)}
+    try:
+        async with http.get(f"{sandbox}/_sandbox/received", params=query, raise_for_status=True) as answer:
+            page: dict[str, Any] = await answer.json()
+            return page
+    except aiohttp.ClientError as why:
+        raise OSError(errno.EIO, f"no sandbox answers at the address to verify ({type(why).__name__})") from None
+
+
+# ---- for people -----------------------------------------------------------------------------------------------------
+
+_COLUMNS: Final = ("expected", "received", "missing", "repeated", "wrong", "live", "historical")
+
+
+def table(verdict: Verdict) -> str:
     """Return the comparison as text."""
-    head = f"{'type':<28}{'expected':>10}{'received':>10}{'missing':>10}{'repeated':>10}{'largest error Wh':>18}\n"
-    return head + "".join(
-        f"{row.type:<28}{row.expected:>10}{row.received:>10}{row.missing:>10}{row.repeated:>10}"
-        f"{row.largest_error_wh:>18.3f}\n"
-        for row in rows
+    head = f"{'type':<26}" + "".join(f"{name:>11}" for name in _COLUMNS) + f"{'largest error Wh':>18}\n"
+    body = "".join(
+        f"{row.type:<26}"
+        + "".join(f"{getattr(row, name):>11}" for name in _COLUMNS)
+        + f"{row.largest_error_wh:>18.3f}\n"
+        for row in verdict.rows
     )
+    told = ", ".join(f"{rule} {count}" for rule, count in sorted(verdict.violations.items()))
+    return f"{head}{body}not due yet: {verdict.not_due}; violations: {told or 'none'}\n"

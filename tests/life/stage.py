@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import httpx
 from standardwebhooks import Webhook
@@ -169,10 +169,10 @@ class Sandbox:
         if self.process is not None:
             self.process.kill()
 
-    def received(self, building: str | None = None) -> dict[str, Any]:
-        """Return what it holds and what came in."""
-        query = f"?building={quote(building, safe='')}" if building else ""
-        return cast("dict[str, Any]", self._json("GET", f"/_sandbox/received{query}"))
+    def received(self, building: str | None = None, **page: int) -> dict[str, Any]:
+        """Return what it holds and what came in; `page` is since and limit."""
+        query = urlencode({**({"building": building} if building else {}), **page})
+        return cast("dict[str, Any]", self._json("GET", f"/_sandbox/received?{query}"))
 
     def events(self) -> list[dict[str, Any]]:
         """Return all events, in order."""

@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import json
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from bridge.sandbox.call import Answer, Receive, Scope, Send, read, reply
 from bridge.sandbox.delivery import Signer, Tally
 from bridge.sandbox.moost import Moost
 from bridge.sandbox.server import drop, serving
+from bridge.sandbox.sky import HOUR_MS
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +61,13 @@ async def listening(say: Callable[[int, str], Answer | None]) -> AsyncIterator[t
 
 
 async def run(
-    target: str, *, homes: int = 2, hours: float = 1, truth: Path | None = None, speed: float = 0
+    target: str,
+    *,
+    homes: int = 2,
+    hours: float = 1,
+    truth: Path | None = None,
+    speed: float = 0,
+    anchor: float | None = None,
 ) -> cloud.Summary:
     told: list[str] = []
     summary = await cloud.simulate(
@@ -71,6 +79,7 @@ async def run(
         subscription="acme",
         secret=SECRET,
         truth=truth,
+        anchor=anchor,
         echo=told.append,
     )
     assert [f"sent={summary.sent}"] == [word for word in "".join(told).split() if word.startswith("sent=")]
@@ -116,6 +125,29 @@ async def test_a_message_is_repeated_with_its_id_until_it_is_taken() -> None:
     assert (0, summary.sent) == (summary.refused, summary.accepted)
     bodies = {(one, body) for one, body in zip(receiver.ids, receiver.bodies, strict=True)}
     assert len(bodies) == len(attempts)
+
+
+async def test_what_is_kept_while_nobody_takes_it_leaves_home_by_home_in_the_order_it_was_due() -> None:
+    seen = 0
+
+    def say(_again: int, _path: str) -> Answer | None:
+        nonlocal seen
+        seen += 1
+        return None if 40 < seen <= 70 else TAKEN  # nobody listens for a while, as at a restart
+
+    anchor = float(int(time.time()))
+    async with listening(say) as (receiver, address):
+        summary = await run(address, homes=4, hours=2, speed=7200, anchor=anchor)
+    assert (30, 0, summary.sent) == (summary.retried, summary.refused, summary.accepted)
+    end = int((anchor + 1) * 1000)
+    expected: dict[str, list[str]] = defaultdict(list)
+    for post in cloud.posts(4, seed=1, start=end - 2 * HOUR_MS, end=end):
+        expected[post.user].append(post.id)
+    arrived: dict[str, list[str]] = defaultdict(list)
+    attempts = [*zip(receiver.ids, receiver.bodies, strict=True)]
+    for one, body in attempts[:40] + attempts[70:]:
+        arrived[json.loads(body)["userId"]].append(one)
+    assert expected == arrived
 
 
 async def test_a_refusal_is_final_and_the_ledger_is_exact() -> None:

@@ -58,6 +58,11 @@ def test_more_homes_do_not_change_what_a_home_says() -> None:
     assert few == [post for post in many if post.user in users]
 
 
+def test_a_home_may_have_nothing_at_all() -> None:
+    made = [list(cloud.homes(200, seed=seed, start=JUNE, end=JUNE + DAY)) for seed in range(1, 8)]
+    assert {0, 1} <= {len(home._it.devices) for street in made for home in street}
+
+
 @pytest.mark.parametrize("span", [HOUR_MS // 10, DAY])
 def test_all_kinds_and_all_actions_occur_and_only_topics_that_exist(span: int) -> None:
     topics = {tuple(post.topic.split(".", 1)) for post in day(8, span=span)}
@@ -211,6 +216,23 @@ def test_the_truth_has_every_slot_of_a_home_that_loses_nothing() -> None:
         assert 95 <= kinds[user, "ENERGY_CONSUMPTION"] <= 96
     assert all(0 < line["known"] <= 1 and line["value_wh"] >= 0 for line in lines.values())
     assert any(line["known"] < 1 for line in lines.values())
+
+
+def test_before_a_delete_whole_slots_are_not_claimed() -> None:
+    """A part of one would be less than a receiver knows, and what that sends would be called wrong."""
+    claimed: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for user, device, _, slot in truth(24):
+        claimed[user, device].add(slot)
+    checked = 0
+    for post in day(24):
+        if post.topic == "hvac.delete":
+            body = json.loads(post.body)
+            at = stamp(body["lastUpdated"]) // 1000
+            slots = claimed[post.user, f"hvac:{body['id']}"]
+            first = (at - 3 * 3600) // 900 * 900
+            assert set() == slots & set(range(first, at // 900 * 900, 900))
+            checked += first - 900 in slots
+    assert checked > 3
 
 
 def test_a_device_that_stays_silent_is_believed_for_its_hold_only() -> None:

@@ -1,0 +1,65 @@
+"""A whole day of many homes through the real processes: `make day`, or `python -m tests.day [--outage]`.
+
+Cloud, bridge and sandbox run on free ports and in a temporary folder. The exit code is 0 if every expected slot of
+every type arrived once and right, and on the right lane; 1 if not. Without --outage and --plain both days are lived,
+one after the other.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.life.day import Outcome, Plan, live
+
+
+def main() -> None:
+    """Live the days, print what came of them."""
+    parser = argparse.ArgumentParser(prog="python -m tests.day", description="Live a simulated day.")
+    parser.add_argument("--homes", type=int, default=200)
+    parser.add_argument("--hours", type=float, default=24)
+    parser.add_argument("--speed", type=float, default=120, help="simulated seconds per second (default: 120)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plain", action="store_true", help="only the day on which nothing fails")
+    parser.add_argument(
+        "--outage", action="store_true", help="only the day with the sandbox down and the bridge killed"
+    )
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep logs, store and truth here")
+    options = parser.parse_args()
+    both = options.plain == options.outage
+    good = True
+    for outage in [False, True] if both else [options.outage]:
+        plan = Plan(homes=options.homes, hours=options.hours, speed=options.speed, seed=options.seed, outage=outage)
+        good = _live(plan, options.keep) and good
+    sys.exit(0 if good else 1)
+
+
+def _live(plan: Plan, keep: Path | None) -> bool:
+    """Live one day; return whether it was a good one."""
+    print(f"\na day {'with an outage and two kills' if plan.outage else 'on which nothing fails'}", flush=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bridge-day-") as temporary:
+        folder = (keep or Path(temporary)) / ("outage" if plan.outage else "plain")
+        folder.mkdir(parents=True)  # a new one: an old store would be gone on with
+        try:
+            outcome = live(folder, plan, lambda line: print(f"  {line}", flush=True))
+        except AssertionError as why:
+            print(f"  FAILED: {why}", flush=True)
+            return False
+    _show(outcome, time.monotonic() - began)
+    return not outcome.faults
+
+
+def _show(outcome: Outcome, seconds: float) -> None:
+    """Print what came of it."""
+    print(outcome.compared)
+    for line in outcome.told:
+        print(line)
+    for fault in outcome.faults:
+        print(f"  FAULT: {fault}")
+    print(f"  {'a good day' if not outcome.faults else 'a bad day'}, lived in {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
