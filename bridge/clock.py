@@ -100,7 +100,7 @@ class Clock:
         if not names:
             await self._beat(now)
             return False
-        catching_up = self._resumed is not None and now - self._resumed < self._rules.catch_up
+        catching_up = self._resumed is not None and timedelta() <= now - self._resumed < self._rules.catch_up
         loaded = await self._store.load((), (), names)
         tick = Tick(now=horizon, catching_up=catching_up)
         buildings = [loaded.buildings[name] for name in names if name in loaded.buildings]

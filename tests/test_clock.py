@@ -1,18 +1,22 @@
 """The clock with a real keeper: slots close when they are due, whoever else is busy meanwhile (M5.4, R12)."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import pytest
 
 import bridge.clock
 from bridge.clock import Clock
 from bridge.core import slots
+from bridge.core.effects import SendEvents
 from bridge.core.messages import Message
 from bridge.core.model import Building
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules
+from bridge.core.vocabulary import EventType
 from bridge.metrics import Metrics
 from bridge.store.memory import MemoryStore
 from bridge.store.port import Arrival, Versioned, Work
@@ -48,26 +52,48 @@ class Hall:
         self.store = store
         self.now = at(clock)
         self.wakes = 0
-        self.clock = Clock(
-            store,
+        self.stop = asyncio.Event()
+        self.clock = self._clock()
+
+    def _clock(self) -> Clock:
+        return Clock(
+            self.store,
             RULES,
             retention=timedelta(hours=72),
             max_size=2**30,
             now=lambda: self.now,
             queued=self._woken,
-            looked=lambda _: None,
+            looked=lambda _: self.stop.set(),
         )
+
+    def restart(self) -> None:
+        """Go on in another process."""
+        self.clock = self._clock()
+
+    async def turn(self, clock: str) -> None:
+        """Let the room look at everything once, at a time of day."""
+        self.now = at(clock)
+        for _ in range(8):  # a turn that is to stop makes one transaction
+            self.stop.clear()
+            await self.clock.run(self.stop)
+
+    async def sent(self, user: str) -> list[tuple[datetime, float]]:
+        """Return the household's grid energies that were queued, in order."""
+        calls = [trip.call for trip in await self.store.event_calls(user)]
+        events = [event for call in calls if isinstance(call, SendEvents) for event in call.events]
+        return [(event.at, event.value) for event in events if event.type is EventType.GRID_ENERGY_CONSUMPTION]
 
     def _woken(self) -> None:
         self.wakes += 1
 
-    async def hear(self, *users: str) -> None:
-        """Let each user's meter speak at 10:00."""
+    async def hear(self, *users: str, clock: str = "10:00", received: str | None = None) -> None:
+        """Let each user's meter speak, at 10:00 if nothing else is said."""
+        when = at(received or clock)
         for user in users:
-            said = json.dumps(body("meter", "10:00", userId=user, id=f"meter-of-{user}")).encode()
-            arrival = Arrival(subscription="sub-1", topic="sub-1.meter.update", body=said, received=at("10:00"))
+            said = json.dumps(body("meter", clock, userId=user, id=f"meter-of-{user}")).encode()
+            arrival = Arrival(subscription="sub-1", topic="sub-1.meter.update", body=said, received=when)
             await self.store.accept([arrival])
-        worker = Worker(self.store, RULES, Metrics(), queued=lambda: None, now=lambda: at("10:00"))
+        worker = Worker(self.store, RULES, Metrics(), queued=lambda: None, now=lambda: when)
         while await worker.step():
             pass
 
@@ -130,3 +156,71 @@ async def test_what_is_not_due_is_left_alone() -> None:
     assert not await hall.clock.step()
     assert at("10:00") == await hall.open_from("user-1")
     assert 0 == hall.wakes
+
+
+QUARTERS: Final = ("10:15", "10:30", "10:45")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_after_a_gap_slots_wait_for_the_retries_of_what_was_missed(restarted: bool) -> None:  # noqa: FBT001
+    """The process slept, or ended and began anew behind a boundary; what was sent meanwhile is repeated only now."""
+    hall = Hall(MemoryStore(), "10:01")
+    await hall.hear("user-1")
+    await hall.turn("10:01")
+    if restarted:
+        hall.restart()
+    await hall.turn("10:50")
+    assert at("10:00") == await hall.open_from("user-1")
+    for clock in ("10:04", "10:08", "10:12", "10:16", "10:20", "10:24", "10:28", "10:32", "10:36", "10:40", "10:44"):
+        await hall.hear("user-1", clock=clock, received="10:51")
+    for minute in range(51, 60):
+        await hall.turn(f"10:{minute:02}")
+    assert [] == await hall.sent("user-1")
+    await hall.turn("11:00")
+    assert [at(clock) for clock in QUARTERS] == [when for when, _ in await hall.sent("user-1")]
+
+
+async def test_without_a_gap_nothing_waits() -> None:
+    hall = Hall(MemoryStore(), "10:01")
+    await hall.hear("user-1")
+    for minute in range(1, 21):
+        await hall.turn(f"10:{minute:02}")
+    assert [at("10:15")] == [when for when, _ in await hall.sent("user-1")]
+
+
+@pytest.mark.parametrize("back", ["10:40", "10:05", "09:00"])
+async def test_a_clock_that_is_set_back_sends_nothing_twice_and_goes_on(back: str) -> None:
+    hall = Hall(MemoryStore(), "10:01")
+    await hall.hear("user-1")
+    for minute in range(1, 50):
+        await hall.turn(f"10:{minute:02}")
+        if not minute % 4:
+            await hall.hear("user-1", clock=f"10:{minute:02}")
+    before = await hall.sent("user-1")
+    assert [at(clock) for clock in QUARTERS] == [when for when, _ in before]
+    for _ in range(3):
+        await hall.turn(back)
+    assert before == await hall.sent("user-1")
+    for minute in range(50, 60):
+        await hall.turn(f"10:{minute:02}")
+    for minute in range(20):
+        await hall.turn(f"11:{minute:02}")
+    after = await hall.sent("user-1")
+    assert [*before, *after[len(before) :]] == after
+    assert at("11:00") == after[len(before)][0]
+    assert len({when for when, _ in after}) == len(after)
+
+
+async def test_a_clock_that_is_set_forward_loses_no_slot() -> None:
+    """It cannot be told from a sleep; when it is set right again, what had closed stays as it is."""
+    hall = Hall(MemoryStore(), "10:01")
+    await hall.hear("user-1")
+    for minute in range(1, 13):
+        await hall.turn(f"10:{minute:02}")
+    await hall.turn("13:00")
+    assert [] == await hall.sent("user-1")
+    for minute in range(13, 50):
+        await hall.turn(f"10:{minute:02}")
+        if not minute % 4:
+            await hall.hear("user-1", clock=f"10:{minute:02}")
+    assert [at(clock) for clock in QUARTERS] == [when for when, _ in await hall.sent("user-1")]
