@@ -26,7 +26,7 @@ from bridge.store.port import Census, Outgoing, Store, StoreBroken, StoreUnavail
 
 EVERY_S: Final = 1.0  # how often to look for due buildings
 FASTEST_S: Final = 0.02  # the same where time runs faster
-BATCH: Final = 16  # buildings a transaction; more would keep the door waiting: 0.25 ms each of the writer
+BATCH: Final = 8  # buildings a transaction; more would keep the door waiting: 0.25 ms each of the writer
 TURN_S: Final = 0.05  # longest computing for a transaction: the longer it takes, the more buildings change meanwhile
 SLICE_S: Final = 0.002  # longest computing without letting the door breathe
 BREATH_S: Final = 0.001  # how long it breathes: time for the store's thread to write down what came in meanwhile
