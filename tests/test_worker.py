@@ -535,7 +535,7 @@ async def test_a_message_that_cannot_even_be_decoded_without_a_fault_is_dead(mon
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(room, "decode", broken)
+    monkeypatch.setattr(step, "decode", broken)
     desk = Desk()
     await desk.hear(car("10:00", 10))
     ((reason, _, user),) = await desk.dead()

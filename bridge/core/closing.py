@@ -26,7 +26,7 @@ from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG, Part
 from bridge.core.messages import Quantity
 from bridge.core.model import Building, Device, Flag, Series, Sum, flagged
 from bridge.core.rules import Role, Rules, Stamp
-from bridge.core.tracks import Track, counts, hold_always, roles, track
+from bridge.core.tracks import Track, counts, hold_always, present, roles, track
 from bridge.core.units import tidy
 from bridge.core.vocabulary import Cadence, DeviceType, EventType, Kind
 
@@ -68,14 +68,13 @@ class Slot:
 def close(building: Building, start: datetime, rules: Rules) -> tuple[Building, list[Event], list[Note]]:
     """Close one slot."""
     end = start + QUARTER
-    living = {name: d for name, d in sorted(building.devices.items()) if d.kind is not Kind.TARIFF and d.since < end}
-    present = (*living.values(), *(device for device in building.departed if device.since < end))
-    roles_, unclear = roles(present, rules)
+    living, everybody = present(building, end)
+    roles_, unclear = roles(everybody, rules)
     slot = Slot(
         start=start, end=end, rules=rules, enough=enough_of(QUARTER, rules), roles=roles_, counted={},
-        has_charger=any(device.kind is Kind.CHARGER for device in present),
+        has_charger=any(device.kind is Kind.CHARGER for device in everybody),
     )  # fmt: skip
-    tracks = [track(device, start, end, rules) for device in present]
+    tracks = [track(device, start, end, rules) for device in everybody]
     devices = dict(building.devices)
     own: list[Event] = []
     for name, one in zip(living, tracks, strict=False):

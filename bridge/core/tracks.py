@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from bridge.core.intervals import QUARTER_S, Limit, Piece, pieces
 from bridge.core.messages import Quantity, Value
-from bridge.core.model import Device
+from bridge.core.model import Building, Device
 from bridge.core.rules import MeterRule, Role, Rules
 from bridge.core.vocabulary import Kind
 
@@ -103,6 +103,12 @@ class Track(NamedTuple):
     def last(self) -> float | None:
         """Return the power just before the slot's end."""
         return self.pieces[-1].value if self.pieces and self.pieces[-1].end == QUARTER_S else None
+
+
+def present(building: Building, end: datetime) -> tuple[dict[str, Device], tuple[Device, ...]]:
+    """Return the devices that are there before a slot's end, by name, and all that take part: with those that left."""
+    living = {name: d for name, d in sorted(building.devices.items()) if d.kind is not Kind.TARIFF and d.since < end}
+    return living, (*living.values(), *(device for device in building.departed if device.since < end))
 
 
 def track(device: Device, start: datetime, end: datetime, rules: Rules) -> Track:

@@ -18,7 +18,7 @@ from bridge.core.messages import Quantity, Tick
 from bridge.core.model import Building, Device, Sample, Sum
 from bridge.core.reduce import reduce
 from bridge.core.rules import Role, Rules
-from bridge.core.tracks import Track, counts, roles, sign_of, track
+from bridge.core.tracks import Track, counts, present, roles, sign_of, track
 from bridge.core.vocabulary import EVENT_TYPES, Cadence, DeviceType, EventType, Kind
 
 _GENERATION: Final = frozenset({Kind.PV_INVERTER})
@@ -171,10 +171,9 @@ def opened(building: Building, start: datetime, rules: Rules) -> Building | None
 def dissect(building: Building, start: datetime, rules: Rules) -> Slot:
     """Return the anatomy of a household's first open slot."""
     end = start + QUARTER
-    living = [d for _, d in sorted(building.devices.items()) if d.kind is not Kind.TARIFF and d.since < end]
-    present = [*living, *(device for device in building.departed if device.since < end)]
-    roles_, _ = roles(present, rules)
-    tracks = [track(device, start, end, rules) for device in present]
+    _, everybody = present(building, end)
+    roles_, _ = roles(everybody, rules)
+    tracks = [track(device, start, end, rules) for device in everybody]
     counted: dict[str, float] = {}
     for one in tracks:
         if counts(one.device, rules):

@@ -15,8 +15,9 @@ from bridge.core.routing import Place, device_of, home_of, place
 from bridge.core.rules import Rules
 from bridge.core.vocabulary import Kind
 from bridge.replay.keeper import Keeper
-from bridge.replay.world import Directory, read
+from bridge.replay.world import Directory
 from bridge.store.port import Home
+from bridge.worker.step import read
 
 PAGE: Final = 100
 """Messages read at a time."""

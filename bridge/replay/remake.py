@@ -16,8 +16,9 @@ from bridge.core.rules import Rules
 from bridge.replay.clusters import Cluster
 from bridge.replay.keeper import Keeper
 from bridge.replay.trust import Trust
-from bridge.replay.world import Directory, Made, World, read
+from bridge.replay.world import Directory, Made, World
 from bridge.store.port import CallTrip, Home, Pending, Reach, Ticked
+from bridge.worker.step import read
 
 PAGE = 100
 

@@ -4,13 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.core.effects import Call, Event, SendEvents
-from bridge.core.messages import Tick, Unreadable
+from bridge.core.messages import Tick
 from bridge.core.model import Building, Residence
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules
-from bridge.core.vocabulary import DeadReason, Kind
-from bridge.source.decode import decode
-from bridge.source.topics import Topic, parse
+from bridge.core.vocabulary import Kind
 from bridge.store.port import Home, Loaded, Pending, Versioned
 from bridge.worker import Step
 from bridge.worker.step import Decoded
@@ -27,14 +25,6 @@ class Made:
     event: Event
     cause: int = 0  # message id; 0 = a tick
     firm: bool = True  # the messages so far decide that it is news; see `trust`
-
-
-def read(row: Pending, rules: Rules) -> Decoded:
-    """Return what a stored message says."""
-    topic = parse(row.topic)
-    if not isinstance(topic, Topic):
-        return Unreadable(number=row.id, detail=topic.detail, reason=DeadReason.UNKNOWN_TOPIC)
-    return decode(topic, row.body, number=row.id, received=row.received, rules=rules)
 
 
 def by_user(rows: Iterable[Residence]) -> Directory:

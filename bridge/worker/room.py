@@ -22,10 +22,8 @@ from bridge.core.routing import device_of
 from bridge.core.rules import Rules, Unknown
 from bridge.core.vocabulary import DeadReason
 from bridge.metrics import Metrics
-from bridge.source.decode import decode
-from bridge.source.topics import Topic, parse
 from bridge.store.port import Loaded, Pending, Store, StoreBroken, StoreUnavailable, Work
-from bridge.worker.step import Decoded, Step
+from bridge.worker.step import Decoded, Step, read
 
 BATCH: Final = 128  # messages a transaction; the store bounds its time besides
 PACE_S: Final = 0.02  # least time from one batch to the next, where messages come fast: a transaction costs 1 ms
@@ -108,7 +106,7 @@ class Worker:
         """Take a message out of the flow that a bug of ours fails on, with its user where that can still be read."""
         users: dict[int, str] = {}
         with contextlib.suppress(Exception):  # it may be the reading that fails
-            message = self._decode(row)
+            message = read(row, self._rules)
             if not isinstance(message, Tombstone | Unreadable) and message.user is not None:
                 users[row.id] = message.user
         await self._store.commit(Work(now=self._now(), dead=[(row.id, DeadReason.FAULT, detail)], users=users))
@@ -121,7 +119,7 @@ class Worker:
         for row in rows:
             if breath.is_short:
                 await breath.take()
-            decoded.append((row, self._decode(row)))
+            decoded.append((row, read(row, self._rules)))
         for _ in range(MOST_CONFLICTS):
             step = Step(await self._load(message for _, message in decoded), self._rules, self._now())
             for row, message in decoded:
@@ -132,13 +130,6 @@ class Worker:
                 self._count(step)
                 return
         raise StoreUnavailable(_CONTENDED)
-
-    def _decode(self, row: Pending) -> Decoded:
-        """Return what a stored message says."""
-        topic = parse(row.topic)
-        if not isinstance(topic, Topic):
-            return Unreadable(number=row.id, detail=topic.detail, reason=DeadReason.UNKNOWN_TOPIC)
-        return decode(topic, row.body, number=row.id, received=row.received, rules=self._rules)
 
     async def _load(self, messages: Iterable[Decoded]) -> Loaded:
         """Read everything a batch needs in one go."""

@@ -18,10 +18,20 @@ from bridge.core.rules import Rules
 from bridge.core.slots import LOOK_AGAIN, due
 from bridge.core.tariffs import entries_of
 from bridge.core.vocabulary import Action, DeadReason, Kind
+from bridge.source.decode import decode
+from bridge.source.topics import Topic, parse
 from bridge.store.port import Home, Loaded, Outgoing, Pending, Versioned, Work
 
 Decoded = Inbound | Tombstone | Unreadable
 """What `source.decode` makes of a message."""
+
+
+def read(row: Pending, rules: Rules) -> Decoded:
+    """Return what a stored message says."""
+    topic = parse(row.topic)
+    if not isinstance(topic, Topic):
+        return Unreadable(number=row.id, detail=topic.detail, reason=DeadReason.UNKNOWN_TOPIC)
+    return decode(topic, row.body, number=row.id, received=row.received, rules=rules)
 
 
 class Step:
