@@ -178,7 +178,7 @@ def _close_household(
     who = members(tracks, slot.roles)
     found = flows(who)
     counter_mode = any(counts(meter.device, slot.rules) for meter in who.grid)
-    sums = energies(who, found, lambda meters: _together(slot, meters), counter_mode=counter_mode)
+    sums = energies(who, found, slot.counted, counter_mode=counter_mode)
     values = powers(who)
     implausible = wrong_sign(found)
     if implausible:  # M4.5: nothing leaves that the meter has a part in
@@ -199,13 +199,6 @@ def _close_household(
         flags = flagged(flags, Flag.WRONG_METER_SIGN, on=implausible)
     building = replace(building, days=added(building.days, sums), half=half, flags=flags)
     return building, events, [Note(name="implausible_balance")] if implausible else []
-
-
-def _together(slot: Slot, meters: Sequence[Track]) -> Sum | None:
-    """Return what the counters of all these meters grew [Wh]; None as soon as one does not serve."""
-    found = [slot.counted.get(meter.device.id) if meter.device.until is None else None for meter in meters]
-    known = [energy_wh for energy_wh in found if energy_wh is not None]
-    return Sum(sum(known), QUARTER_S) if len(known) == len(found) else None
 
 
 def _half_hour(slot: Slot, first: Sum | None, excess: Sum | None) -> tuple[Sum | None, float | None]:

@@ -194,19 +194,24 @@ _ALL_CONSUMPTION: Final = "all-consumption"
 _ALL_DRAW: Final = "all-draw"
 
 
-def energies(
-    who: Members, found: Flows, counted: Callable[[Sequence[Track]], Sum | None], *, counter_mode: bool
-) -> dict[str, Sum]:
+def _together(meters: Sequence[Track], counted: Mapping[str, float]) -> Sum | None:
+    """Return what the counters of all these meters grew [Wh]; None as soon as one does not serve."""
+    found = [counted.get(meter.device.id) if meter.device.until is None else None for meter in meters]
+    known = [energy_wh for energy_wh in found if energy_wh is not None]
+    return Sum(sum(known), QUARTER_S) if len(known) == len(found) else None
+
+
+def energies(who: Members, found: Flows, counted: Mapping[str, float], *, counter_mode: bool) -> dict[str, Sum]:
     """Return the household's energies [Wh] of a slot, each with the time for which it is known.
 
-    `counted` says what the counters of some meters give; `counter_mode`, whether the grid meters count at all (M4.4).
+    `counted` says what each meter's counter grew [Wh], by its id; `counter_mode`, whether the grid meters count (M4.4).
     """
     energies_: dict[str, Sum] = {}
     behind_meter = bool(who.inverters or who.batteries)
     if who.inverters:
         energies_[EventType.ENERGY_GENERATION] = found.generation.sum
     if who.grid:
-        grid = counted(who.grid) or found.draw.sum
+        grid = _together(who.grid, counted) or found.draw.sum
         consumed = Sum(max(found.net.sum.energy_wh, 0.0), found.net.known_s)
         energies_[EventType.GRID_ENERGY_CONSUMPTION] = grid
         energies_[EventType.ENERGY_CONSUMPTION] = grid if counter_mode and not behind_meter else consumed
@@ -218,7 +223,7 @@ def energies(
             energies_[_PAIR_GENERATION] = found.pair_generation.sum
             energies_[_PAIR_EXCESS] = found.pair_excess.sum
     elif who.load:
-        energies_[EventType.ENERGY_CONSUMPTION] = counted(who.load) or load(who)
+        energies_[EventType.ENERGY_CONSUMPTION] = _together(who.load, counted) or load(who)
     return energies_
 
 

@@ -181,11 +181,6 @@ def dissect(building: Building, start: datetime, rules: Rules) -> Slot:
             if grown is not None:
                 counted[one.device.id] = grown
 
-    def together(meters: Sequence[Track]) -> Sum | None:
-        found = [counted.get(one.device.id) if one.device.until is None else None for one in meters]
-        known = [energy_wh for energy_wh in found if energy_wh is not None]
-        return Sum(sum(known), QUARTER_S) if len(known) == len(found) else None
-
     who = members(tracks, roles_)
     moved = flows(who)
     counter_mode = any(counts(one.device, rules) for one in who.grid)
@@ -197,7 +192,7 @@ def dissect(building: Building, start: datetime, rules: Rules) -> Slot:
         roles=roles_,
         flows=moved,
         counted=counted,
-        sums=energies(who, moved, together, counter_mode=counter_mode),
+        sums=energies(who, moved, counted, counter_mode=counter_mode),
         powers=powers(who),
         implausible=wrong_sign(moved),
     )

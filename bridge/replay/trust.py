@@ -4,6 +4,7 @@ Rules:
 - A device that was there before the oldest complete message is there from the start, with nothing known of it.
 - It can be relied on from the instant at which messages that are still there decide everything that slots need of it:
   its newest value from then on cannot be one of a deleted message, because that was received before.
+- A device that has been away is not relied on at all: its end may have been marked by a deleted message.
 - A household can be relied on once all its devices can, an interval if it begins after that.
 - Of such a device an on-change value says something once a message before it has decided what it is made of.
 - Where the directory moved a device, its new home cannot be remade before the move, nor can its old one.
@@ -72,6 +73,7 @@ class Trust:
         self._known: dict[tuple[Kind, str], dict[Quantity, datetime]] = {}  # device -> what it needs, known from when
         self._online: set[tuple[Kind, str]] = set()  # devices that have said whether they can be reached
         self._before: dict[str, tuple[Kind, str]] = {}  # MOOST's device -> device, of those that were there before
+        self._away: set[tuple[Kind, str]] = set()  # devices that have been away: from when on, deleted messages may say
         self._tainted: datetime | None = None
         self.states = [state for one in live if (state := self._opening(one)) is not None]
         self._buildings: dict[str, set[tuple[Kind, str]]] = {
@@ -110,6 +112,8 @@ class Trust:
 
     def _seed(self, device: Device) -> Device:
         """Return a device of which nothing is known but that it is there."""
+        if device.offline_stamp is not None or device.disconnect_stamp is not None:
+            self._away.add((device.kind, device.id))
         return Device(
             kind=device.kind, id=device.id, user=device.user, subscription=device.subscription, since=device.since,
             stamp=device.since, location=device.location, facts=device.facts,
@@ -175,6 +179,8 @@ class Trust:
 
     def _decided(self, kind: Kind, number: str) -> datetime:
         """Return from when on the messages that are still there decide what slots need of a device."""
+        if (kind, number) in self._away:
+            return NEVER
         known, edge = self._known[kind, number], self._edge or NEVER
         needed = _OF_SLOTS & set(QUANTITIES[kind])
         meter = Device(kind=kind, id=number, user="", subscription="", since=edge, stamp=edge)
