@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach each,python3 python3.11 python3.12 python3.13 py
 BIN := .venv/bin
 STAMP := .venv/installed
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-annotate --no-header --no-emit-index-url --no-emit-find-links
+	--no-annotate --no-header --no-strip-extras --no-emit-index-url --no-emit-find-links
 BUILDER ?= docker build
 IMAGE ?= moost-bridge
 
