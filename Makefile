@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach each,python3 python3.11 python3.12 python3.13 py
 BIN := .venv/bin
 STAMP := .venv/installed
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-annotate --no-header --no-strip-extras --no-emit-index-url --no-emit-find-links
+	--no-annotate --no-header --no-strip-extras --no-emit-index-url --no-emit-find-links --no-emit-package moost-bridge
 BUILDER ?= docker build
 IMAGE ?= moost-bridge
 
@@ -51,7 +51,7 @@ day: setup
 # uv is needed only here, so nobody else installs it.
 lock: setup
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
-	$(LOCK) --upgrade pyproject.toml -o requirements.lock
+	$(LOCK) --upgrade --extra postgres --extra kafka pyproject.toml -o requirements.lock
 	$(LOCK) --upgrade --extra dev -c requirements.lock pyproject.toml -o tests/requirements.lock
 
 image:
