@@ -1,0 +1,150 @@
+"""What an operator deploys is valid, and names nothing that the bridge does not have."""
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+from bridge.metrics import Metrics
+
+ROOT: Final = Path(__file__).parent.parent
+DEPLOY: Final = ROOT / "deploy"
+MANIFESTS: Final = sorted(path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.stem != "kustomization")
+KUBERNETES: Final = ("1.29", "1.34")  # the oldest and the newest release that the manifests are held against
+SUFFIXES: Final = ("_total", "_bucket", "_sum", "_count")
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [one for one in yaml.safe_load_all(path.read_text()) if one]
+
+
+def found(kind: str) -> dict[str, Any]:
+    """Return the one object of a kind among the manifests."""
+    (one,) = [each for path in MANIFESTS for each in documents(path) if each["kind"] == kind]
+    return one
+
+
+def pod() -> dict[str, Any]:
+    return dict(found("Deployment")["spec"]["template"]["spec"])
+
+
+def seconds(duration: str) -> int:
+    assert duration.endswith("s")
+    return int(duration[:-1])
+
+
+# ---- Kubernetes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("release", KUBERNETES)
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_every_manifest_fits_the_schemas_of_kubernetes(path: Path, release: str) -> None:
+    for one in documents(path):
+        kubernetes_validate.validate(one, release, strict=True)
+
+
+def test_a_manifest_with_a_slip_would_be_noticed() -> None:
+    slipped = found("Deployment")
+    slipped["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(slipped, KUBERNETES[0], strict=True)
+
+
+def test_the_kustomization_names_every_file_and_no_other() -> None:
+    folder = DEPLOY / "kubernetes"
+    (listed,) = documents(folder / "kustomization.yaml")
+    files = [name for each in listed["configMapGenerator"] for name in each["files"]]
+    assert {path.name for path in folder.iterdir()} == {"kustomization.yaml", *listed["resources"], *files}
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert [("moost-bridge", version)] == [(each["name"], each["newTag"]) for each in listed["images"]]
+
+
+def test_a_pod_has_time_to_drain() -> None:
+    server = tomllib.loads((DEPLOY / "kubernetes" / "bridge.toml").read_text())["server"]
+    assert pod()["terminationGracePeriodSeconds"] > seconds(server["drain_delay"]) + seconds(server["drain_timeout"])
+    assert seconds(server["drain_delay"]) >= 2 * pod()["containers"][0]["readinessProbe"]["periodSeconds"]
+
+
+def test_the_probes_ask_what_the_bridge_answers() -> None:
+    container = pod()["containers"][0]
+    paths = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+    assert {
+        "startupProbe": "/health/live",
+        "readinessProbe": "/health/ready",
+        "livenessProbe": "/health/live",
+    } == paths
+
+
+def test_every_container_is_locked_in() -> None:
+    containers = [*pod()["initContainers"], *pod()["containers"]]
+    for each in containers:
+        lock = each["securityContext"]
+        assert (False, True, ["ALL"]) == (
+            lock["allowPrivilegeEscalation"],
+            lock["readOnlyRootFilesystem"],
+            lock["capabilities"]["drop"],
+        )
+        assert each["resources"]["limits"]["memory"]
+    assert pod()["securityContext"]["runAsNonRoot"]
+
+
+def test_the_disruption_budget_leaves_replicas() -> None:
+    least = found("HorizontalPodAutoscaler")["spec"]["minReplicas"]
+    assert found("PodDisruptionBudget")["spec"]["maxUnavailable"] < least
+
+
+# ---- monitoring -----------------------------------------------------------------------------------------------------
+
+
+def exported() -> set[str]:
+    """Return the name of every metric as Prometheus stores it."""
+    names: set[str] = set()
+    for metric in Metrics().registry.collect():
+        names.add(metric.name)
+        names.update(metric.name + suffix for suffix in SUFFIXES)
+    return names
+
+
+def expressions() -> Iterator[str]:
+    """Yield every PromQL expression that is shipped."""
+    for group in documents(DEPLOY / "prometheus" / "alerts.yaml")[0]["groups"]:
+        yield from (rule["expr"] for rule in group["rules"])
+    (rules,) = documents(DEPLOY / "prometheus" / "adapter.yaml")
+    yield from (rule["seriesQuery"] for rule in rules)  # type: ignore[index]
+    yield from (each["pods"]["metric"]["name"] for each in _autoscaling() if each["type"] == "Pods")
+    board = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    yield from (target["expr"] for panel in board["panels"] for target in panel.get("targets", ()))
+
+
+def _autoscaling() -> list[dict[str, Any]]:
+    return list(found("HorizontalPodAutoscaler")["spec"]["metrics"])
+
+
+def test_alerts_dashboard_and_autoscaler_ask_for_metrics_that_exist() -> None:
+    asked = {name for expression in expressions() for name in re.findall(r"bridge_\w+|process_\w+", expression)}
+    assert set() == asked - exported()
+    assert "bridge_oldest_inbox_seconds" in asked
+
+
+def test_every_alert_says_what_to_do() -> None:
+    rules = [rule for group in documents(DEPLOY / "prometheus" / "alerts.yaml")[0]["groups"] for rule in group["rules"]]
+    assert [] == [rule["alert"] for rule in rules if set(rule["annotations"]) != {"summary", "action"}]
+    assert {"page", "ticket"} == {rule["labels"]["severity"] for rule in rules}
+    readme = (ROOT / "README.md").read_text()
+    assert [] == [rule["alert"] for rule in rules if rule["alert"] not in readme]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing: apt-get install prometheus")
+def test_the_alerts_fire_when_they_should_and_only_then() -> None:
+    folder = DEPLOY / "prometheus"
+    for command in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts.test.yaml"]):
+        done = subprocess.run(["promtool", *command], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S607
+        assert 0 == done.returncode, done.stdout + done.stderr
