@@ -26,9 +26,9 @@ ENV PATH=/opt/bridge/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     BRIDGE_CONFIG=/etc/bridge/bridge.toml \
-    BRIDGE_SERVER__HOST=0.0.0.0 \
-    BRIDGE_STORE__URL=sqlite:////data/bridge.db
+    BRIDGE_SERVER__HOST=0.0.0.0
 USER 10001:10001
+# The default store, sqlite:///bridge.db, stands in the working directory; url and url_file replace it.
 WORKDIR /data
 VOLUME /data
 EXPOSE 8080

@@ -13,6 +13,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from bridge.config import load
 from bridge.metrics import Metrics
 
 ROOT: Final = Path(__file__).parent.parent
@@ -39,6 +40,12 @@ def pod() -> dict[str, Any]:
 def seconds(duration: str) -> int:
     assert duration.endswith("s")
     return int(duration[:-1])
+
+
+def image_environment() -> dict[str, str]:
+    """Return what the image sets."""
+    text = (ROOT / "Dockerfile").read_text().rpartition("FROM")[2].replace("\\\n", " ")
+    return dict(re.findall(r"\b(\w+)=(\S+)", " ".join(re.findall(r"^ENV (.*)$", text, re.MULTILINE))))
 
 
 # ---- Kubernetes -----------------------------------------------------------------------------------------------------
@@ -71,6 +78,24 @@ def test_a_pod_has_time_to_drain() -> None:
     server = tomllib.loads((DEPLOY / "kubernetes" / "bridge.toml").read_text())["server"]
     assert pod()["terminationGracePeriodSeconds"] > seconds(server["drain_delay"]) + seconds(server["drain_timeout"])
     assert seconds(server["drain_delay"]) >= 2 * pod()["containers"][0]["readinessProbe"]["periodSeconds"]
+
+
+def test_the_settings_of_the_pods_load_in_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"store_url": "sqlite:///bridge.db", "moost_secret": "s3cret", "webhook_secrets": "whsec_c2VjcmV0"}
+    for name, value in secrets.items():
+        (tmp_path / name).write_text(value + "\n")
+    settings = (DEPLOY / "kubernetes" / "bridge.toml").read_text()
+    assert set(secrets) == set(re.findall(r"/run/secrets/bridge/(\w+)", settings))
+    config = tmp_path / "bridge.toml"
+    config.write_text(settings.replace("/run/secrets/bridge", str(tmp_path)))
+    for name, value in image_environment().items():
+        if name.startswith("BRIDGE_"):
+            monkeypatch.setenv(name, value)
+    assert "/etc/bridge/bridge.toml" == image_environment()["BRIDGE_CONFIG"]
+    loaded = load(config)
+    assert ("0.0.0.0", "sqlite:///bridge.db") == (loaded.server.host, loaded.store.url.get_secret_value())
+    mounts = {each["name"]: each["mountPath"] for each in pod()["containers"][0]["volumeMounts"]}
+    assert {"settings": "/etc/bridge", "secrets": "/run/secrets/bridge"} == mounts
 
 
 def test_the_probes_ask_what_the_bridge_answers() -> None:
