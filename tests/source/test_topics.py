@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from bridge.core.vocabulary import ACTIONS, Action, Kind
 from bridge.source.topics import Topic, UnknownTopic, exists, parse, subscription_of
 
-EVERY = [(kind, action) for kind, actions in ACTIONS.items() for action in actions]
+EVERY = [(kind, action) for kind, actions in ACTIONS.items() for action in sorted(actions)]
 
 
 @pytest.mark.parametrize(("kind", "action"), EVERY)
