@@ -27,8 +27,9 @@ $(STAMP): tests/requirements.lock pyproject.toml
 demo: setup
 	@$(BIN)/bridge demo
 
+# Most tests wait for a process or a socket, so twice as many workers as the usual two cores; a file stays together.
 test: setup
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 4 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check --quiet
