@@ -2,6 +2,7 @@
 # make check   ruff and mypy         make format  let ruff rewrite       make bench   how fast it is
 # make cover   branches not tested   make lock    renew the lock files   make image   build the container
 # make day     a simulated day of 200 homes, without and with an outage, judged (half an hour)
+# make mutants break each promise on purpose and see the tests notice (ONLY=R9: those of one promise)
 
 PYTHON ?= $(firstword $(foreach each,python3 python3.11 python3.12 python3.13 python3.14,\
 	$(shell $(each) -c 'import sys; sys.version_info >= (3, 11) and print("$(each)")' 2>/dev/null)))
@@ -12,7 +13,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 BUILDER ?= docker build
 IMAGE ?= moost-bridge
 
-.PHONY: setup demo test check format cover bench day lock image clean
+.PHONY: setup demo test check format cover bench day mutants lock image clean
 
 setup: $(STAMP)
 
@@ -48,6 +49,9 @@ bench: setup
 
 day: setup
 	$(BIN)/python -m tests.day
+
+mutants: setup
+	$(BIN)/python -m tests.mutants $(ONLY)
 
 # uv is needed only here, so nobody else installs it.
 lock: setup
