@@ -6,6 +6,8 @@ Rules:
 - A building whose tick raises is set aside for an hour and counted; the others go on (R12).
 - A building that a message changes while it is ticked is left out and ticked again; it holds up no other.
 - After a gap (restart, sleep, pause) buildings catch up for a while, so that retries land in their slots.
+- Four times a day the state that a tick leaves is kept as a copy, each building's at times of its own: `replay` begins
+  with one where older messages are deleted.
 """
 
 import asyncio
@@ -21,7 +23,7 @@ from bridge.core.effects import ChangeBuilding, CreateBuilding, Effect, Note, Pu
 from bridge.core.messages import Tick
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules
-from bridge.core.slots import LOOK_AGAIN, due
+from bridge.core.slots import LOOK_AGAIN, due, passes
 from bridge.store.port import Census, Outgoing, Store, StoreBroken, StoreUnavailable, Versioned, Work
 
 EVERY_S: Final = 1.0  # how often to look for due buildings
@@ -33,6 +35,7 @@ BREATH_S: Final = 0.001  # how long it breathes: time for the store's thread to 
 BEAT: Final = timedelta(seconds=10)  # how often the store is told that the clock is alive
 SWEEP_S: Final = 30.0  # how often retention is looked at
 SET_ASIDE: Final = timedelta(hours=1)  # a building whose tick raises
+COPIES: Final = timedelta(hours=6)  # from one copy of a state to the next; with less kept a replay reaches less far
 
 _log = logs.logger("clock")
 
@@ -51,12 +54,14 @@ class Clock:
         queued: Callable[[], None],
         looked: Callable[[Census | None], None],
         speed: float = 1.0,
+        copies: timedelta = COPIES,
     ) -> None:
-        """Prepare; `speed` is that of a simulated clock."""
+        """Prepare; `speed` is that of a simulated clock, `copies` how far the copies of a state are apart."""
         self._store = store
         self._rules = rules
         self._retention = retention
         self._max_size = max_size
+        self._copies = copies
         self._now = now
         self._queued = queued  # tells the sender that there is something to deliver
         self._looked = looked  # hands the newest counts to whoever judges readiness
@@ -137,6 +142,7 @@ class Clock:
             due=now + LOOK_AGAIN if stuck else at,
             states=(Versioned(state=state, version=building.version),),
             effects=effects,
+            copied=passes(building.state, state, self._copies),
         )
 
     async def _commit(self, ticked: "Sequence[_Ticked]", tick: Tick, now: datetime) -> None:
@@ -174,6 +180,7 @@ class _Ticked:
     due: datetime | None
     states: tuple[Versioned, ...] = ()
     effects: tuple[Effect, ...] = ()
+    copied: bool = False
 
 
 def _work(ticked: Sequence[_Ticked], tick: Tick, now: datetime) -> Work:
@@ -188,4 +195,5 @@ def _work(ticked: Sequence[_Ticked], tick: Tick, now: datetime) -> Work:
         notes=[(0, effect) for effect in effects if isinstance(effect, Note)],
         ticked=now,
         tick=tick,
+        copied=frozenset(one.name for one in ticked if one.copied),
     )

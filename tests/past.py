@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
-from bridge.clock import Clock
+from bridge.clock import COPIES, Clock
 from bridge.core.effects import SendEvents
 from bridge.core.rules import Rules
 from bridge.metrics import Metrics
@@ -27,8 +27,12 @@ class Keeper(Store, Desk, Protocol):
 class Past:
     """A store, and the time in which it is filled."""
 
-    def __init__(self, store: Keeper, rules: Rules | None = None) -> None:
+    def __init__(
+        self, store: Keeper, rules: Rules | None = None, copies: timedelta = COPIES, beat: timedelta = MINUTE / 2
+    ) -> None:
         self.store = store
+        self.copies = copies
+        self.beat = beat
         self.rules = rules or Rules()
         self.now = START
         self._stop = asyncio.Event()
@@ -38,7 +42,7 @@ class Past:
     def _clock(self) -> Clock:
         return Clock(
             self.store, self.rules, retention=DAY, max_size=1 << 40, now=lambda: self.now, queued=_nobody,
-            looked=lambda _: self._stop.set(),
+            looked=lambda _: self._stop.set(), copies=self.copies,
         )  # fmt: skip
 
     # ---- what happens ----
@@ -61,10 +65,10 @@ class Past:
         await self.clock.run(self._stop)
 
     async def live(self, minutes: float) -> None:
-        """Let time pass, with the worker and the clock at work twice a minute."""
+        """Let time pass, with the worker and the clock at work at every beat."""
         end = self.now + timedelta(minutes=minutes)
         while self.now < end:
-            self.now += MINUTE / 2
+            self.now += self.beat
             await self.work()
             await self.turn()
 

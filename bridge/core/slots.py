@@ -6,12 +6,13 @@ Rules:
 - Stretches in which nothing is known are skipped, not closed one by one.
 
 Theory of operation: `advance` is called with a tick, closes what is ripe and returns the events in order of time.
-`due` says when the next tick makes sense, so that a silent building costs nothing.
+`due` says when the next tick makes sense, so that a silent building costs nothing. `passes` says which state is worth a
+copy.
 """
 
 import zlib
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -31,6 +32,7 @@ BEHIND: Final = timedelta(hours=1)  # M5.4: how far its clock then stays behind 
 LOOK_AGAIN: Final = timedelta(seconds=20)  # a building that waits for its backlog
 
 _SLOT_SERIES: Final = (Quantity.POWER, Quantity.TEMPERATURE, Quantity.COUNTER)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def clock_of(building: Building, tick: Tick, rules: Rules) -> datetime:
@@ -79,8 +81,25 @@ def due(building: Building, rules: Rules) -> datetime | None:
     following = next_slot(building, building.open_from, rules)
     if following is None:
         return None
-    share = zlib.crc32(building.id.encode()) / 2**32
-    return following + QUARTER + rules.grace + rules.spread * share
+    return following + QUARTER + rules.grace + rules.spread * _share(building)
+
+
+def passes(before: Building, after: Building, every: timedelta) -> bool:
+    """Tell whether a building's first open slot has passed one of its marks: its first close, and one every so often.
+
+    Each building has marks at times of its own, so that not all of them pass theirs at once.
+    """
+    if after.open_from is None or not after.closed:
+        return False
+    if before.open_from is None or not before.closed:
+        return True
+    shift = every * _share(after)
+    return (before.open_from - _EPOCH + shift) // every != (after.open_from - _EPOCH + shift) // every
+
+
+def _share(building: Building) -> float:
+    """Return a number from 0 to 1 that is a building's own."""
+    return zlib.crc32(building.id.encode()) / 2**32
 
 
 def next_slot(building: Building, start: datetime, rules: Rules) -> datetime | None:

@@ -4,9 +4,12 @@ Rules:
 - Events are the same event by building, device, source, type and time; of several queued the last one counts.
 - Queued, delivered, dead and given up are all "told": what is dead is the operator's.
 - The span is that of the events' own times, from `since` up to, but not including, `until`.
+- No event is queued twice, however many replays run at a time: what is queued of a household is looked at once more,
+  and the calls are written together with its state, unchanged, at the version read before. Whatever else queues events
+  changes the state too.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -18,12 +21,14 @@ from bridge.core.model import Building
 from bridge.core.rules import Rules
 from bridge.replay.clusters import Cluster, sorted_out
 from bridge.replay.keeper import Keeper
-from bridge.replay.remake import Key, Remade, key_of, remake
+from bridge.replay.remake import Key, Remade, Told, key_of, remake, told
 from bridge.replay.world import Made, by_user
 from bridge.store.port import Outgoing, Reach, StoreUnavailable, Work
 
 ROWS: Final = 100
 """Events of one call, and calls of one transaction."""
+
+MOST_CONFLICTS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +58,7 @@ class Tally:
     same: int = 0
     missing: int = 0
     changed: int = 0
-    uncertain: int = 0  # differ, but need messages that are not there any more
+    uncertain: int = 0  # differ or cannot be made: they need messages that are not there any more
     waiting: int = 0  # messages that are left out: pending, parked, dead
     departed: int = 0  # differ, of devices or buildings that are not there any more
     faulted: dict[str, str] = field(default_factory=dict)  # building on which a bug of ours fails -> where
@@ -96,8 +101,12 @@ async def replay(
         moved = any(clusters.knows_user(user) for user in strangers)
         found = list(_differences(span, remade, rules, tally, moved=moved))
         if now is not None:
-            await _queue(keeper, found, now())
+            queued = [one for name in cluster.buildings for one in await _queue(keeper, name, found, now)]
+            tally.same += len(found) - len(queued)
+            found = queued
         for difference in found:
+            tally.missing += difference.before is None
+            tally.changed += difference.before is not None
             yield difference
 
 
@@ -116,22 +125,23 @@ def _differences(span: Span, remade: Remade, rules: Rules, tally: Tally, *, move
         zone = remade.live[made.building].time_zone if made.building in remade.live else rules.default_time_zone
         sure = remade.trust.allows(made, zone) and not moved
         last[key_of(made.building, made.event)] = (made, sure)
+    for key, one in remade.told.items():
+        zone = remade.live[key[0]].time_zone if key[0] in remade.live else rules.default_time_zone
+        lost = key not in last and since <= one.event.at < span.until and span.building in (None, key[0])
+        tally.uncertain += lost and not remade.trust.reaches(key[0], one.event, zone)
     for key, (made, sure) in sorted(last.items(), key=lambda item: (item[0][0], item[0][4])):
         if not since <= made.event.at < span.until or span.building not in (None, made.building):
             continue
-        told = remade.told.get(key)
-        if told is not None and told.event.value == made.event.value:
+        said = remade.told.get(key)
+        if not _is_news(said, made.event):
             tally.same += 1
         elif made.event.device not in there.get(made.building, ()):
             tally.departed += 1
         elif not sure:
             tally.uncertain += 1
         else:
-            tally.missing += told is None
-            tally.changed += told is not None
-            yield Difference(
-                building=made.building, event=made.event, before=told.event.value if told is not None else None
-            )
+            before = said.event.value if said is not None else None
+            yield Difference(building=made.building, event=made.event, before=before)
 
 
 def _devices(state: Building) -> frozenset[str]:
@@ -139,15 +149,37 @@ def _devices(state: Building) -> frozenset[str]:
     return frozenset({gateway_id(state.id), *(device_id(one.kind, one.id) for one in state.devices.values())})
 
 
-async def _queue(keeper: Keeper, found: Sequence[Difference], now: datetime) -> None:
-    """Queue events of some buildings for the historical lane."""
-    by_building: Mapping[str, list[Event]] = {one.building: [] for one in found}
-    for one in found:
-        by_building[one.building].append(one.event)
-    calls = [
-        Outgoing(call=SendEvents(building=building, events=tuple(events[start : start + ROWS]), replay=True))
-        for building, events in by_building.items()
+async def _queue(
+    keeper: Keeper, building: str, found: Sequence[Difference], now: Callable[[], datetime]
+) -> list[Difference]:
+    """Queue what differs of one building for the historical lane; return what nobody else has queued meanwhile."""
+    left = [one for one in found if one.building == building]
+    queued: list[Difference] = []
+    conflicts = 0
+    while left:
+        there = await keeper.building(building)
+        said = await told(keeper, [building])
+        left = [one for one in left if _is_news(said.get(key_of(building, one.event)), one.event)]
+        if there is None or not left:
+            break
+        some, rest = left[: ROWS * ROWS], left[ROWS * ROWS :]
+        if not await keeper.commit(Work(now=now(), buildings=[there], calls=_calls(building, some))):
+            queued, left, conflicts = queued + some, rest, 0
+            continue
+        conflicts += 1
+        if conflicts == MOST_CONFLICTS:
+            raise StoreUnavailable("a building changed under the replay again and again")
+    return queued
+
+
+def _is_news(said: Told | None, event: Event) -> bool:
+    """Tell whether a value differs from the one that was queued last."""
+    return said is None or said.event.value != event.value
+
+
+def _calls(building: str, found: Sequence[Difference]) -> list[Outgoing]:
+    events = tuple(one.event for one in found)
+    return [
+        Outgoing(call=SendEvents(building=building, events=events[start : start + ROWS], replay=True))
         for start in range(0, len(events), ROWS)
     ]
-    for start in range(0, len(calls), ROWS):
-        await keeper.commit(Work(now=now, calls=calls[start : start + ROWS]))

@@ -1,45 +1,33 @@
 """What of a remade past can be relied on, where the store has deleted the messages before it.
 
 Rules:
-- A device that was there before the oldest complete message is there from the start, with nothing known of it.
-- It can be relied on from the instant at which messages that are still there decide everything that slots need of it:
-  its newest value from then on cannot be one of a deleted message, because that was received before.
-- A device that has been away is not relied on at all: its end may have been marked by a deleted message.
-- A household can be relied on once all its devices can, an interval if it begins after that.
-- Of such a device an on-change value says something once a message before it has decided what it is made of.
-- Where the directory moved a device, its new home cannot be remade before the move, nor can its old one.
+- A household whose messages are all there is known from the first one on. Else it is known from a copy of its state on,
+  as the store keeps them now and then: the first one that holds every deleted message, and every change by the
+  directory, of which there is no message. Before it nothing is made; without one nothing at all.
+- Of what is made then an interval counts if it begins in the first open slot of the copy or later.
+- An on-change value counts if the device is younger than the copy, or another one of its type was made before: whether
+  the first one is news, the settings of that time have decided.
+- Households that share users are known once each of them is. If a device that nobody knows turns up in one of them
+  before, it may come from another: then nothing counts.
+- What comes out must be the household as it is, its devices, since when, and which were deleted: else something
+  happened to it that the messages do not say, and nothing counts.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from bridge.core.days import day_start
 from bridge.core.effects import Event
 from bridge.core.identity import device_id
-from bridge.core.intervals import QUARTER, slot_of
-from bridge.core.mapping import QUANTITIES
-from bridge.core.messages import Inbound, Quantity, Report
-from bridge.core.model import Building, Device
+from bridge.core.intervals import QUARTER
+from bridge.core.model import Building
 from bridge.core.rules import Rules, Stamp
-from bridge.core.slots import BEHIND
-from bridge.core.tracks import HOLD_CONSUMER, counts
-from bridge.core.vocabulary import EVENT_TYPES, Action, Cadence, DeviceType, EventType, Kind
+from bridge.core.vocabulary import EVENT_TYPES, Cadence, EventType
 from bridge.replay.world import Made
 
-NEVER: Final = datetime.max.replace(tzinfo=UTC)
-LONG_AGO: Final = timedelta(days=1)  # before the oldest message, for a device of which only the delete is known
-
 _LENGTHS: Final[Mapping[Cadence, timedelta]] = {Cadence.QUARTER: QUARTER, Cadence.HALF_HOUR: 2 * QUARTER}
-_OF_CHANGES: Final[Mapping[EventType, frozenset[Quantity]]] = {
-    EventType.STATE_OF_CHARGE_RATE: frozenset({Quantity.STATE_OF_CHARGE}),
-    EventType.SWITCH_STATE: frozenset({Quantity.PLUGGED, Quantity.STATE}),
-    EventType.CHARGING_MODE: frozenset({Quantity.MODE}),
-    EventType.DEVICE_STATUS: frozenset({Quantity.STATE, Quantity.ACTIVE}),
-}
-_REACH: Final = frozenset({Action.OFFLINE, Action.DISCONNECT, Action.DELETE})
-_OF_SLOTS: Final = frozenset({Quantity.POWER, Quantity.TEMPERATURE, Quantity.COUNTER})
 
 
 def slot_end(event: Event, rules: Rules) -> datetime:
@@ -64,131 +52,68 @@ def interval_start(event: Event, rules: Rules, time_zone: str) -> datetime:
 
 
 class Trust:
-    """What is known of the time before the oldest complete message, and from when on it does not matter any more."""
+    """Which households are known, from when on, and what counts of them."""
 
-    def __init__(self, live: Iterable[Building], edge: datetime | None, rules: Rules) -> None:
-        """Take the households as they are now; `edge` is the newest receipt of a deleted message, None = none was."""
-        self._edge = edge
+    def __init__(self, unknown: Iterable[str], rules: Rules) -> None:
+        """Take the households that have to begin with a copy."""
         self._rules = rules
-        self._known: dict[tuple[Kind, str], dict[Quantity, datetime]] = {}  # device -> what it needs, known from when
-        self._online: set[tuple[Kind, str]] = set()  # devices that have said whether they can be reached
-        self._before: dict[str, tuple[Kind, str]] = {}  # MOOST's device -> device, of those that were there before
-        self._away: set[tuple[Kind, str]] = set()  # devices that have been away: from when on, deleted messages may say
-        self._tainted: datetime | None = None
-        self.states = [state for one in live if (state := self._opening(one)) is not None]
-        self._buildings: dict[str, set[tuple[Kind, str]]] = {
-            state.id: {(device.kind, device.id) for device in state.devices.values()} for state in self.states
-        }
-
-    # ---- the beginning ----
-
-    def _opening(self, live: Building) -> Building | None:
-        """Return a household as it was before the oldest complete message, as far as can be told; None = not there."""
-        edge = self._edge
-        if edge is None:
-            return None
-        devices = {name: self._seed(device) for name, device in live.devices.items() if device.since <= edge}
-        for device in live.departed:
-            if device.since <= edge and device.until is not None and device.until > edge:
-                devices.setdefault(f"{device.kind.value}:{device.id}", self._seed(device))
-        for name, stamp in live.gone.items():
-            kind, _, number = name.partition(":")
-            if stamp > edge and name not in devices and Kind(kind) is not Kind.TARIFF:
-                before = edge - LONG_AGO
-                user = live.users[0] if live.users else ""
-                devices[name] = Device(
-                    kind=Kind(kind), id=number, user=user, subscription="", since=before, stamp=before
-                )
-        gone = {name: stamp for name, stamp in live.gone.items() if stamp <= edge}
-        if not devices and not gone:
-            return None
-        for device in devices.values():
-            self._before[device_id(device.kind, device.id)] = (device.kind, device.id)
-            self._known[device.kind, device.id] = {}
-        return Building(
-            id=live.id, created=True, known=live.known, users=live.users, time_zone=live.time_zone, devices=devices,
-            gone=gone, open_from=slot_of(edge), closed=True,
-        )  # fmt: skip
-
-    def _seed(self, device: Device) -> Device:
-        """Return a device of which nothing is known but that it is there."""
-        if device.offline_stamp is not None or device.disconnect_stamp is not None:
-            self._away.add((device.kind, device.id))
-        return Device(
-            kind=device.kind, id=device.id, user=device.user, subscription=device.subscription, since=device.since,
-            stamp=device.since, location=device.location, facts=device.facts,
-        )  # fmt: skip
+        self._unknown = set(unknown)
+        self._since: dict[str, datetime] = {}  # first open slot of the copy that a household begins with
+        self._older: set[tuple[str, str]] = set()  # building and MOOST's device of those that are in a copy
+        self._said: set[tuple[str, str, EventType]] = set()  # on-change values that were made
+        self._void = False
 
     # ---- on the way ----
 
-    def firm(self, event: Event) -> bool:
-        """Tell whether the messages so far decide that an on-change value differs from the one sent before it."""
-        device = self._before.get(event.device)
-        if device is None:
-            return True
-        needed = _OF_CHANGES[event.type] & set(QUANTITIES[device[0]])
-        online = event.type is not EventType.DEVICE_STATUS or device in self._online
-        return online and needed <= self._known[device].keys()
+    def begin(self, copy: Building) -> None:
+        """Note that a household is known from here on."""
+        self._unknown.discard(copy.id)
+        if copy.open_from is not None:
+            self._since[copy.id] = copy.open_from
+        self._older |= {(copy.id, device_id(one.kind, one.id)) for one in copy.devices.values()}
 
-    def hear(self, message: Inbound) -> None:
-        """Note what a message decides."""
-        known = self._known.get((message.kind, message.id))
-        if known is None or self._edge is None or not isinstance(message, Report):
+    def knows(self, building: str) -> bool:
+        """Tell whether a household is known."""
+        return building not in self._unknown
+
+    def touch(self, buildings: Iterable[str], home: str | None) -> None:
+        """Note which households a message has changed, and where its device lived before; None = nowhere."""
+        if not self._unknown or (home is not None and self.knows(home)):
             return
-        if message.action is Action.DELETE:
-            for quantity in Quantity:
-                known.setdefault(quantity, message.received)
-        if message.stamp >= self._edge and (message.online is not None or message.action in _REACH):
-            self._online.add((message.kind, message.id))
-        for reading in message.readings:
-            if reading.at >= self._edge:
-                known.setdefault(reading.quantity, reading.at)
-            elif message.stamp >= self._edge + BEHIND:
-                known.setdefault(reading.quantity, message.stamp)
+        self._void = self._void or any(self.knows(building) for building in buildings)
+
+    def firm(self, made: Made) -> bool:
+        """Tell whether an event that a message makes is news by what has been made so far."""
+        if not self.knows(made.building):
+            return False
+        name = (made.building, made.event.device, made.event.type)
+        firm = name in self._said or name[:2] not in self._older
+        self._said.add(name)
+        return firm
 
     def compare(self, live: Iterable[Building], remade: Mapping[str, Building | None]) -> None:
-        """Notice devices that the directory moved: their messages are older than their life in this household."""
-        for one in live:
-            there = remade.get(one.id)
-            for name, device in one.devices.items():
-                known = there.devices.get(name) if there is not None else None
-                if known is not None and known.since < device.since:
-                    self._tainted = max(device.since, self._tainted or device.since)
+        """Take the households as they are, and as they came out."""
+        known = [one for one in live if self.knows(one.id)]
+        self._void = self._void or any(_lives(one) != _lives(remade.get(one.id)) for one in known)
 
     # ---- the verdict ----
 
     def allows(self, made: Made, time_zone: str) -> bool:
-        """Tell whether a remade event can be relied on."""
-        event = made.event
-        start = interval_start(event, self._rules, time_zone)
-        if self._tainted is not None and start <= self._tainted:
+        """Tell whether a remade event counts."""
+        if self._void or not made.firm:
             return False
-        if self._edge is None or made.building not in self._buildings:
-            return True
-        if EVENT_TYPES[event.type].cadence is Cadence.CHANGE:
-            return made.firm
-        return start >= self._from(made)
+        change = EVENT_TYPES[made.event.type].cadence is Cadence.CHANGE
+        return change or self.reaches(made.building, made.event, time_zone)
 
-    def _from(self, made: Made) -> datetime:
-        """Return from when on what an event needs can be relied on."""
-        devices = self._buildings[made.building]
-        if made.event.source is not DeviceType.GATEWAY:
-            devices = {one for one in devices if device_id(*one) == made.event.device}
-        edge = self._edge or NEVER
-        return max((self._decided(*one) for one in devices), default=edge)
+    def reaches(self, building: str, event: Event, time_zone: str) -> bool:
+        """Tell whether a household was known when the interval of a value began."""
+        since = self._since.get(building)
+        began = since is None or interval_start(event, self._rules, time_zone) >= since
+        return self.knows(building) and began
 
-    def _decided(self, kind: Kind, number: str) -> datetime:
-        """Return from when on the messages that are still there decide what slots need of a device."""
-        if (kind, number) in self._away:
-            return NEVER
-        known, edge = self._known[kind, number], self._edge or NEVER
-        needed = _OF_SLOTS & set(QUANTITIES[kind])
-        meter = Device(kind=kind, id=number, user="", subscription="", since=edge, stamp=edge)
-        counting = counts(meter, self._rules)
-        if not counting:
-            needed -= {Quantity.COUNTER}
-        # What was last known does not hold for ever; but an inverter may sleep at 0, and a counter goes on.
-        forgotten = NEVER
-        if kind is not Kind.PV_INVERTER and not counting:
-            forgotten = edge + max(self._rules.hold, self._rules.hold_active, HOLD_CONSUMER)
-        return max((known.get(quantity, forgotten) for quantity in needed), default=edge)
+
+def _lives(building: Building | None) -> tuple[dict[str, datetime], Mapping[str, datetime]]:
+    """Return the devices of a household, since when they count, and which were deleted."""
+    if building is None:
+        return {}, {}
+    return {name: device.since for name, device in building.devices.items()}, building.gone

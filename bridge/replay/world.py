@@ -24,7 +24,7 @@ class Made:
     building: str
     event: Event
     cause: int = 0  # message id; 0 = a tick
-    firm: bool = True  # the messages so far decide that it is news; see `trust`
+    firm: bool = True  # it was news by what is known; see `trust`
 
 
 def by_user(rows: Iterable[Residence]) -> Directory:
@@ -38,23 +38,30 @@ def by_user(rows: Iterable[Residence]) -> Directory:
 class World:
     """Some households, and nobody else."""
 
-    def __init__(
-        self,
-        rules: Rules,
-        directory: Directory,
-        states: Iterable[Building] = (),
-        homes: Mapping[tuple[Kind, str], Home] | None = None,
-    ) -> None:
-        """Begin with what is known of the time before the first message."""
+    def __init__(self, rules: Rules, directory: Directory) -> None:
+        """Begin with nothing."""
         self._rules = rules
         self._directory = directory
-        self._buildings = {state.id: Versioned(state=state, version=1) for state in states}
-        self._homes = dict(homes or {})
+        self._buildings: dict[str, Versioned] = {}
+        self._homes: dict[tuple[Kind, str], Home] = {}
+        self.changed: frozenset[str] = frozenset()  # buildings that the last message changed
 
     def state(self, building: str) -> Building | None:
         """Return a building as it is now; None = it has not been heard of."""
         found = self._buildings.get(building)
         return found.state if found is not None else None
+
+    def home(self, device: tuple[Kind, str]) -> str | None:
+        """Return the building that a device lives in now; None = it has not been heard of."""
+        found = self._homes.get(device)
+        return found.building if found is not None else None
+
+    def begin(self, state: Building) -> None:
+        """Let a building be as the store has kept it, whatever it was."""
+        self._buildings[state.id] = Versioned(state=state, version=1)
+        self._homes = {device: home for device, home in self._homes.items() if home.building != state.id}
+        for device in state.devices.values():
+            self._homes[device.kind, device.id] = Home(building=state.id, user=device.user)
 
     def hear(self, row: Pending, message: Decoded) -> list[Made]:
         """Process one message as the worker does; return the events that it makes."""
@@ -62,6 +69,7 @@ class World:
         step = Step(loaded, self._rules, row.received)
         step.take(row, message)
         work = step.work()
+        self.changed = frozenset(new.state.id for new in work.buildings)
         for new in work.buildings:
             self._buildings[new.state.id] = Versioned(state=new.state, version=1)
         for device, home in work.homes.items():

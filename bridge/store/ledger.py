@@ -29,6 +29,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     changes: int = 0  # changes of the directory so far
     swept: int = 0  # every settled message up to here is deleted
     forgotten: int | None = None  # newest receipt among deleted messages [ms]
+    forgotten_message: int = 0  # newest id among them
     forgotten_calls: int | None = None  # newest settlement among deleted calls [ms]
     accepted: int = 0
     settled: int = 0
@@ -62,8 +63,9 @@ class Ledger(msgspec.Struct, kw_only=True):
         """Remember the newest sign of life of the clock room."""
         self.last_tick = ms if self.last_tick is None else max(self.last_tick, ms)
 
-    def forget(self, received: Iterable[int]) -> None:
-        """Remember how far deleted messages reach [ms]."""
+    def forget(self, ids: Iterable[int], received: Iterable[int]) -> None:
+        """Remember how far deleted messages reach: their ids, and when they came [ms]."""
+        self.forgotten_message = max((*ids, self.forgotten_message))
         self.forgotten = max((*received, *_known(self.forgotten)), default=None)
 
     def forget_calls(self, settled: Iterable[int]) -> None:
@@ -76,6 +78,7 @@ class Ledger(msgspec.Struct, kw_only=True):
             processed=processed,
             messages=maybe_from_ms(self.forgotten),
             calls=maybe_from_ms(self.forgotten_calls),
+            forgotten=self.forgotten_message,
         )
 
     def take_in(self, messages: int, size: int) -> None:

@@ -13,9 +13,14 @@ Theory of operation: the inbox is a log that the worker reads in order; settled 
 The outbox holds one row per `effects.Call`, in order of queueing per building. A building with due rows is a *lane*;
 `lease` lends whole lanes, so one building never has two calls on the wire. A row of events is worked off from its
 front: `done` counts the events that are delivered or buried.
+
+With the ticks of a building copies of its state are kept, for `replay` to begin with where messages are deleted or
+do not say what happened. A copy holds every message up to the tick's `after`. One that does not any more is dropped:
+when a message that waited once more is settled, the copies after it of the buildings that it changed. Ticks before the
+newest deleted message go with it.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -118,6 +123,8 @@ class Work:
     notes: Sequence[tuple[int, Note]] = ()  # message id (0 = none), note
     ticked: datetime | None = None  # the clock room was alive then
     tick: Tick | None = None  # what made it, to be remembered for each of its buildings: `replay` ticks them again
+    copied: Collection[str] = ()  # those of a tick's buildings whose new state is kept as a copy beside it
+    moved: Collection[str] = ()  # those of the buildings that the directory changes: what no message says is copied too
 
 
 # ---- the sender -----------------------------------------------------------------------------------------------------
@@ -378,14 +385,16 @@ class Reach:
     processed: int  # every message up to this id has been processed, unless it waits once more
     messages: datetime | None = None  # newest receipt among the messages deleted for their age; None = none was
     calls: datetime | None = None  # newest settlement among the calls deleted for their age; None = none was
+    forgotten: int = 0  # newest id among the messages deleted for their age; 0 = none was
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticked:
-    """A tick that a building has had."""
+    """A tick that a building has had, or a change by the directory."""
 
     after: int  # every message up to this id had been processed before, no later one
-    tick: Tick
+    tick: Tick | None  # None = none: the directory changed the building
+    state: Building | None = None  # a copy of the state as that left it, where one was kept
 
 
 class Desk(Protocol):

@@ -51,13 +51,14 @@ class Step:
         self.parked: list[tuple[int, str]] = []
         self.calls: list[Outgoing] = []
         self.notes: list[tuple[int, Note]] = []
+        self.moved: set[str] = set()
 
     def work(self, unparked: Sequence[str] = ()) -> Work:
         """Return everything that the step changes."""
         states = [
             Versioned(state=state, version=self._version(name))
             for name, state in self._states.items()
-            if state is not self._stored(name)
+            if state is not self._stored(name) or name in self.moved
         ]
         return Work(
             now=self._now,
@@ -71,6 +72,7 @@ class Step:
             homes=self._homes,
             calls=self.calls,
             notes=self.notes,
+            moved=self.moved,
         )
 
     def take(self, row: Pending, message: Decoded) -> None:
@@ -144,6 +146,7 @@ class Step:
     def readdress(self, user: str, homes: Iterable[tuple[Kind, str]]) -> None:
         """Apply a user's changed directory rows: moves first, then what the buildings should say."""
         rows = self._loaded.residences.get(user, ())
+        lived_in = {home.building for device in homes if (home := self._home(device)) is not None}
         for device in homes:
             home = self._home(device)
             state = self._stored(home.building) if home is not None else None
@@ -155,9 +158,19 @@ class Step:
             for arrival in self._arrivals(known, state.prices.get(known.id, ()) if known.kind is Kind.TARIFF else ()):
                 self._reduce(row.building, arrival, 0, row)
             self._settle_home(device, home, row.building)
+            self._mark(state.id)
+            self._mark(row.building)
         for row in {row.building: row for row in rows}.values():
-            if self._state(row.building).created:
+            before = self._state(row.building)
+            if before.created:
                 self._reduce(row.building, Readdressed(received=self._now), 0, row)
+                if self._state(row.building).time_zone != before.time_zone or row.building not in lived_in:
+                    self._mark(row.building)
+
+    def _mark(self, building: str) -> None:
+        """Remember that the directory changed what is made of a building: a replay begins with it as it is then."""
+        self._states[building] = self._state(building)
+        self.moved.add(building)
 
     def _arrivals(self, device: Device, prices: Sequence[Slice]) -> Iterator[Report | Prices]:
         """Yield what a building hears of a device that the directory moves there: itself, and what it costs."""

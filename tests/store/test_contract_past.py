@@ -59,6 +59,45 @@ async def test_ticks_are_remembered_with_what_was_processed_before(
     assert [] == list(await again.ticks("c"))
 
 
+async def test_a_copy_of_the_state_is_kept_beside_a_tick(
+    store: Keeper, reopened: Callable[[Keeper], Awaitable[Keeper]]
+) -> None:
+    await store.commit(Work(now=NOW, buildings=[house("a"), house("b")]))
+    tick = Tick(now=NOW)
+    await store.commit(Work(now=NOW, buildings=[house("a", 1), house("b", 1)], tick=tick, copied=["b"]))
+    again = await reopened(store)
+    assert [Ticked(after=0, tick=tick)] == list(await again.ticks("a"))
+    assert [Ticked(after=0, tick=tick, state=house("b").state)] == list(await again.ticks("b"))
+
+
+async def test_a_change_by_the_directory_is_remembered_with_what_came_of_it(
+    store: Keeper, reopened: Callable[[Keeper], Awaitable[Keeper]]
+) -> None:
+    await store.accept([arrival()])
+    await store.commit(Work(now=NOW, settled=[1], buildings=[house("a"), house("b")]))
+    await store.commit(Work(now=NOW, buildings=[house("a", 1), house("b", 1)], unparked=["u"], moved=["a"]))
+    again = await reopened(store)
+    assert [Ticked(after=1, tick=None, state=house("a").state)] == list(await again.ticks("a"))
+    assert [] == list(await again.ticks("b"))
+
+
+async def test_a_copy_without_a_message_from_before_it_is_dropped(store: Keeper) -> None:
+    await store.accept([arrival(b"1"), arrival(b"2")])
+    tick = Tick(now=NOW)
+    await store.commit(Work(now=NOW, settled=[1], buildings=[house("a"), house("b")]))
+    for version in (1, 2):
+        there = [house("a", version), house("b", version)]
+        await store.commit(Work(now=NOW, buildings=there, tick=tick, copied=["a", "b"]))
+        if version == 1:
+            await store.commit(Work(now=NOW, dead=[(2, DeadReason.FAULT, "")]))
+    letters = await store.dead_letters(DeadFilter())
+    await store.retry([letter.id for letter in letters], NOW)
+    await store.commit(Work(now=NOW, settled=[2], buildings=[house("a", 3)]))
+    kept = house("a").state
+    assert [(1, kept), (2, None)] == [(one.after, one.state) for one in await store.ticks("a")]
+    assert [1, 2] == [one.after for one in await store.ticks("b") if one.state is not None]
+
+
 async def test_a_tick_that_was_not_written_is_not_remembered(store: Keeper) -> None:
     await store.commit(Work(now=NOW, buildings=[house("a")]))
     assert ["a"] == list(await store.commit(Work(now=NOW, buildings=[house("a")], tick=Tick(now=NOW))))
@@ -77,9 +116,11 @@ async def test_calls_with_events_are_read_by_building(store: Keeper) -> None:
 
 async def test_the_reach_is_that_of_what_was_deleted(store: Keeper) -> None:
     await store.accept([arrival(at=NOW), arrival(at=NOW + SECOND), arrival(at=NOW + DAY)])
-    await store.commit(Work(now=NOW, settled=[1, 2, 3], buildings=[house("a")]))
+    last = Tick(now=NOW + 2 * SECOND)
+    await store.commit(Work(now=NOW, settled=[1], buildings=[house("a")]))
     await store.commit(Work(now=NOW, buildings=[house("a", 1)], tick=Tick(now=NOW)))
-    await store.commit(Work(now=NOW, buildings=[house("a", 2)], tick=Tick(now=NOW + 2 * SECOND)))
+    await store.commit(Work(now=NOW, settled=[2, 3]))
+    await store.commit(Work(now=NOW, buildings=[house("a", 2)], tick=last))
     await store.commit(Work(now=NOW, calls=out(events("a", 1))))
     await store.lease(NOW, 1, 1, HOLD)
     done = NOW + timedelta(hours=1)
@@ -87,7 +128,7 @@ async def test_the_reach_is_that_of_what_was_deleted(store: Keeper) -> None:
     assert Reach(processed=3) == await store.reach()
     while await store.sweep(NOW + DAY + timedelta(hours=2), DAY, HUGE):
         pass
-    assert Reach(processed=3, messages=NOW + SECOND, calls=done) == await store.reach()
-    assert [NOW + 2 * SECOND] == [one.tick.now for one in await store.ticks("a")]
+    assert Reach(processed=3, messages=NOW + SECOND, calls=done, forgotten=2) == await store.reach()
+    assert [Ticked(after=3, tick=last)] == list(await store.ticks("a"))
     assert [3] == [row.id for row in await store.settled(0)]
     assert [] == list(await store.event_calls("a"))

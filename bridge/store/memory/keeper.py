@@ -5,7 +5,7 @@ Rules:
 - Nothing here awaits, so every method is a transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -111,6 +111,7 @@ class MemoryStore(MemoryDesk):
         if moved:
             return sorted(moved)
         self._unpark(work.unparked)
+        late = min(self._rows.again.intersection(work.settled), default=None)
         self._process(work)
         for new in work.buildings:
             old = self._rows.buildings.get(new.state.id)
@@ -125,10 +126,29 @@ class MemoryStore(MemoryDesk):
                 self._rows.notes.append((number, note))
         if work.ticked is not None:
             self._rows.ledger.tick(to_ms(work.ticked))
-        if work.tick is not None:
-            ticked = Ticked(after=self._rows.cursor(), tick=replace(work.tick, now=from_ms(to_ms(work.tick.now))))
-            self._rows.ticks += [(new.state.id, ticked) for new in work.buildings]
+        self._remember(work, late)
         return []
+
+    def _remember(self, work: Work, late: int | None) -> None:
+        """Remember ticks and copies; `late` = first id that was settled after newer ones."""
+        after = self._rows.cursor()
+        if work.tick is not None:
+            tick = replace(work.tick, now=from_ms(to_ms(work.tick.now)))
+            for new in work.buildings:
+                copy = new.state if new.state.id in work.copied else None
+                self._rows.ticks.append((new.state.id, Ticked(after=after, tick=tick, state=copy)))
+        if late is not None:
+            self._drop_copies({new.state.id for new in work.buildings}, late)
+        for new in work.buildings:
+            if new.state.id in work.moved:
+                self._rows.ticks.append((new.state.id, Ticked(after=after, tick=None, state=new.state)))
+
+    def _drop_copies(self, buildings: Collection[str], after: int) -> None:
+        """Drop copies that do not hold everything up to their place any more."""
+        self._rows.ticks = [
+            (name, replace(ticked, state=None) if name in buildings and ticked.after >= after else ticked)
+            for name, ticked in self._rows.ticks
+        ]
 
     def _version(self, building: str) -> int:
         row = self._rows.buildings.get(building)
@@ -325,15 +345,14 @@ class MemoryStore(MemoryDesk):
         for row in done:
             del rows.outbox[row.id]
         rows.ledger.forget_calls(to_ms(row.settled) for row in done if row.settled is not None)
-        past = rows.ledger.forgotten
-        rows.ticks = [one for one in rows.ticks if past is None or to_ms(one[1].tick.now) > past]
+        rows.ticks = [one for one in rows.ticks if one[1].after >= rows.ledger.forgotten_message]
         return len(old) + len(done)
 
     def _forget(self, number: int) -> None:
         rows, row = self._rows, self._rows.inbox.pop(number)
         rows.ledger.inbox_rows -= 1
         rows.ledger.inbox_bytes -= len(row.body)
-        rows.ledger.forget([to_ms(row.received)])
+        rows.ledger.forget([number], [to_ms(row.received)])
         rows.discarded.discard(number)
         rows.notes = [(cause, note) for cause, note in rows.notes if cause != number]
         if row.message_id is not None:

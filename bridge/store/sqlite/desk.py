@@ -9,7 +9,7 @@ from bridge.core.effects import Note
 from bridge.core.messages import Tick
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason
-from bridge.store.codec import Form, decode_call, from_ms, maybe_from_ms, maybe_ms, to_json
+from bridge.store.codec import Form, decode_call, decode_state, from_ms, maybe_from_ms, maybe_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Attempt, CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Ticked
 from bridge.store.sqlite.buildings import place, residence
@@ -261,7 +261,7 @@ ORDER BY id LIMIT ?3
 _MESSAGES: Final = """
 SELECT id, subscription, topic, received, body FROM inbox WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
 """
-_TICKS: Final = "SELECT after, at, catching_up FROM tick WHERE building = ? ORDER BY id"
+_TICKS: Final = "SELECT after, at, catching_up, moved, state FROM tick WHERE building = ? ORDER BY id"
 
 
 def settled(con: sqlite3.Connection, ledger: Ledger, after: int, limit: int) -> list[Pending]:
@@ -277,6 +277,10 @@ def messages(con: sqlite3.Connection, ids: Sequence[int]) -> list[Pending]:
 def ticks(con: sqlite3.Connection, building: str) -> list[Ticked]:
     """Read the ticks of a building."""
     return [
-        Ticked(after=after, tick=Tick(now=from_ms(at), catching_up=bool(catching_up)))
-        for after, at, catching_up in con.execute(_TICKS, (building,))
+        Ticked(
+            after=after,
+            tick=None if moved else Tick(now=from_ms(at), catching_up=bool(catching_up)),
+            state=decode_state(state) if state is not None else None,
+        )
+        for after, at, catching_up, moved, state in con.execute(_TICKS, (building,))
     ]

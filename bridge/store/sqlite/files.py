@@ -22,7 +22,7 @@ from bridge.store.refusal import StoreRefused
 APPLICATION: Final = 0x4D4F4F53
 """Marks the file as ours ("MOOS")."""
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Newest schema; older ones are brought up to date at `open`, one script per step."""
 
 BUSY_TIMEOUT_S: Final = 5.0

@@ -171,9 +171,14 @@ SELECT received FROM inbox WHERE id > ? AND id NOT IN (SELECT id FROM ahead) ORD
 _INSERT_PARKED: Final = Batch("INSERT INTO parked (id, user) VALUES ", 2)
 
 
-def process(con: sqlite3.Connection, ledger: Ledger, work: Work) -> None:
-    """Take messages out of those that wait: settled, dead or parked. What does not wait is passed over."""
-    waited = _begin(con, ledger, {*work.settled, *(n for n, _, _ in work.dead), *(n for n, _ in work.parked)})
+def process(con: sqlite3.Connection, ledger: Ledger, work: Work) -> int | None:
+    """Take messages out of those that wait: settled, dead or parked. What does not wait is passed over.
+
+    Returns the first id that is settled late, after newer ones: it had waited once more.
+    """
+    ids = {*work.settled, *(n for n, _, _ in work.dead), *(n for n, _ in work.parked)}
+    late = _take_again(con, ledger, ids) if ledger.again and ids else set()
+    waited = late | _begin(con, ledger, ids - late)
     ledger.settle(len(waited.intersection(work.settled)))
     dead = [row for row in work.dead if row[0] in waited]
     if dead:
@@ -189,18 +194,16 @@ def process(con: sqlite3.Connection, ledger: Ledger, work: Work) -> None:
     if parked:
         ledger.park(len(parked))
         _INSERT_PARKED.run(con, parked)
+    return min(late.intersection(work.settled), default=None)
 
 
 def _begin(con: sqlite3.Connection, ledger: Ledger, ids: Collection[int]) -> set[int]:
-    """Return which of the ids waited, and let them wait no longer."""
-    waited = set()
-    if ledger.again and ids:
-        waited = _take_again(con, ledger, ids)
-    fresh = {number for number in ids if ledger.cursor < number <= ledger.last_message} - waited
+    """Return which of the ids waited for the first time, and let them wait no longer."""
+    fresh = {number for number in ids if ledger.cursor < number <= ledger.last_message}
     if fresh and ledger.ahead:
         fresh -= {number for (number,) in _listed(con, _WHICH_AHEAD, fresh)}
     advance(con, ledger, fresh)
-    return waited | fresh
+    return fresh
 
 
 _WHICH_AGAIN: Final = "SELECT json_group_array(json_array(id)) FROM again WHERE id IN (SELECT value FROM json_each(?))"

@@ -65,8 +65,7 @@ def sweep(con: sqlite3.Connection, ledger: Ledger, edge: int, max_size: int, pat
     too_big = size_bytes(con, path) > max_size * FULL_SHARE
     messages = _sweep_inbox(con, ledger, edge, everything=too_big)
     calls = _sweep_outbox(con, ledger, edge, everything=too_big and not messages.deleted)
-    if ledger.forgotten is not None:
-        calls += con.execute(_FORGET_TICKS, (STEP_ROWS, ledger.forgotten)).rowcount
+    calls += con.execute(_FORGET_TICKS, (STEP_ROWS, ledger.forgotten_message)).rowcount
     _give_back_pages(con)
     return Swept(messages.deleted + calls, messages.more or calls > 0)
 
@@ -91,7 +90,7 @@ def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everythi
     for statement in _FORGET if gone else ():
         con.execute(statement, (to_json(gone),))
     con.execute("DELETE FROM owner WHERE last <= ?", (ledger.swept,))
-    ledger.forget(ages)
+    ledger.forget(gone, ages)
     ledger.inbox_rows -= len(gone)
     ledger.inbox_bytes -= size
     return Swept(len(gone), moved)
@@ -105,8 +104,8 @@ _FORGET_CALLS: Final = (
     "DELETE FROM attempt WHERE call IN (SELECT value FROM json_each(?))",
     "DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?))",
 )
-# Without the messages before them ticks say nothing; in order of time but for steps of the clock.
-_FORGET_TICKS: Final = "DELETE FROM tick WHERE id IN (SELECT id FROM tick ORDER BY id LIMIT ?) AND at <= ?"
+# Without the messages before them ticks and copies say nothing.
+_FORGET_TICKS: Final = "DELETE FROM tick WHERE id IN (SELECT id FROM tick ORDER BY id LIMIT ?) AND after < ?"
 _END_OF_TIME: Final = 1 << 62
 
 

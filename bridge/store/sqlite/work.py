@@ -12,7 +12,11 @@ from bridge.store.sqlite.recent import Recent
 from bridge.store.sqlite.statements import Batch
 
 _NOTE: Final = Batch("INSERT INTO note (message, name, detail) VALUES ", 3)
-_TICK: Final = Batch("INSERT INTO tick (building, after, at, catching_up) VALUES ", 4)
+_TICK: Final = Batch("INSERT INTO tick (building, after, at, catching_up, moved, state) VALUES ", 6)
+_DROP_COPIES: Final = """
+UPDATE tick SET state = NULL
+WHERE building IN (SELECT value FROM json_each(?)) AND after >= ? AND state IS NOT NULL
+"""
 _OWNER: Final = """
 INSERT INTO owner (last, users) VALUES (?, ?)
 ON CONFLICT (last) DO UPDATE SET users = json_patch(users, excluded.users)
@@ -43,7 +47,7 @@ def commit(con: sqlite3.Connection, ledger: Ledger, step: Prepared) -> list[str]
     if moved:
         return moved
     inbox.unpark(con, ledger, step.shown, work.unparked)
-    inbox.process(con, ledger, work)
+    late = inbox.process(con, ledger, work)
     buildings.write(con, ledger, before, step.states, work.due)
     buildings.move_in(con, work)
     queueing.queue(con, ledger, step.calls, work.now)
@@ -51,8 +55,13 @@ def commit(con: sqlite3.Connection, ledger: Ledger, step: Prepared) -> list[str]
     if work.ticked is not None:
         ledger.tick(to_ms(work.ticked))
     if work.tick is not None:
-        tick = (ledger.cursor, to_ms(work.tick.now), work.tick.catching_up)
-        _TICK.run(con, [(row.state.id, *tick) for row in work.buildings])
+        tick = (ledger.cursor, to_ms(work.tick.now), work.tick.catching_up, False)
+        _TICK.run(con, [(name, *tick, state if name in work.copied else None) for name, _, _, state in step.states])
+    if late is not None:
+        con.execute(_DROP_COPIES, (to_json([row.state.id for row in work.buildings]), late))
+    if work.moved:
+        move = (ledger.cursor, to_ms(work.now), False, True)
+        _TICK.run(con, [(name, *move, state) for name, _, _, state in step.states if name in work.moved])
     return []
 
 
