@@ -180,4 +180,5 @@ def _receiver(config: Path, subscription: str) -> "Receiver":
         stamp=rules.stamp.value,
         coverage=rules.min_coverage,
         delay_s=(rules.grace + rules.spread).total_seconds(),
+        time_zone=rules.default_time_zone,
     )

@@ -5,8 +5,8 @@ Rules:
 - Its time is that of the past: messages come in the order of acceptance with the receipt they had, ticks where the
   clock room had them. So a store that nobody touched is remade without a difference, whatever crashed in between.
 - What waits, is parked, dead or given up is left out: it is the worker's, the directory's or the operator's turn.
-- What needs something that the store has deleted for its age is uncertain: it is told, and not sent. A device whose
-  first message is gone is there from the start, unknown until a message that is still there says what it does.
+- What needs something that the store has deleted for its age is uncertain: it is told, and not sent. A household whose
+  first messages are gone begins with a copy of its state (`trust`); there is one for every six hours (`clock`).
 - Nothing leaves for a device that is not there any more (M5.7), nor for a building of which nothing is known.
 - What leaves takes the historical lane, whatever its age (M5.10): nobody gets advice about the past.
 

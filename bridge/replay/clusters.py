@@ -16,7 +16,7 @@ from bridge.core.rules import Rules
 from bridge.core.vocabulary import Kind
 from bridge.replay.keeper import Keeper
 from bridge.replay.world import Directory
-from bridge.store.port import Home
+from bridge.store.port import Home, Pending
 from bridge.worker.step import read
 
 PAGE: Final = 100
@@ -120,14 +120,52 @@ async def sorted_out(
     after = 0
     while page := await keeper.settled(after, PAGE):
         after = page[-1].id
-        read_ = [read(row, rules) for row in page if row.id <= processed]
-        messages = [message for message in read_ if not isinstance(message, Tombstone | Unreadable)]
-        if lost := sorted({device_of(message) for message in messages if clusters.unknown(message)}):
-            for device, home in (await keeper.load((), lost, ())).homes.items():
-                clusters.live(device, home)
-        for message in messages:
-            clusters.add(message)
+        await _add(keeper, rules, clusters, [row for row in page if row.id <= processed])
         advance(len(page))
         if after >= processed:
             break
     return clusters
+
+
+async def _add(keeper: Keeper, rules: Rules, clusters: Clusters, rows: Sequence[Pending]) -> None:
+    """Note where the messages of a page belong."""
+    read_ = [read(row, rules) for row in rows]
+    messages = [message for message in read_ if not isinstance(message, Tombstone | Unreadable)]
+    if lost := sorted({device_of(message) for message in messages if clusters.unknown(message)}):
+        for device, home in (await keeper.load((), lost, ())).homes.items():
+            clusters.live(device, home)
+    for message in messages:
+        clusters.add(message)
+
+
+async def sorted_out_for(
+    keeper: Keeper, rules: Rules, directory: Directory, processed: int, building: str, advance: Callable[[float], None]
+) -> Clusters:
+    """Read only the messages of the users that may have to do with a building, and return who belongs together."""
+    users: set[str] = set()
+    clusters = Clusters(rules, directory)
+    while more := await _users_of(keeper, rules, directory, next(clusters.found(building), None), building) - users:
+        users |= more
+        clusters = Clusters(rules, directory)
+        ids = await keeper.of_users(users)
+        for start in range(0, len(ids), PAGE):
+            rows = await keeper.messages([number for number in ids[start : start + PAGE] if number <= processed])
+            await _add(keeper, rules, clusters, rows)
+            advance(len(rows))
+    return clusters
+
+
+async def _users_of(
+    keeper: Keeper, rules: Rules, directory: Directory, cluster: Cluster | None, building: str
+) -> set[str]:
+    """Return the users of a cluster, by its messages, its states and the directory."""
+    buildings = {building, *(cluster.buildings if cluster is not None else ())}
+    users = {row.user for rows in directory.values() for row in rows if row.building in buildings}
+    named = set(cluster.users) if cluster is not None else set()
+    for name in buildings:
+        found = await keeper.building(name)
+        if found is not None:
+            users |= {device.user for device in (*found.state.devices.values(), *found.state.departed)}
+            named |= set(found.state.users)
+    prefixes = {"", *(one.user_prefix for one in rules.subscriptions.values())}
+    return users | {prefix + user for prefix in prefixes for user in named}

@@ -2,6 +2,7 @@
 
 Rules:
 - What was queued is read from the outbox; how it was made is made again, because closed slots are forgotten.
+- Only the messages of the users are read that may have to do with the building, not the whole inbox.
 - A value that did not leave is explained too: what was known, and how much of it is needed.
 """
 
@@ -24,7 +25,7 @@ from bridge.core.tracks import hold_always, limit_of, roles
 from bridge.core.units import tidy
 from bridge.core.vocabulary import EVENT_TYPES, Cadence, DeviceType, EventType, Kind
 from bridge.replay import anatomy
-from bridge.replay.clusters import sorted_out
+from bridge.replay.clusters import sorted_out_for
 from bridge.replay.keeper import Keeper
 from bridge.replay.remake import Key, Remade, calls, key_of, remake
 from bridge.replay.trust import interval_start, slot_end
@@ -73,7 +74,7 @@ async def explain_value(
     """Return what made a value, for programs; empty where nothing is known of such a value."""
     directory = by_user(await keeper.residences())
     kept = await keeper.reach()
-    clusters = await sorted_out(keeper, rules, directory, kept.processed, advance)
+    clusters = await sorted_out_for(keeper, rules, directory, kept.processed, asked.building, advance)
     cluster = next(clusters.found(asked.building), None)
     live = await keeper.building(asked.building)
     zone = live.state.time_zone if live is not None else rules.default_time_zone

@@ -3,14 +3,17 @@
 Rules:
 - A slot is expected where the receiver's coverage of it could be known, and once it must have left: the receiver's
   grace and spread have passed since its end. What is not due yet is counted, not judged.
+- The sum of a local day is expected where the receiver's coverage of the day could be known, and its last slot at all:
+  a device that was deleted before has none. It is the sum of the truth's slots, sent or not, and carries the first
+  instant of the new day.
 - The building of a user is the one whose id is made from the user id, else the one that lists the user.
 - An energy that is further from the truth than `TOLERANCE_WH` is wrong, also one that came twice with two values. The
   same event twice is told and no fault: delivery is at least once.
 - What the sandbox itself found questionable in these buildings (a wrong source, a value out of range) is told as well.
 - Events keep coming for a while after the last message: the comparison waits until all is there or nothing more comes.
 
-Source: mapping rules M0.6 (how ids are made safe) and M5 (slots, coverage, stamps), written again on purpose: the judge
-does not share code with the judged.
+Source: mapping rules M0.6 (how ids are made safe) and M5 (slots, days, coverage, stamps), written again on purpose: the
+judge does not share code with the judged.
 """
 
 import asyncio
@@ -20,10 +23,12 @@ import json
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import aiohttp
 
@@ -47,6 +52,7 @@ class Receiver:
     stamp: str = "end"  # end | inside | start
     coverage: float = 0.9
     delay_s: float = 300.0  # longest time from a slot's end to its close: grace and spread
+    time_zone: str = "Europe/Berlin"  # of all buildings
 
     def start(self, timestamp: int, seconds: int) -> int:
         """Return when the slot of an event began [epoch s]; any instant that is no stamp of a slot stays none."""
@@ -116,7 +122,7 @@ def compare(
     for event in events:
         seconds = lengths.get(event["type"])
         if seconds is not None and "timestamp" in event:
-            start = receiver.start(event["timestamp"], seconds)
+            start = receiver.start(event["timestamp"], seconds) if seconds else event["timestamp"]
             arrived[event["customerBuildingId"], event["deviceId"], event["type"], start].append(event)
     return Verdict(rows=[_row(kind, expected, arrived) for kind in sorted(lengths)], not_due=not_due)
 
@@ -131,7 +137,7 @@ def _expected(
     homes = {user: name for name, one in buildings.items() for user in one.get("userIds") or ()}
     expected = {}
     not_due = 0
-    for line in truth:
+    for line in _with_days(truth, receiver.time_zone):
         if line["known"] < receiver.coverage:
             continue
         if now is not None and line["slot_start"] + line["seconds"] + receiver.delay_s > now:
@@ -143,6 +149,30 @@ def _expected(
         slot = building, safe(device, 64), line["type"], line["slot_start"]
         expected[slot] = line["value_wh"], line["seconds"]
     return expected, not_due
+
+
+def _with_days(truth: Iterable[Mapping[str, Any]], time_zone: str) -> Iterator[Mapping[str, Any]]:
+    """Yield every slot, then the local days whose last slot is among them: an instant, `seconds` is 0."""
+    zone = ZoneInfo(time_zone)
+    days: dict[tuple[str, str, str, date], list[float]] = {}
+    ended: dict[tuple[str, str, str, date], int] = {}
+    for line in truth:
+        yield line
+        start, end = line["slot_start"], line["slot_start"] + line["seconds"]
+        day = datetime.fromtimestamp(start, zone).date()
+        name = line["user"], line["device"], line["type"], day
+        sums = days.setdefault(name, [0.0, 0.0])
+        sums[0] += line["value_wh"]
+        sums[1] += line["known"] * line["seconds"]
+        if datetime.fromtimestamp(end, zone).date() != day:
+            ended[name] = end
+    for name, end in ended.items():
+        user, device, kind, day = name
+        began = datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()
+        yield {
+            "user": user, "device": device, "type": f"{kind}_YESTERDAY", "slot_start": end, "seconds": 0,
+            "value_wh": days[name][0], "known": days[name][1] / (end - began),
+        }  # fmt: skip
 
 
 def _row(kind: str, expected: Mapping[Slot, tuple[float, int]], arrived: Mapping[Slot, Sequence[Event]]) -> Row:

@@ -430,6 +430,9 @@ class Desk(Protocol):
     async def settled(self, after: int, limit: int = 100) -> Sequence[Pending]:
         """Return settled messages with id > after, in order; those that wait, are parked, dead or given up are not."""
 
+    async def of_users(self, users: Collection[str]) -> Sequence[int]:
+        """Return the ids of the settled messages of some users, in order; the worker has named the users."""
+
     async def messages(self, ids: Sequence[int]) -> Sequence[Pending]:
         """Return the messages with these ids that are still there, in order."""
 

@@ -3,9 +3,11 @@
 Rules:
 - The cloud writes down what really happened and compares it with what the sandbox received (`simulate --verify`); what
   that comparison does not look at is left to `judge`.
+- The homes lie where a span of 26 hours holds a whole local day, whatever the time is: so its sums leave too.
 - With an outage the sandbox drops every call for some hours, and the bridge is killed twice, each time a minute before
   a quarter hour ends: once within the outage with calls that it owes, once later.
 - What arrives must be the same with and without it. An event may then come twice, but not with two values.
+- A backlog is a day that is over before the bridge hears of it: no machine is too slow for it, at any speed.
 
 Theory of operation: cloud and bridge share one fast clock, which has caught up with real time when the day is over.
 The bridge has to be up when the day begins, so the lead grows until it is.
@@ -45,6 +47,8 @@ LONGEST_GRACE: Final = timedelta(minutes=14)  # it must be shorter than a slot
 PATIENCE_S: Final = 150.0  # beyond the day itself: for what is under way, and for the comparison
 BEFORE_A_SLOT_ENDS: Final = timedelta(minutes=1)
 QUARTER: Final = timedelta(minutes=15)
+LAG: Final = timedelta(hours=16)  # half of it the age of a backlog's newest message, by the bridge's clock
+BACKLOG_SPEED: Final = 400.0
 PAGE: Final = 50_000
 
 Tell = Callable[[str], object]
@@ -59,11 +63,23 @@ class Plan:
     speed: float
     seed: int = 1
     outage: bool = False
+    backlog: bool = False
+
+    @property
+    def lag(self) -> timedelta:
+        """Return how long the day is over when the cloud begins: it says everything at once."""
+        return LAG if self.backlog else timedelta()
 
     @property
     def span(self) -> timedelta:
         """Return how long the homes live."""
         return timedelta(hours=self.hours)
+
+    def zone(self, now: datetime) -> str:
+        """Return where a span of 26 hours holds a whole local day: midnight is an hour or two before its end."""
+        end = now - self.lag + self.span / self.speed
+        east = (1 - end.hour + 11) % 24 - 11
+        return f"Etc/GMT{-east:+d}"
 
     @property
     def patience(self) -> timedelta:
@@ -185,7 +201,8 @@ class Day:
 
     def _ideal(self) -> Ideal:
         """Return what the cloud's messages should lead to, by the bridge's own settings."""
-        end = int((self.clock.anchor.timestamp() + self.plan.span.total_seconds() / self.plan.speed) * 1000)
+        anchor = self.clock.anchor - self.plan.lag
+        end = int((anchor.timestamp() + self.plan.span.total_seconds() / self.plan.speed) * 1000)
         start = end - int(self.plan.hours * HOUR_MS)
         posts = cloud.posts(self.plan.homes, seed=self.plan.seed, start=start, end=end)
         rules = load(self.bridge.config).rules()
@@ -204,8 +221,8 @@ def live(folder: Path, plan: Plan, tell: Tell = lambda _: None) -> Outcome:
         truth = folder / "truth.jsonl"
         options = {
             "target": bridge.url, "homes": plan.homes, "hours": plan.hours, "speed": plan.speed, "seed": plan.seed,
-            "subscription": SUBSCRIPTION, "secret": SECRET, "anchor": clock.anchor.isoformat(), "truth": truth,
-            "verify": sandbox.url, "config": bridge.config,
+            "subscription": SUBSCRIPTION, "secret": SECRET, "anchor": (clock.anchor - plan.lag).isoformat(),
+            "truth": truth, "verify": sandbox.url, "config": bridge.config,
         }  # fmt: skip
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         process = Process(("simulate", *words), folder / "cloud.log")
@@ -218,12 +235,20 @@ def live(folder: Path, plan: Plan, tell: Tell = lambda _: None) -> Outcome:
         return day.live()
 
 
+def _clock(plan: Plan, anchor: datetime) -> Clock:
+    """Return the bridge's clock: the cloud's own, or one that is ahead of all that the cloud says."""
+    if plan.backlog:
+        return Clock(start=anchor - plan.lag / 2, anchor=anchor, speed=BACKLOG_SPEED)
+    return Clock(start=anchor + plan.span / plan.speed - plan.span, anchor=anchor, speed=plan.speed)
+
+
 def _up(bridge: Bridge, plan: Plan) -> Clock:
     """Start the bridge well before the day begins; returns the clock. On a slow machine it gets a longer lead."""
     for lead_s in LEADS_S:
         anchor = datetime.now(UTC) + timedelta(seconds=lead_s)
-        clock = Clock(start=anchor + plan.span / plan.speed - plan.span, anchor=anchor, speed=plan.speed)
-        bridge.configure(clock=clock.table(), server={"port": 0})
+        clock = _clock(plan, anchor)
+        zone = plan.zone(datetime.now(UTC))
+        bridge.configure(clock=clock.table(), server={"port": 0}, buildings={"default_time_zone": zone})
         bridge.start()
         if datetime.now(UTC) < anchor - timedelta(seconds=CLOUD_S):
             bridge.configure(server={"port": int(bridge.url.rpartition(":")[2])})  # the address survives a kill

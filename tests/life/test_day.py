@@ -37,6 +37,9 @@ def lived(folder: Path, *, outage: bool) -> Outcome:
     return live(folder, Plan(homes=8, hours=HOURS, speed=SPEED, outage=outage))
 
 
+DAY_SUMS: Final = frozenset({f"{energy}_YESTERDAY" for energy in ENERGIES})
+
+
 def assert_good(outcome: Outcome) -> None:
     assert [] == list(outcome.faults), f"{outcome.compared}\n{outcome.told}"
     assert {} == outcome.counts["violations"]
@@ -54,3 +57,14 @@ def test_with_the_sandbox_down_and_the_bridge_killed_twice_the_same_arrives_by_t
     outcome = days[True].result()
     assert_good(outcome)
     assert outcome.counts["events"]["historical"] > 100
+
+
+def test_the_sums_of_a_whole_local_day_arrive_too(tmp_path: Path) -> None:
+    """In a backlog: what was open when a device was deleted does not leave, so only the day's sums are judged."""
+    outcome = live(tmp_path, Plan(homes=3, hours=26, speed=5_000, seed=4, backlog=True))
+    assert " wrong=0 violations=0" in outcome.compared
+    rows = {words[0]: words[1:] for line in outcome.compared.splitlines() if (words := line.split())}
+    assert {(True, "0", "0")} == {(int(rows[n][0]) > 0, rows[n][2], rows[n][4]) for n in DAY_SUMS}, outcome.compared
+    assert [] == [fault for fault in outcome.faults if "_YESTERDAY" in fault]
+    rates = ("SELF_CONSUMPTION_RATE_YESTERDAY ", "SELF_SUFFICIENCY_RATE_YESTERDAY ")
+    assert all(any(line.startswith(rate) for told in outcome.told for line in told.splitlines()) for rate in rates)

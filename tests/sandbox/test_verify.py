@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -50,6 +50,36 @@ async def test_missing_wrong_and_repeated_slots_are_told_and_slots_nobody_could_
     assert [expected] == found.rows
     assert "0.600" in table(found)
     assert (1, 1, False) == (found.missing, found.wrong, found.clean)
+
+
+DAY: Final = 1_774_738_800  # 2026-03-29T00:00+01:00: summer time begins, the day has 23 hours
+YESTERDAY: Final = "ENERGY_CONSUMPTION_YESTERDAY"
+
+
+def a_day(slots: int = 92, known: float = 1.0) -> list[dict[str, Any]]:
+    return [line(0, 10.0, known, slot_start=DAY + 900 * number) for number in range(slots)]
+
+
+@pytest.mark.parametrize(
+    ("truth", "value", "missing", "wrong"),
+    [
+        (a_day(), 920.0, 0, 0),
+        (a_day(), 921.0, 0, 1),
+        (a_day(), None, 1, 0),
+        (a_day()[3:], 890.0, 0, 0),  # enough of it, also where it was not looked at from its beginning
+        (a_day()[10:], None, 0, 0),
+        (a_day(known=0.8), None, 0, 0),
+        (a_day(91), None, 0, 0),  # gone, or not over
+    ],
+)
+async def test_the_sum_of_a_local_day_is_expected_where_enough_of_it_is_known(
+    truth: list[dict[str, Any]], value: float | None, missing: int, wrong: int
+) -> None:
+    buildings = {"home-1": {"userIds": ["user-1"]}}
+    events = [event(type=YESTERDAY, value=value, timestamp=DAY + 23 * 3600)] if value is not None else []
+    row = next((row for row in compare(truth, buildings, events).rows if row.type == YESTERDAY), None)
+    assert (missing, wrong) == ((row.missing, row.wrong) if row is not None else (0, 0))
+    assert (missing, wrong, value) != (0, 0, None) or row is None
 
 
 async def test_the_same_event_twice_is_no_fault_and_another_value_for_it_is() -> None:

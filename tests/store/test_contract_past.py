@@ -44,6 +44,16 @@ async def test_messages_are_read_by_their_ids(store: Keeper) -> None:
     assert [] == await store.messages([])
 
 
+async def test_settled_messages_are_found_by_their_users(store: Keeper) -> None:
+    await store.accept([arrival(str(n).encode()) for n in range(6)])
+    await store.commit(Work(now=NOW, settled=[1, 2], users={1: "u", 2: "v"}))
+    parked, dead = [(4, "u")], [(5, DeadReason.FAULT, "")]
+    await store.commit(Work(now=NOW, settled=[3], parked=parked, dead=dead, users={3: "u", 4: "u", 5: "u"}))
+    assert [1, 3] == list(await store.of_users(["u", "w"]))
+    assert [1, 2, 3] == list(await store.of_users({"u", "v"}))
+    assert [] == list(await store.of_users([]))
+
+
 async def test_ticks_are_remembered_with_what_was_processed_before(
     store: Keeper, reopened: Callable[[Keeper], Awaitable[Keeper]]
 ) -> None:

@@ -1,6 +1,6 @@
 """The desk of the keeper in memory."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -121,6 +121,10 @@ class MemoryDesk:
         end = self._rows.cursor()
         found = [n for n in sorted(self._rows.inbox) if after < n <= end and self._state(n) == "settled"]
         return [self._rows.message(number) for number in found[:limit]]
+
+    async def of_users(self, users: Collection[str]) -> Sequence[int]:
+        """Return the ids of the settled messages of some users, in order."""
+        return [n for n, user in sorted(self._rows.owners.items()) if user in users and self._state(n) == "settled"]
 
     async def messages(self, ids: Sequence[int]) -> Sequence[Pending]:
         """Return the messages with these ids that are still there, in order."""

@@ -168,6 +168,7 @@ class MemoryStore(MemoryDesk):
 
     def _process(self, work: Work) -> None:
         rows, ledger = self._rows, self._rows.ledger
+        rows.owners.update(work.users)
         ledger.settle(sum(self._begin(number) for number in work.settled))
         for number, reason, detail in work.dead:
             if self._begin(number):
@@ -354,6 +355,7 @@ class MemoryStore(MemoryDesk):
         rows.ledger.inbox_bytes -= len(row.body)
         rows.ledger.forget([number], [to_ms(row.received)])
         rows.discarded.discard(number)
+        rows.owners.pop(number, None)
         rows.notes = [(cause, note) for cause, note in rows.notes if cause != number]
         if row.message_id is not None:
             rows.seen[plain(row.message_id), row.subscription, row.position].discard(row.body)

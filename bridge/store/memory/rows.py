@@ -72,6 +72,7 @@ class Rows:
     letters: dict[int, Letter] = field(default_factory=dict)
     notes: list[tuple[int, Note]] = field(default_factory=list)
     directory: dict[tuple[str, str | None], Residence] = field(default_factory=dict)
+    owners: dict[int, str] = field(default_factory=dict)  # message -> user, where known
     changed: dict[str, int] = field(default_factory=dict)  # user -> how many changes the store has seen then
     changes: int = 0
     homes: dict[tuple[Kind, str], Home] = field(default_factory=dict)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import msgspec
+
 from bridge.core.effects import Note
 from bridge.core.messages import Tick
 from bridge.core.model import Residence
@@ -18,6 +20,8 @@ from bridge.store.sqlite.statements import Row, value
 
 STEP: Final = 100
 """Most rows of one transaction beside a running daemon."""
+
+_ids: Final = msgspec.json.Decoder(list[int])
 
 # ---- the directory --------------------------------------------------------------------------------------------------
 
@@ -258,6 +262,15 @@ WHERE id > ?1 AND id <= ?2 AND id NOT IN (SELECT id FROM again) AND id NOT IN (S
     AND id NOT IN (SELECT id FROM discarded) AND id NOT IN (SELECT message FROM letter WHERE message IS NOT NULL)
 ORDER BY id LIMIT ?3
 """
+_OF_USERS: Final = f"""
+WITH page AS MATERIALIZED (SELECT last, users FROM owner WHERE last > ?1 ORDER BY last LIMIT {STEP}),
+    named AS (SELECT CAST(one.key AS INTEGER) AS id FROM page, json_each(page.users) AS one
+        WHERE one.value IN (SELECT value FROM json_each(?2)))
+SELECT (SELECT max(last) FROM page), (SELECT json_group_array(id) FROM named
+    WHERE id <= ?3 AND id NOT IN (SELECT id FROM again) AND id NOT IN (SELECT id FROM parked)
+        AND id NOT IN (SELECT id FROM discarded) AND id NOT IN (SELECT message FROM letter WHERE message IS NOT NULL)
+        AND id IN (SELECT id FROM inbox))
+"""  # noqa: S608 - a constant
 _MESSAGES: Final = """
 SELECT id, subscription, topic, received, body FROM inbox WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
 """
@@ -267,6 +280,12 @@ _TICKS: Final = "SELECT after, at, catching_up, moved, state FROM tick WHERE bui
 def settled(con: sqlite3.Connection, ledger: Ledger, after: int, limit: int) -> list[Pending]:
     """Read settled messages."""
     return [pending(row) for row in con.execute(_SETTLED, (after, ledger.cursor, limit))]
+
+
+def of_users(con: sqlite3.Connection, ledger: Ledger, after: int, users: str) -> tuple[int | None, list[int]]:
+    """Read a page of the steps of the worker; return the last of it, and the ids of the users' settled messages."""
+    last, ids = con.execute(_OF_USERS, (after, users, ledger.cursor)).fetchone()
+    return last, _ids.decode(ids)
 
 
 def messages(con: sqlite3.Connection, ids: Sequence[int]) -> list[Pending]:

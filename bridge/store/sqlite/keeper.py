@@ -12,7 +12,7 @@ time. The price: a page that the system does not have in memory blocks the loop 
 import asyncio
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,7 +23,7 @@ import msgspec
 
 from bridge.core.model import Residence
 from bridge.core.vocabulary import Kind
-from bridge.store.codec import from_ms, maybe_ms, to_ms
+from bridge.store.codec import from_ms, maybe_ms, to_json, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.port import (
     Arrival,
@@ -334,6 +334,15 @@ class SqliteStore:
     async def settled(self, after: int, limit: int = 100) -> Sequence[Pending]:
         """Return settled messages with id > after, in order."""
         return await self._read_aside(lambda con, ledger: desk.settled(con, ledger, after, limit))
+
+    async def of_users(self, users: Collection[str]) -> Sequence[int]:
+        """Return the ids of the settled messages of some users, in order."""
+        named, found = to_json(sorted(users)), set[int]()
+        last: int | None = 0
+        while last is not None:
+            last, ids = await self._read_aside(partial(desk.of_users, after=last, users=named))
+            found.update(ids)
+        return sorted(found)
 
     async def messages(self, ids: Sequence[int]) -> Sequence[Pending]:
         """Return the messages with these ids that are still there, 100 at a time."""
