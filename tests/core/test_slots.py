@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 
 from bridge.core.messages import Facts, Quantity, Tick
+from bridge.core.model import Building
 from bridge.core.rules import MeterRule, Role, Rules, Stamp
-from bridge.core.slots import MOST_AT_ONCE, due
+from bridge.core.slots import MOST_AT_ONCE, due, passes
 from bridge.core.vocabulary import Action, DeviceType, EventType, Kind
 from tests.core.homes import BATTERY, CAR, CHARGER, METER, PUMP, PV, Home, at
 
@@ -525,3 +526,30 @@ def test_a_device_that_comes_back_is_not_counted_twice() -> None:
     home.say(PV, "12:00", 1200.0, stamp="12:07")
     home.run("12:15", "12:30")
     assert {"12:15": 300.0, "12:30": 300.0} == home.of(GENERATION)
+
+
+# ---- which states are worth a copy -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (None, None, False),
+        (None, "10:00", False),  # nothing has closed yet
+        ("10:00", "10:15", True),  # its first close
+    ],
+)
+def test_a_first_close_passes_a_mark(before: str | None, after: str | None, *, expected: bool) -> None:
+    old = Building(id="home", open_from=None if before is None else at(before))
+    new = Building(id="home", open_from=None if after is None else at(after), closed=before is not None)
+    assert expected == passes(old, new, timedelta(hours=6))
+
+
+def test_each_building_passes_four_marks_a_day_at_times_of_its_own() -> None:
+    marks = []
+    for name in ("home-1", "home-2"):
+        days = [Building(id=name, open_from=at("00:00") + n * 15 * MINUTE, closed=True) for n in range(97)]
+        marks.append([n for n in range(96) if passes(days[n], days[n + 1], timedelta(hours=6))])
+    assert [4, 4] == [len(found) for found in marks]
+    assert {24} == {later - sooner for found in marks for sooner, later in pairwise(found)}
+    assert marks[0] != marks[1]
