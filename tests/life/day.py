@@ -47,8 +47,8 @@ LONGEST_GRACE: Final = timedelta(minutes=14)  # it must be shorter than a slot
 PATIENCE_S: Final = 150.0  # beyond the day itself: for what is under way, and for the comparison
 BEFORE_A_SLOT_ENDS: Final = timedelta(minutes=1)
 QUARTER: Final = timedelta(minutes=15)
-LAG: Final = timedelta(hours=16)  # half of it the age of a backlog's newest message, by the bridge's clock
-BACKLOG_SPEED: Final = 400.0
+LAG: Final = timedelta(hours=3)  # half of it the age of a backlog's newest message, by the bridge's clock
+BACKLOG_SPEED: Final = 20.0  # no home is silent for as long as it takes to be taken to have caught up
 PAGE: Final = 50_000
 
 Tell = Callable[[str], object]
