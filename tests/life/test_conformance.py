@@ -226,7 +226,7 @@ def test_a_malformed_body_is_202_and_a_dead_letter_with_its_bytes_once(pair: Pai
 def test_one_bad_element_of_an_array_takes_no_sibling_along(pair: Pair) -> None:
     bridge, sandbox = pair
     elements = [dump(vehicle("user-siblings", f"car-{number}", number)) for number in range(10)]
-    elements[6] = b'{"id": 7}'
+    elements[6] = b'{"id": {"no": "text"}, "userId": "user-siblings"}'
     body = b"[" + b",".join(elements) + b"]"
     before = bridge.settled()["dead_letters"].get("unreadable", 0)
     assert (202, 10, 0, 0) == counts(bridge.post("vehicle.update", body, message_id="siblings"))
