@@ -263,6 +263,37 @@ def test_a_hangup_takes_new_secrets_and_limits_and_a_broken_file_keeps_them(runn
     assert 202 == status(running, OTHER_SECRET)
 
 
+def test_a_hangup_reads_files_of_secrets_again_and_a_missing_one_keeps_what_was_in_it(running: Bridge) -> None:
+    assert running.process is not None
+    path = running.folder / "rotated"
+
+    def opened(token: str) -> bool:
+        address = running.url + UPDATE.replace(SUBSCRIPTION, "filed")
+        headers = {"authorization": f"Bearer {token}"}
+        return ask("POST", address, content=b"[]", headers=headers).status_code == 202
+
+    path.write_text("canary-first-token\n")
+    running.others = ({"id": "filed", "auth": "bearer", "secrets_file": str(path)},)
+    running.configure()
+    running.process.send(signal.SIGHUP)
+    until(lambda: opened("canary-first-token"), "the first")
+    path.write_text("canary-first-token\ncanary-second-token\n")
+    running.process.send(signal.SIGHUP)
+    until(lambda: opened("canary-second-token"), "both")
+    assert opened("canary-first-token")
+    path.write_text("canary-second-token\n")
+    running.process.send(signal.SIGHUP)
+    until(lambda: not opened("canary-first-token"), "the second alone")
+    path.unlink()
+    refused = running.text().count("reload_refused")
+    running.process.send(signal.SIGHUP)
+    until(lambda: running.text().count("reload_refused") > refused, "the missing file is named")
+    assert opened("canary-second-token")
+    assert "canary-" not in running.text()
+    running.others = ()
+    running.configure()
+
+
 def test_a_hangup_in_the_middle_of_requests_loses_none(running: Bridge) -> None:
     assert running.process is not None
     running.configure()
