@@ -84,7 +84,7 @@ def indoor_requests(folder: Path, tally: Tally, count: int, found: Found = raise
 def questions(bridge: Bridge, tally: Tally, count: int, found: Found = raise_it) -> None:
     """Ask what schemathesis asks."""
     with requests.Session() as session:
-        strategy = st.tuples(outdoors.cases(bridge), st.sampled_from(["open", None]))
+        strategy = st.tuples(outdoors.cases(bridge), st.sampled_from(["open", "by-bearer", "acme", None]))
         rounds("schemathesis", strategy, lambda pair: outdoors.question(*pair, session, tally), count, found)
 
 

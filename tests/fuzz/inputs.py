@@ -145,7 +145,20 @@ _CRUMBS: Final = [
 ]  # fmt: skip
 crumbs = st.lists(st.sampled_from(_CRUMBS), max_size=30).map("".join).map(str.encode)
 names = st.sampled_from(NAMES)
+_STRANGE: Final = [
+    "",
+    ".",
+    "acme",
+    "acme.",
+    ".vehicle.update",
+    "acme..",
+    "\ud800",
+    "acme.\x00",
+    "é.meter.update",
+    "x" * 201,
+]
 topics = st.one_of(
+    st.sampled_from(_STRANGE),
     st.builds("{}.{}".format, names, st.sampled_from(TOPICS)),
     st.builds("{}.{}.{}".format, names, st.sampled_from(_KINDS), st.sampled_from(_KINDS)),
     st.text(max_size=20),

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.fuzz.inputs import bodies, pieces
+from tests.fuzz.inputs import TOKEN, bodies, pieces
 from tests.fuzz.tally import Tally
 from tests.life.stage import Bridge, until
 
@@ -47,11 +47,12 @@ def cases(bridge: Bridge) -> st.SearchStrategy[Case]:
     return st.one_of(*right, *wrong)
 
 
-def question(case: Case, ours: str | None, session: requests.Session, tally: Tally) -> None:
-    """Ask one of them; `ours` is put before its topic, so that it is not 404. Check the answer against the document."""
-    if ours is not None and "topic" in (case.path_parameters or {}):
-        case.path_parameters["topic"] = f"{ours}.{case.path_parameters['topic']}"
-    response = case.call(session=session, timeout=PATIENCE_S)
+def question(case: Case, caller: str | None, session: requests.Session, tally: Tally) -> None:
+    """Ask one of them as a caller, whose name is put before the topic; check the answer against the document."""
+    if caller is not None and "topic" in (case.path_parameters or {}):
+        case.path_parameters["topic"] = f"{caller}.{case.path_parameters['topic']}"
+    proof = {"authorization": f"Bearer {TOKEN}"} if caller == "by-bearer" else None
+    response = case.call(session=session, timeout=PATIENCE_S, headers=proof)
     tally.add(f"schemathesis {case.method} {case.path}", response.status_code)
     case.validate_response(response, checks=CHECKS)
 

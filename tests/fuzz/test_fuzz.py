@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import drive
+from tests.fuzz.inputs import SUBSCRIPTIONS
 from tests.fuzz.outdoors import judge
 from tests.fuzz.tally import Tally
-from tests.life.stage import Bridge, bridged
+from tests.life.stage import SUBSCRIPTION, Bridge, bridged
 
 REQUESTS = 800
 PLAYS = 250
@@ -20,7 +21,7 @@ SCRIBBLES = 300
 def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
     """Run a daemon beside a MOOST that is not there."""
     with bridged(tmp_path_factory.mktemp("fuzz"), "http://127.0.0.1:9") as started:
-        started.others = ({"id": "open", "auth": "none"},)
+        started.others = tuple(each for each in SUBSCRIPTIONS if each["id"] != SUBSCRIPTION)
         started.start()
         yield started
 
@@ -46,7 +47,8 @@ def test_schemathesis_finds_every_answer_in_the_document(bridge: Bridge) -> None
     tally = Tally()
     drive.questions(bridge, tally, QUESTIONS)
     assert tally.inputs() >= QUESTIONS / 2
-    assert "202" in tally.answers("schemathesis POST /webhooks/{topic}")
+    for address in ("/webhooks", "/webhooks/{topic}"):
+        assert {"202", "401"} <= set(tally.answers(f"schemathesis POST {address}"))
     judge(bridge)
 
 
