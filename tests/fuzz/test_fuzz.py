@@ -13,7 +13,7 @@ from tests.life.stage import SUBSCRIPTION, Bridge, bridged
 
 REQUESTS = 800
 PLAYS = 250
-QUESTIONS = 250
+QUESTIONS = 150
 SCRIBBLES = 300
 
 
