@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -28,13 +29,22 @@ def raise_it(_kind: str, _seed: int, error: BaseException) -> None:
     raise error
 
 
-def rounds(kind: str, strategy: st.SearchStrategy[T], check: Callable[[T], object], count: int, found: Found) -> None:
-    """Check so many examples; each round has its number as its seed."""
-    for number, start in enumerate(range(0, count, ROUND)):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tour:
+    """How far to go, from where, and who hears of what is found."""
+
+    count: int
+    seed: int = 0  # of the first round; each further one has the next
+    found: Found = raise_it
+
+
+def rounds(kind: str, strategy: st.SearchStrategy[T], check: Callable[[T], object], tour: Tour) -> None:
+    """Check examples, some at a time."""
+    for number, start in enumerate(range(0, tour.count, ROUND), tour.seed):
 
         @seed(number)
         @settings(
-            max_examples=min(ROUND, count - start),
+            max_examples=min(ROUND, tour.count - start),
             database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -47,15 +57,15 @@ def rounds(kind: str, strategy: st.SearchStrategy[T], check: Callable[[T], objec
         try:
             once()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
-            found(kind, number, error)
+            tour.found(kind, number, error)
 
 
-def core(tally: Tally, count: int, found: Found = raise_it) -> None:
-    """Play through decode and the core; `count` is of plays, of up to eight messages each."""
-    rounds("decode and reduce", law.plays, lambda said: law.play(said, tally), count, found)
+def core(tally: Tally, tour: Tour) -> None:
+    """Play through decode and the core; the count is of plays, of up to eight messages each."""
+    rounds("decode and reduce", law.plays, lambda said: law.play(said, tally), tour)
 
 
-def indoor_requests(folder: Path, tally: Tally, count: int, found: Found = raise_it) -> None:
+def indoor_requests(folder: Path, tally: Tally, tour: Tour) -> None:
     """Ask the app with its store and worker behind it."""
     with asyncio.Runner() as loop:
         stack = contextlib.AsyncExitStack()
@@ -71,7 +81,7 @@ def indoor_requests(folder: Path, tally: Tally, count: int, found: Found = raise
                 loop.run(bridge.work())
 
         try:
-            rounds("request", inputs.requests(), check, count, found)
+            rounds("request", inputs.requests(), check, tour)
         finally:
             census = loop.run(bridge.work())
             loop.run(stack.aclose())
@@ -81,13 +91,13 @@ def indoor_requests(folder: Path, tally: Tally, count: int, found: Found = raise
         tally.fates[f"dead: {reason}"] += dead
 
 
-def questions(bridge: Bridge, tally: Tally, count: int, found: Found = raise_it) -> None:
+def questions(bridge: Bridge, tally: Tally, tour: Tour) -> None:
     """Ask what schemathesis asks."""
     with requests.Session() as session:
         strategy = st.tuples(outdoors.cases(bridge), st.sampled_from(["open", "by-bearer", "acme", None]))
-        rounds("schemathesis", strategy, lambda pair: outdoors.question(*pair, session, tally), count, found)
+        rounds("schemathesis", strategy, lambda pair: outdoors.question(*pair, session, tally), tour)
 
 
-def scribbles(bridge: Bridge, tally: Tally, count: int, found: Found = raise_it) -> None:
+def scribbles(bridge: Bridge, tally: Tally, tour: Tour) -> None:
     """Send what is hardly HTTP."""
-    rounds("hardly HTTP", outdoors.scribbles(), lambda text: outdoors.scribble(bridge, text, tally), count, found)
+    rounds("hardly HTTP", outdoors.scribbles(), lambda text: outdoors.scribble(bridge, text, tally), tour)

@@ -28,7 +28,7 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
 
 def test_any_request_is_answered_as_documented_and_nothing_is_stuck(tmp_path: Path) -> None:
     tally = Tally()
-    drive.indoor_requests(tmp_path, tally, REQUESTS)
+    drive.indoor_requests(tmp_path, tally, drive.Tour(count=REQUESTS))
     assert {"202", "401", "404", "415"} <= {answer for _, answer in tally.counts}, "the inputs reach every part"
     assert REQUESTS / 2 < sum(tally.answers("request, signed").values())
     assert tally.fates["settled"] > REQUESTS / 10
@@ -37,7 +37,7 @@ def test_any_request_is_answered_as_documented_and_nothing_is_stuck(tmp_path: Pa
 
 def test_bent_messages_go_through_the_core_and_only_what_moost_takes_comes_out() -> None:
     tally = Tally()
-    drive.core(tally, PLAYS)
+    drive.core(tally, drive.Tour(count=PLAYS))
     answers = tally.answers("decode and reduce")
     assert {"calls", "settled", "unreadable"} <= set(answers)
     assert answers["calls"] > PLAYS
@@ -45,7 +45,7 @@ def test_bent_messages_go_through_the_core_and_only_what_moost_takes_comes_out()
 
 def test_schemathesis_finds_every_answer_in_the_document(bridge: Bridge) -> None:
     tally = Tally()
-    drive.questions(bridge, tally, QUESTIONS)
+    drive.questions(bridge, tally, drive.Tour(count=QUESTIONS))
     assert tally.inputs() >= QUESTIONS / 2
     for address in ("/webhooks", "/webhooks/{topic}"):
         assert {"202", "401"} <= set(tally.answers(f"schemathesis POST {address}"))
@@ -54,6 +54,6 @@ def test_schemathesis_finds_every_answer_in_the_document(bridge: Bridge) -> None
 
 def test_what_is_hardly_http_is_never_a_5xx(bridge: Bridge) -> None:
     tally = Tally()
-    drive.scribbles(bridge, tally, SCRIBBLES)
+    drive.scribbles(bridge, tally, drive.Tour(count=SCRIBBLES))
     assert {"202", "400", "404"} <= set(tally.answers("hardly HTTP"))
     judge(bridge)
