@@ -226,6 +226,28 @@ def test_rooms_can_run_apart(bridge: Bridge, sandbox: Sandbox) -> None:
     assert "kitchen" in strange.stderr
 
 
+# ---- both families of addresses -------------------------------------------------------------------------------------
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as sock:
+        sock.bind(("::1", 0))
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 address")
+def test_a_socket_for_both_families_knows_an_ipv4_caller_for_one(tmp_path: Path) -> None:
+    with bridged(tmp_path, "http://127.0.0.1:9", server={"host": "::"}) as bridge:
+        bridge.others = ({"id": "near", "auth": "none", "allowed_networks": ["127.0.0.0/8"]},)
+        bridge.start("--rooms", "receiver")
+        place = urlsplit(bridge.url)
+        assert "::" == place.hostname
+        for address, expected in ((f"127.0.0.1:{place.port}", 202), (f"[::1]:{place.port}", 403)):
+            assert expected == ask("POST", f"http://{address}/webhooks/near.vehicle.update", content=b"[]").status_code
+        assert 0 == bridge.stop()
+
+
 # ---- SIGHUP ---------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.receiver.checks import client_address
-from tests.receiver.conftest import OPEN, PATH, SIGNED, house, settings
+from tests.receiver.conftest import OPEN, PATH, SIGNED, house, request, served, settings
 
 PROXIES = tuple(ip_network(each) for each in ("10.0.0.0/8", "fd00::/8"))
 
@@ -136,3 +136,19 @@ async def test_no_header_moves_a_stranger_into_the_network(forged: dict[str, str
     behind = {name: f"{value}, 198.51.100.7" if "forwarded_for" in name else value for name, value in forged.items()}
     behind.setdefault("x_forwarded_for", "198.51.100.7")
     assert 403 == (await house(chosen, address="192.0.2.9").post(PATH, b"{}", **behind)).status_code
+
+
+@pytest.mark.anyio
+async def test_the_server_itself_believes_no_header_either() -> None:
+    """uvicorn would, from this machine."""
+    near = settings(OPEN | {"allowed_networks": ["10.0.0.0/8"]})
+    async with served(near) as bridge:
+        wire = await bridge.connect()
+        await wire.send(request(b"{}", "x-forwarded-for: 10.0.0.9"))
+        assert 403 == (await wire.answer())[0]
+    proxy = settings(OPEN | {"allowed_networks": ["10.0.0.0/8"]}, trusted_proxies=["127.0.0.1"])
+    async with served(proxy) as bridge:
+        wire = await bridge.connect()
+        for hop, expected in (("10.0.0.9", 202), ("10.0.0.9, 198.51.100.7", 403)):
+            await wire.send(request(b"{}", f"x-forwarded-for: {hop}"))
+            assert expected == (await wire.answer())[0]
