@@ -13,6 +13,8 @@ from bridge.config.models import Settings
 from bridge.core.mapping import EVENTS, READINGS
 from bridge.core.vocabulary import EVENT_TYPES, DeadReason, EventType
 from bridge.metrics import Metrics
+from bridge.receiver.gate import MOST_IN_HAND
+from bridge.receiver.protocol import Limits
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -100,6 +102,20 @@ def test_every_dependency_has_its_reason_in_the_readme() -> None:
 def test_the_readme_names_the_two_commands() -> None:
     assert "make demo" in README
     assert "make test" in README
+
+
+# ---- the door -------------------------------------------------------------------------------------------------------
+
+
+def test_the_limits_of_a_connection_are_those_of_the_readme() -> None:
+    limits = Limits()
+    times = [limits.header_time, limits.body_time, limits.answer_time]
+    header, *others = [round(each.total_seconds()) for each in times]
+    promised = (
+        f"a header has {limits.header_bytes // 2**10} KiB and {header} s, a body {others[0]} s, an unread answer "
+        f"{others[1]} s; there is room for {limits.connections:,} connections and {MOST_IN_HAND // 2**20} MiB of bodies"
+    )
+    assert promised in " ".join(README.split())
 
 
 # ---- receiver conformance -------------------------------------------------------------------------------------------
