@@ -1,6 +1,7 @@
 # make demo    see it run            make test    the whole suite        make setup   only install
 # make check   ruff and mypy         make format  let ruff rewrite       make bench   how fast it is
 # make cover   branches not tested   make lock    renew the lock files   make image   build the container
+# make fuzz    100,000 odd inputs through the door and the core (a quarter of an hour)
 # make day     a simulated day of 200 homes, without and with an outage, judged (half an hour)
 # make mutants break each promise on purpose and see the tests notice (ONLY=R9: those of one promise)
 
@@ -13,7 +14,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 BUILDER ?= docker build
 IMAGE ?= moost-bridge
 
-.PHONY: setup demo test check format cover bench day mutants lock image clean
+.PHONY: setup demo test check format cover bench day fuzz mutants lock image clean
 
 setup: $(STAMP)
 
@@ -46,6 +47,9 @@ cover: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz
 
 day: setup
 	$(BIN)/python -m tests.day

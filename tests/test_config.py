@@ -303,6 +303,11 @@ def test_no_authentication_is_fine_on_loopback(tmp_path: Path, host: str) -> Non
     assert Auth.NONE is load(tmp_path, subscription('auth = "none"', host)).subscriptions[0].auth
 
 
+def test_a_network_of_mapped_addresses_is_the_network_of_those_addresses() -> None:
+    made = [fields.network(text) for text in ("::ffff:10.0.0.0/104", "::ffff:10.0.0.9", "::ffff:0:0/96", "::/0")]
+    assert ["10.0.0.0/8", "10.0.0.9/32", "0.0.0.0/0", "::/0"] == [str(each) for each in made]
+
+
 # ---- the environment ------------------------------------------------------------------------------------------------
 
 

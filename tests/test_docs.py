@@ -1,5 +1,6 @@
 """The tables of the README say what the code says."""
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from bridge.config.models import Settings
 from bridge.core.mapping import EVENTS, READINGS
 from bridge.core.vocabulary import EVENT_TYPES, DeadReason, EventType
 from bridge.metrics import Metrics
+from bridge.receiver.gate import MOST_IN_HAND
+from bridge.receiver.protocol import Limits
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -99,3 +102,39 @@ def test_every_dependency_has_its_reason_in_the_readme() -> None:
 def test_the_readme_names_the_two_commands() -> None:
     assert "make demo" in README
     assert "make test" in README
+
+
+# ---- the door -------------------------------------------------------------------------------------------------------
+
+
+def test_the_limits_of_a_connection_are_those_of_the_readme() -> None:
+    limits = Limits()
+    times = [limits.header_time, limits.body_time, limits.answer_time]
+    header, *others = [round(each.total_seconds()) for each in times]
+    promised = (
+        f"a header has {limits.header_bytes // 2**10} KiB and {header} s, a body {others[0]} s, an unread answer "
+        f"{others[1]} s; there is room for {limits.connections:,} connections and {MOST_IN_HAND // 2**20} MiB of bodies"
+    )
+    assert promised in " ".join(README.split())
+
+
+# ---- receiver conformance -------------------------------------------------------------------------------------------
+
+CONFORMANCE = "tests/life/test_conformance.py"
+
+
+def conformance() -> list[str]:
+    """Return the tests that the README's table of answers names."""
+    return [row[2].strip("`") for row in table("What a sender gets for an answer")]
+
+
+def test_every_scenario_of_the_table_of_answers_is_a_test_and_every_test_a_scenario() -> None:
+    source = ast.parse((ROOT / CONFORMANCE).read_text())
+    tests = [node.name for node in source.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    assert sorted(tests) == sorted(conformance())
+
+
+def test_every_scenario_has_a_flawed_bridge_that_fails_it() -> None:
+    mutants = [tomllib.loads(path.read_text()) for path in (ROOT / "tests" / "mutants").glob("*.toml")]
+    failing = {test.partition("[")[0] for mutant in mutants for test in mutant["tests"]}
+    assert [] == [test for test in conformance() if f"{CONFORMANCE}::{test}" not in failing]

@@ -117,7 +117,7 @@ def network(value: object) -> Network:
     if isinstance(value, Network):
         return value
     try:
-        return ipaddress.ip_network(str(value))
+        return _unmapped(ipaddress.ip_network(str(value)))
     except ValueError:
         pass
     try:
@@ -125,6 +125,18 @@ def network(value: object) -> Network:
     except ValueError:
         raise ValueError('must be a network such as "10.0.0.0/8" or "2001:db8::/32"') from None
     raise ValueError(f'has bits behind its prefix; "{meant}" may be meant')
+
+
+def _unmapped(found: Network) -> Network:
+    """Return a network of IPv4 addresses that are written as IPv6 ("::ffff:10.0.0.0/104") as what it is.
+
+    Callers are compared that way: a socket for both families sees every IPv4 caller as such an address.
+    """
+    inner = found.network_address.ipv4_mapped if isinstance(found, ipaddress.IPv6Network) else None
+    short = found.max_prefixlen - ipaddress.IPV4LENGTH
+    return (
+        found if inner is None or found.prefixlen < short else ipaddress.IPv4Network((inner, found.prefixlen - short))
+    )
 
 
 def _fits(value: str, *, pattern: str, wanted: str) -> str:

@@ -9,7 +9,7 @@ Rules:
 import ipaddress
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from bridge.config import Auth, Settings, Subscription
 from bridge.config.fields import Network
-from bridge.source.signature import Headers, Verifier, verifier
+from bridge.source.signature import Headers, PlainHmac, Verifier, verifier
 from bridge.source.topics import subscription_of
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -69,6 +69,7 @@ class Guard:
     verify: Verifier
     networks: tuple[Network, ...]
     bucket: Bucket | None
+    answer: Callable[[Headers, bytes], bytes | None] | None = None  # what a handshake within a signed body is answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +125,13 @@ def _guard(subscription: Subscription, former: Policy | None) -> Guard:
         bucket = None
     elif bucket is None or bucket.rate != rate:
         bucket = Bucket(rate)
+    verify = verifier(subscription)
     return Guard(
-        id=subscription.id, verify=verifier(subscription), networks=subscription.allowed_networks, bucket=bucket
+        id=subscription.id,
+        verify=verify,
+        networks=subscription.allowed_networks,
+        bucket=bucket,
+        answer=verify.answer if isinstance(verify, PlainHmac) else None,
     )
 
 

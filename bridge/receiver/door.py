@@ -3,6 +3,7 @@
 Rules:
 - The order of the checks is the contract's: 404, 413, 415, 403, 503, body (413), 401, 429, 202.
 - 202 is said only after the store has made the bytes durable.
+- A handshake within a signed body is answered with 200 and stored nowhere; it counts as a message of its subscription.
 - No request raises: a store that cannot serve is a 503.
 
 The door speaks ASGI without the framework's request and response objects: at some 20 µs each they would cost as much
@@ -17,6 +18,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -37,6 +39,13 @@ LINGER_BYTES: Final = 4 * 2**20
 STORE_RETRY_AFTER: Final = 5  # s
 _JSON: Final = (b"content-type", b"application/json")
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]{1,2000}")
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """An answer to a handshake: there was nothing to store."""
+
+    body: bytes
 
 
 class Door:
@@ -86,14 +95,15 @@ class Door:
             self._metrics.requests_refused.labels(status=str(answer.status)).inc()
             await _refuse(answer, headers, reading, receive, send)
         elif answer is not None:
-            fields = [_JSON, (b"content-length", b"%d" % len(answer))]
-            await send({"type": "http.response.start", "status": 202, "headers": fields})
-            await send({"type": "http.response.body", "body": answer})
+            status, body = (200, answer.body) if isinstance(answer, Handshake) else (202, answer)
+            fields = [_JSON, (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": status, "headers": fields})
+            await send({"type": "http.response.body", "body": body})
 
     async def _answer(
         self, scope: Scope, headers: Headers, reading: Reading, receive: Receive
-    ) -> bytes | Refusal | None:
-        """Return the body of a 202, or why there is none; None = the sender has gone."""
+    ) -> bytes | Handshake | Refusal | None:
+        """Return the body of a 202, or what is answered instead; None = the sender has gone."""
         policy = self._policy
         topic = scope["path_params"].get("topic") or policy.topic_named_by(headers)
         declared = declared_length(headers)
@@ -112,14 +122,17 @@ class Door:
 
     async def _take_in(
         self, policy: Policy, guards: Sequence[Guard], topic: str | None, headers: Headers, body: bytes
-    ) -> bytes | Refusal:
+    ) -> bytes | Handshake | Refusal:
         """Return the body of the 202 after the messages of a body are stored, or why they are not."""
         received = self._now()
         now = self._wall().timestamp()
-        callers = [guard.id for guard in verified(guards, headers, body, now)]
-        if not callers:
+        found = verified(guards, headers, body, now)
+        if not found:
             return UNVERIFIED
-        # Here is the place to answer a handshake within the body, such as Smartcar's VERIFY, before anything is stored.
+        for guard in found:
+            if guard.answer is not None and (said := guard.answer(headers, body)) is not None:
+                return limit(policy, [guard.id], now) or Handshake(said)
+        callers = [guard.id for guard in found]
         messages = arrivals(body, topic=topic, callers=callers, policy=policy, headers=headers, received=received)
         if policy.limited:
             refusal = limit(policy, [message.subscription for message in messages], now)

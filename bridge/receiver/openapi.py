@@ -35,6 +35,12 @@ def component_schemas() -> dict[str, Schema]:
     count = {"type": "integer", "minimum": 0}
     return {
         "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+        "Challenge": {
+            "type": "object",
+            "required": ["challenge"],
+            "additionalProperties": False,
+            "properties": {"challenge": {"type": "string", "pattern": "^[0-9a-f]{64}$"}},
+        },
         "Taken": {
             "type": "object",
             "required": ["accepted", "duplicates", "dead", "ids"],
@@ -59,6 +65,7 @@ def _post(name: str, description: str, parameter: Schema) -> Schema:
         "parameters": [parameter],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
+            "200": _answer("The signed body was a handshake (Smartcar's VERIFY); nothing is stored.", "Challenge"),
             "202": _answer("The messages are stored durably.", "Taken"),
             "400": _answer("Not HTTP.", "Error"),
             "401": _answer("Not signed, or not with a secret of the subscription.", "Error"),

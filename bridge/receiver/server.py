@@ -15,6 +15,9 @@ from bridge.receiver.protocol import DoorProtocol, DoorState, Limits
 
 TICKS_PER_SWEEP: Final = 5  # of 0.1 s
 SWEEP_EVERY: Final = 0.5  # s, while shutting down
+UNREAD: Final = 64 * 2**10
+"""Bytes of answers that the system keeps for a client that does not read; by itself Linux lets them grow to megabytes
+a connection, and nobody would notice the client until then. Answers are small: the longest has some 20 KB."""
 
 
 class DoorServer(uvicorn.Server):
@@ -70,6 +73,7 @@ def make_server(
     refused: Callable[[int], None] = lambda status: None,  # noqa: ARG005
 ) -> DoorServer:
     """Build the server for a bound socket; `refused` is told the status of what the connection limits refuse."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)  # connections inherit it
     config = uvicorn.Config(
         app,
         http=DoorProtocol,

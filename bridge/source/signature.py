@@ -9,18 +9,21 @@ Rules:
 Source: Standard Webhooks specification, "Signature scheme" (`whsec_` + base64 secret; HMAC-SHA256 over
 `id.timestamp.body`; `v1,<base64>` in a list separated by spaces; timestamp tolerance of five minutes);
 Svix documentation, "Verifying webhooks manually" (the same under `svix-…` header names);
-Enode, Smartcar, High Mobility and GitHub webhook documentation (plain HMAC of the body, hex, with or without prefix).
+Enode, Smartcar, High Mobility and GitHub webhook documentation (plain HMAC of the body, hex, with or without prefix;
+Smartcar's challenge: see `challenge`).
 """
 
 import base64
 import binascii
 import hmac
+import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final, Protocol, assert_never
 
 from bridge.config import Auth, Subscription
 from bridge.errors import BridgeError
+from bridge.source.challenge import challenge_in
 
 TOLERANCE: Final = timedelta(minutes=5)  # a signed timestamp may be this old, or this far ahead
 LONGEST_TIMESTAMP: Final = 12  # digits; more is no time
@@ -74,13 +77,30 @@ class PlainHmac:
 
     def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - no time is signed
         """Return whether the header holds the digest under any secret."""
+        return self._key(headers, body) is not None
+
+    def answer(self, headers: Headers, body: bytes) -> bytes | None:
+        """Return what a signed handshake is answered with; None = the body is none, or not signed by us both.
+
+        The answer is made with the secret that the body was signed with: during a rotation the other side knows one.
+        """
+        challenge = challenge_in(body) if self._algorithm == "sha256" else None
+        if challenge is None:
+            return None
+        key = self._key(headers, body)
+        if key is None:
+            return None
+        return json.dumps({"challenge": hmac.digest(key, challenge.encode(), "sha256").hex()}).encode()
+
+    def _key(self, headers: Headers, body: bytes) -> bytes | None:
+        """Return the secret that the body is signed with; None = none of ours."""
         value = headers.get(self._header, b"").strip()
         if not value.startswith(self._prefix):
-            return False
+            return None
         offered = value[len(self._prefix) :]
         if self._hex:
             offered = offered.lower()
-        return any(_is_among(self._signature(key, body), [offered]) for key in self._keys)
+        return next((key for key in self._keys if _is_among(self._signature(key, body), [offered])), None)
 
     def _signature(self, key: bytes, body: bytes) -> bytes:
         """Return what the header should hold behind its prefix."""

@@ -1,6 +1,7 @@
 """Secrets are said to whom they belong, and to nobody else: a canary over the real process at DEBUG."""
 
 import base64
+import hmac
 import json
 import signal
 import socket
@@ -122,6 +123,12 @@ def at_the_door(bridge: Bridge, said: dict[str, str]) -> None:
             "POST", f"{url}/webhooks/{name}.vehicle.update", content=body, headers={"authorization": authorization}
         )
         said[f"answer to {name} {len(said)}"] = answer.text
+    verify = b'{"eventType":"VERIFY","data":{"challenge":"a random string"}}'
+    for name, key in (("right", HMAC_KEY), ("wrong", HMAC_KEY + "x"), ("none", "")):
+        fields = {"x-signature": "sha256=" + hmac.new(key.encode(), verify, "sha256").hexdigest()} if key else {}
+        answer = ask("POST", f"{url}/webhooks/by-hmac", content=verify, headers=fields)
+        assert (200 if key == HMAC_KEY else 401) == answer.status_code
+        said[f"answer to a challenge, {name} key"] = answer.text + str(answer.headers)
     said["an unknown subscription"] = ask("POST", f"{url}/webhooks/{SECRET}.vehicle.update", content=body).text
     said["a body too large"] = ask("POST", update, content=b"x" * 2_000_000, headers=good).text
     for broken in (body[:-5], b"\xff" + SECRET.encode(), b'{"id":' + dump(SECRET) + b"}", b"[" * 5_000):

@@ -226,6 +226,28 @@ def test_rooms_can_run_apart(bridge: Bridge, sandbox: Sandbox) -> None:
     assert "kitchen" in strange.stderr
 
 
+# ---- both families of addresses -------------------------------------------------------------------------------------
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as sock:
+        sock.bind(("::1", 0))
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 address")
+def test_a_socket_for_both_families_knows_an_ipv4_caller_for_one(tmp_path: Path) -> None:
+    with bridged(tmp_path, "http://127.0.0.1:9", server={"host": "::"}) as bridge:
+        bridge.others = ({"id": "near", "auth": "none", "allowed_networks": ["127.0.0.0/8"]},)
+        bridge.start("--rooms", "receiver")
+        place = urlsplit(bridge.url)
+        assert "::" == place.hostname
+        for address, expected in ((f"127.0.0.1:{place.port}", 202), (f"[::1]:{place.port}", 403)):
+            assert expected == ask("POST", f"http://{address}/webhooks/near.vehicle.update", content=b"[]").status_code
+        assert 0 == bridge.stop()
+
+
 # ---- SIGHUP ---------------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +283,37 @@ def test_a_hangup_takes_new_secrets_and_limits_and_a_broken_file_keeps_them(runn
     running.process.send(signal.SIGHUP)
     until(lambda: status(running, SECRET) == 401, "the old secret is gone")
     assert 202 == status(running, OTHER_SECRET)
+
+
+def test_a_hangup_reads_files_of_secrets_again_and_a_missing_one_keeps_what_was_in_it(running: Bridge) -> None:
+    assert running.process is not None
+    path = running.folder / "rotated"
+
+    def opened(token: str) -> bool:
+        address = running.url + UPDATE.replace(SUBSCRIPTION, "filed")
+        headers = {"authorization": f"Bearer {token}"}
+        return ask("POST", address, content=b"[]", headers=headers).status_code == 202
+
+    path.write_text("canary-first-token\n")
+    running.others = ({"id": "filed", "auth": "bearer", "secrets_file": str(path)},)
+    running.configure()
+    running.process.send(signal.SIGHUP)
+    until(lambda: opened("canary-first-token"), "the first")
+    path.write_text("canary-first-token\ncanary-second-token\n")
+    running.process.send(signal.SIGHUP)
+    until(lambda: opened("canary-second-token"), "both")
+    assert opened("canary-first-token")
+    path.write_text("canary-second-token\n")
+    running.process.send(signal.SIGHUP)
+    until(lambda: not opened("canary-first-token"), "the second alone")
+    path.unlink()
+    refused = running.text().count("reload_refused")
+    running.process.send(signal.SIGHUP)
+    until(lambda: running.text().count("reload_refused") > refused, "the missing file is named")
+    assert opened("canary-second-token")
+    assert "canary-" not in running.text()
+    running.others = ()
+    running.configure()
 
 
 def test_a_hangup_in_the_middle_of_requests_loses_none(running: Bridge) -> None:

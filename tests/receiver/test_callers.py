@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.receiver.checks import client_address
-from tests.receiver.conftest import OPEN, SIGNED, house, settings
+from tests.receiver.conftest import OPEN, PATH, SIGNED, house, request, served, settings
 
 PROXIES = tuple(ip_network(each) for each in ("10.0.0.0/8", "fd00::/8"))
 
@@ -82,3 +82,73 @@ async def test_an_unnamed_caller_is_refused_only_where_no_subscription_takes_its
             await house(settings(near, SIGNED | {"id": "sub-3"}), address="8.8.8.8").post("/webhooks", body)
         ).status_code
     )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("address", "network", "expected"),
+    [
+        ("10.1.2.3", "10.0.0.0/8", 202),
+        ("11.1.2.3", "10.0.0.0/8", 403),
+        ("::ffff:10.1.2.3", "10.0.0.0/8", 202),
+        ("::ffff:11.1.2.3", "10.0.0.0/8", 403),
+        ("10.1.2.3", "::ffff:10.0.0.0/104", 202),
+        ("::ffff:10.1.2.3", "::ffff:10.0.0.0/104", 202),
+        ("::ffff:11.1.2.3", "::ffff:10.0.0.0/104", 403),
+        ("2001:db8::7", "2001:db8::/32", 202),
+        ("2001:DB8:0:0::7", "2001:db8::/32", 202),
+        ("2001:db9::7", "2001:db8::/32", 403),
+        ("10.1.2.3", "2001:db8::/32", 403),
+        ("fe80::1%eth0", "fe80::/10", 202),
+        ("", "0.0.0.0/0", 403),
+        ("/run/bridge.sock", "0.0.0.0/0", 403),
+    ],
+)
+async def test_networks_hold_for_both_families_and_for_mapped_addresses(
+    address: str, network: str, expected: int
+) -> None:
+    direct = house(settings(OPEN | {"allowed_networks": [network]}), address=address)
+    assert expected == (await direct.post()).status_code
+    behind = house(
+        settings(OPEN | {"allowed_networks": [network]}, trusted_proxies=["192.0.2.0/24"]), address="192.0.2.9"
+    )
+    assert expected == (await behind.post(x_forwarded_for=f"203.0.113.1, {address}")).status_code
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"x_forwarded_for": "10.0.0.9"},
+        {"x_forwarded_for": "10.0.0.9, 10.0.0.9"},
+        {"x_forwarded_for": ""},
+        {"x_real_ip": "10.0.0.9"},
+        {"forwarded": "for=10.0.0.9"},
+        {"true_client_ip": "10.0.0.9"},
+        {"cf_connecting_ip": "10.0.0.9"},
+        {"x_client_ip": "10.0.0.9"},
+    ],
+    ids=str,
+)
+async def test_no_header_moves_a_stranger_into_the_network(forged: dict[str, str]) -> None:
+    chosen = settings(OPEN | {"allowed_networks": ["10.0.0.0/8"]}, trusted_proxies=["192.0.2.9"])
+    assert 403 == (await house(chosen, address="198.51.100.7").post(PATH, b"{}", **forged)).status_code
+    behind = {name: f"{value}, 198.51.100.7" if "forwarded_for" in name else value for name, value in forged.items()}
+    behind.setdefault("x_forwarded_for", "198.51.100.7")
+    assert 403 == (await house(chosen, address="192.0.2.9").post(PATH, b"{}", **behind)).status_code
+
+
+@pytest.mark.anyio
+async def test_the_server_itself_believes_no_header_either() -> None:
+    """uvicorn would, from this machine."""
+    near = settings(OPEN | {"allowed_networks": ["10.0.0.0/8"]})
+    async with served(near) as bridge:
+        wire = await bridge.connect()
+        await wire.send(request(b"{}", "x-forwarded-for: 10.0.0.9"))
+        assert 403 == (await wire.answer())[0]
+    proxy = settings(OPEN | {"allowed_networks": ["10.0.0.0/8"]}, trusted_proxies=["127.0.0.1"])
+    async with served(proxy) as bridge:
+        wire = await bridge.connect()
+        for hop, expected in (("10.0.0.9", 202), ("10.0.0.9, 198.51.100.7", 403)):
+            await wire.send(request(b"{}", f"x-forwarded-for: {hop}"))
+            assert expected == (await wire.answer())[0]

@@ -1,7 +1,9 @@
 """What a body may hold: every form of naming a topic, duplicates, and bad input with its documented answer."""
 
 import asyncio
+import hmac
 import json
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -236,6 +238,42 @@ async def test_the_secret_of_one_subscription_opens_no_other() -> None:
     headers = sign(body) | {"x-topic": "sub-2.vehicle.update"}
     assert 401 == (await built.client.post("/webhooks", content=body, headers=headers)).status_code
     assert [] == built.store.taken
+
+
+THREE = (*TWO, {"id": "sub-3", "auth": "hmac", "secrets": ["made-up key"], "header": "x-sig"})
+NAMES = ["sub-1", "sub-2", "sub-3", "sub-4", "", "sub-1 ", "SUB-1", "sub-2\u0000", "sub-1.sub-2", "sub-2/"]
+KINDS = ["vehicle.update", "meter.update", "toaster.update", "sub-2.vehicle.update", ""]
+names_of_topics = st.builds("{}.{}".format, st.sampled_from(NAMES), st.sampled_from(KINDS)) | st.sampled_from(NAMES)
+envelopes = st.one_of(
+    st.builds(lambda topic: {"topic": topic, "data": {}}, names_of_topics),
+    st.builds(lambda topic: {"type": topic, "source": "/hub", "id": "1", "data": {}}, names_of_topics),
+    st.builds(lambda one, other: {"topic": one, "type": other, "data": {"topic": other}}, *[names_of_topics] * 2),
+    st.sampled_from([{}, None, 42]),
+)
+
+
+@given(
+    path=st.none() | names_of_topics.filter(lambda name: name and "/" not in name and "\u0000" not in name),
+    named=st.dictionaries(
+        st.sampled_from(["ce-type", "webhook-topic", "x-topic"]), names_of_topics.filter(str.isprintable), max_size=2
+    ),
+    content=envelopes | st.lists(envelopes, max_size=4),
+    caller=st.sampled_from(["sub-1", "sub-2", "sub-3"]),
+)
+async def test_whatever_a_caller_writes_is_its_own_or_a_dead_letter(
+    path: str | None, named: dict[str, str], content: object, caller: str
+) -> None:
+    built, body = house(settings(*THREE)), json.dumps(content).encode()
+    if caller == "sub-3":
+        headers = {"content-type": "application/json", "x-sig": hmac.new(b"made-up key", body, "sha256").hexdigest()}
+    else:
+        headers = sign(body, secret=TWO[0]["secrets"][0] if caller == "sub-1" else OTHER)
+    address = "/webhooks" if path is None else f"/webhooks/{quote(path, safe='')}"
+    got = await built.client.post(address, content=body, headers=headers | named)
+    assert got.status_code in (202, 401, 404)
+    for arrival in built.store.taken:
+        assert caller == arrival.subscription
+        assert arrival.dead or arrival.topic.startswith(f"{caller}.")
 
 
 async def test_a_secret_that_two_subscriptions_share_opens_both() -> None:

@@ -276,6 +276,23 @@ async def test_who_does_not_read_its_answers_is_cut_off() -> None:
         assert [] == bridge.refused
 
 
+async def test_answers_that_nobody_reads_are_noticed_before_they_fill_megabytes() -> None:
+    """The system would take them without a word, a few megabytes a connection."""
+    async with served() as bridge:
+        wire = await bridge.connect()
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await hold(bridge, 1)
+        connection, state = bridge.connection(), bridge.server.server_state
+        ask = b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n"
+        async with httpx.AsyncClient(base_url=bridge.url) as client:
+            size = len((await client.get("/openapi.json")).content)
+        asked = state.total_requests
+        while not connection.flow.write_paused and (state.total_requests - asked) * size < 2**20:
+            await wire.send(ask)
+            await asyncio.sleep(0)
+        assert connection.flow.write_paused
+
+
 async def test_the_time_of_a_body_does_not_run_while_it_is_the_server_that_does_not_read() -> None:
     async with served(limits=HURRY) as bridge:
         bridge.house.store.go_on.clear()

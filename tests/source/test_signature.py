@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from bridge.config import Subscription
-from bridge.source.signature import UnusableSecretError, verifier
+from bridge.source.signature import PlainHmac, UnusableSecretError, verifier
 
 NOW = datetime(2026, 6, 15, 10, 0, tzinfo=UTC)
 BODY = b'{"id": "caf\xc3\xa9"}'
@@ -147,6 +147,20 @@ def test_hex_may_be_upper_case_and_a_missing_prefix_is_not_forgiven() -> None:
     assert verified(enode, {"x-enode-signature": f"sha1={digest.upper()}"})
     assert not verified(enode, {"x-enode-signature": digest})
     assert not verified(enode, {"x-enode-signature": f"sha2={digest}"})
+
+
+def test_a_challenge_that_is_not_signed_is_not_answered() -> None:
+    """An answer is a signature: given to strangers, it would open the door to whatever they call a challenge."""
+    scheme = PlainHmac(["key"], header="sc-signature", algorithm="sha256", encoding="hex", prefix="")
+    body = b'{"eventType":"VERIFY","data":{"challenge":"{}"}}'
+    signature = hmac.new(b"key", body, "sha256").hexdigest().encode()
+    assert scheme.answer({b"sc-signature": signature}, body)
+    forgery = hmac.new(b"key", b"{}", "sha256").hexdigest().encode()
+    for headers in ({}, {b"sc-signature": b""}, {b"sc-signature": forgery}, {b"sc-signature": signature[:-1]}):
+        assert scheme.answer(headers, body) is None
+        assert not scheme(headers, body, 0.0)
+    other = PlainHmac(["key"], header="sc-signature", algorithm="sha512", encoding="hex", prefix="")
+    assert other.answer({b"sc-signature": hmac.new(b"key", body, "sha512").hexdigest().encode()}, body) is None
 
 
 # ---- bearer, basic, none --------------------------------------------------------------------------------------------
