@@ -1,12 +1,14 @@
 """100,000 odd inputs and more: `make fuzz`, or `python -m tests.fuzz [--share 0.1] [--seed N]`.
 
-Each run takes another seed, prints it, and does the same again when it is told that one.
+Each run takes another seed, prints it, and does the same again when it is told that one. Ctrl-C ends it with what was
+tried so far.
 
 Prints how many inputs of each kind got which answer. Ends with 1 if anything was found: an answer that the document
 does not know, an exception, a row that is stuck or faulty, counts that do not add up, a traceback in the log.
 """
 
 import argparse
+import contextlib
 import secrets
 import sys
 import tempfile
@@ -55,7 +57,7 @@ def main() -> None:
         return drive.Tour(count=round(count * share), seed=options.seed, found=found)
 
     print(f"--seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="bridge-fuzz-") as temporary:
+    with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="bridge-fuzz-") as temporary:
         folder = Path(temporary)
         _outside(folder, tally, tour, found)
         _say("requests", began)
