@@ -29,6 +29,7 @@ from tests.chaos.town import STEADY_AGE
 from tests.life.stage import vehicle
 
 HANDS: Final = 4
+GREEDY: Final = 0.1  # of the choices are followed by a fault that needs more than one thing
 CHANCES: Final = 3
 FRESH_S: Final = 15.0
 DRAINED_S: Final = 90.0  # for what is owed, once nothing is wrong any more
@@ -79,15 +80,16 @@ class Conductor:
     plan: Plan
     tell: Tell
     _free: set[Needs] = field(default_factory=lambda: set(Needs))
-    _waiting: list[tuple[Fault, random.Random]] = field(default_factory=list)
-    _round: int = 0
-    _more: int = 0  # rounds for what has not fired in time
+    _strikes: int = 0
+    _chances: int = 0  # given to what has not fired in time
     _over: threading.Event = field(default_factory=threading.Event)
 
     def conduct(self) -> None:
         """Let everything happen."""
         self._began = time.monotonic()
         self._changed = threading.Condition()
+        self._dice = random.Random(self.plan.seed)
+        self._waiting = self._dice.sample(self.faults, len(self.faults))
         watch = threading.Thread(target=self._watch, name="watch")
         watch.start()
         try:
@@ -132,31 +134,34 @@ class Conductor:
         """Return the next fault whose needs are free; None = it is over."""
         with self._changed:
             while not self._over.is_set():
-                if not self._waiting and not self._refill():
+                fault = self._next()
+                if fault is not None:
+                    self._free -= fault.needs
+                    self._strikes += 1
+                    return fault, random.Random(f"{self.plan.seed} {self._strikes} {fault.name}")
+                if not self._waiting and self._free == set(Needs) and not self._another_chance():
                     return None
-                for place, (fault, _) in enumerate(self._waiting):
-                    if fault.needs <= self._free:
-                        self._free -= fault.needs
-                        return self._waiting.pop(place)
                 self._changed.wait(0.5)
         return None
 
-    def _refill(self) -> bool:
-        """Choose what strikes next; return whether anything does."""
-        self._round += 1
-        dice = random.Random(f"{self.plan.seed} {self._round}")
-        elapsed = time.monotonic() - self._began
-        if self._round == 1:
-            chosen = dice.sample(self.faults, len(self.faults))
-        elif elapsed < self.plan.seconds:
-            chosen = dice.choices(
-                self.faults, weights=[3 if Needs.BRIDGE in one.needs else 1 for one in self.faults], k=8
-            )
-        else:
-            self._more += 1
-            chosen = [fault for fault in self.faults if not fault.fired and self._more <= CHANCES]
-        self._waiting = [(fault, random.Random(f"{self.plan.seed} {self._round} {fault.name}")) for fault in chosen]
-        return bool(chosen)
+    def _next(self) -> Fault | None:
+        """Choose among those whose needs are free: first those that wait, then any, while there is time."""
+        fitting = [fault for fault in self._waiting if fault.needs <= self._free]
+        if fitting:
+            self._waiting.remove(fitting[0])
+            return fitting[0]
+        if self._waiting or time.monotonic() - self._began > self.plan.seconds:
+            return None
+        fitting = [fault for fault in self.faults if fault.needs <= self._free]
+        if fitting and self._dice.random() < GREEDY:  # what needs much for itself would else hardly ever find it free
+            self._waiting = [self._dice.choice([fault for fault in self.faults if len(fault.needs) > 1])]
+        return self._dice.choice(fitting) if fitting else None
+
+    def _another_chance(self) -> bool:
+        """Let those wait that never fired; return whether there are any, and it is not yet enough."""
+        self._chances += 1
+        self._waiting = [fault for fault in self.faults if not fault.fired] if self._chances <= CHANCES else []
+        return bool(self._waiting)
 
 
 # ---- a whole run ----------------------------------------------------------------------------------------------------
