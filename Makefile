@@ -4,6 +4,7 @@
 # make fuzz    100,000 odd inputs through the door and the core (a quarter of an hour)
 # make day     a simulated day of 200 homes, without and with an outage, judged (half an hour)
 # make mutants break each promise on purpose and see the tests notice (ONLY=R9: those of one promise)
+# make chaos   everything that can go wrong, at once and by chance, for ten minutes (SEED=… MINUTES=… STORE=sqlite)
 
 PYTHON ?= $(firstword $(foreach each,python3 python3.11 python3.12 python3.13 python3.14,\
 	$(shell $(each) -c 'import sys; sys.version_info >= (3, 11) and print("$(each)")' 2>/dev/null)))
@@ -13,8 +14,11 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-annotate --no-header --no-strip-extras --no-emit-index-url --no-emit-find-links --no-emit-package moost-bridge
 BUILDER ?= docker build
 IMAGE ?= moost-bridge
+MINUTES ?= 10
+STORE ?= sqlite
+SEED ?=
 
-.PHONY: setup demo test check format cover bench day fuzz mutants lock image clean
+.PHONY: setup demo test check format cover bench day chaos fuzz mutants lock image clean
 
 setup: $(STAMP)
 
@@ -56,6 +60,9 @@ day: setup
 
 mutants: setup
 	$(BIN)/python -m tests.mutants $(ONLY)
+
+chaos: setup
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --store $(STORE) $(if $(SEED),--seed $(SEED))
 
 # uv is needed only here, so nobody else installs it.
 lock: setup

@@ -84,6 +84,9 @@ def sandbox(
     client_secret_file: Annotated[typer.FileText | None, typer.Option(help="A file with its clientSecret.")] = None,
     customer_id: Annotated[str | None, typer.Option(help="The customer in the token.")] = None,
     keep: Annotated[int | None, typer.Option(min=0, help="Events kept for reading; none = all.")] = None,
+    journal: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep everything received here; a restart goes on with it.")
+    ] = None,
 ) -> None:
     """Run a MOOST look-alike that validates every call."""
     from bridge.sandbox import moost
@@ -95,6 +98,7 @@ def sandbox(
         client_secret=client_secret_file.read().strip() if client_secret_file else moost.CLIENT_SECRET,
         customer_id=customer_id or moost.CUSTOMER_ID,
         keep=keep,
+        journal=journal,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from bridge.sandbox.call import Answer, Call
+from bridge.sandbox.journal import Journal
 from bridge.sandbox.received import Received
 from bridge.sandbox.tokens import LIFETIME_S, SCOPE, Tokens
 from bridge.sandbox.violations import NEVER_SENT, Judge
@@ -46,6 +47,7 @@ class Estate:
         customer_id: str,
         tokens: Tokens,
         received: Received,
+        journal: Journal,
         dice: random.Random,
     ) -> None:
         """Start empty; `credentials` are client id and secret."""
@@ -53,6 +55,7 @@ class Estate:
         self._customer_id = customer_id
         self._tokens = tokens
         self._received = received
+        self._journal = journal
         self._dice = dice
         self._judge = Judge(customer_id)
         self._zones = zoneinfo.available_timezones()
@@ -74,6 +77,16 @@ class Estate:
         """Forget all buildings; tokens stay good."""
         self.buildings.clear()
         self._listed.clear()
+
+    def recall(self, what: str, entry: dict[str, Any]) -> None:
+        """Build again what the journal holds; what it says of other things is not meant."""
+        match what:
+            case "building":
+                self._hold(entry)
+            case "gone":
+                self._drop(entry["customerBuildingId"])
+            case _:
+                pass
 
     def devices(self) -> dict[str, list[dict[str, Any]]]:
         """Return the last device list of each building."""
@@ -178,9 +191,11 @@ class Estate:
     def _delete(self, _call: Call, names: Mapping[str, str]) -> Answer:
         """Delete a building."""
         name = names["customerBuildingId"]
-        self._listed.pop(name, None)
-        gone = self.buildings.pop(name, None)
-        return refusal(404, "building not found") if gone is None else Answer(status=200)
+        if name not in self.buildings:
+            return refusal(404, "building not found")
+        self._journal.write("gone", {"customerBuildingId": name})
+        self._drop(name)
+        return Answer(status=200)
 
     def _devices(self, call: Call, names: Mapping[str, str]) -> Answer:
         """Replace the device list of a building."""
@@ -191,7 +206,17 @@ class Estate:
         return Answer(status=200)
 
     def _keep(self, building: Building) -> None:
-        """Remember a building and the ids of its devices."""
+        """Remember a building, also for the next start."""
+        self._journal.write("building", building)
+        self._hold(building)
+
+    def _drop(self, name: str) -> None:
+        """Forget a building."""
+        self._listed.pop(name, None)
+        self.buildings.pop(name, None)
+
+    def _hold(self, building: Building) -> None:
+        """Hold a building and the ids of its devices."""
         name = building["customerBuildingId"]
         self.buildings[name] = building
         self._listed[name] = frozenset(device["id"] for device in building.get("devices", ()))

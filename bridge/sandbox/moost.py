@@ -7,6 +7,7 @@ Rules:
 - The document decides what is valid; `violations` records what is valid and still wrong.
 - Faults never touch the sandbox's own paths.
 - A query string is never recorded: MOOST's client secret travels in it.
+- Started with a journal, it goes on with what the journal holds; tokens and faults are those of one life.
 
 Source: MOOST OpenAPI 3.0.3 and "Common integration"; the codes that are not documented are named in `estate`.
 """
@@ -17,6 +18,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -30,6 +32,7 @@ from bridge.sandbox.call import Answer, Call, Nothing, Receive, Scope, Send, rea
 from bridge.sandbox.document import Document, Operation
 from bridge.sandbox.estate import Estate, refusal
 from bridge.sandbox.faults import TOKEN_PATH, Faults, Verdict, buildings
+from bridge.sandbox.journal import Journal, lines
 from bridge.sandbox.page import page
 from bridge.sandbox.received import Received
 from bridge.sandbox.server import drop, until_signal
@@ -44,13 +47,14 @@ _HISTORICAL: Final = "insertHistoricalEventsV1"
 class Moost:
     """The look-alike; give it to any ASGI server, or to `server.serving` for faults that drop connections."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one per option, and what tests turn
         self,
         *,
         client_id: str = CLIENT_ID,
         client_secret: str = CLIENT_SECRET,
         customer_id: str = CUSTOMER_ID,
         keep: int | None = None,
+        journal: Path | None = None,
         seed: int = 0,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -58,7 +62,8 @@ class Moost:
         dice = random.Random(seed)  # noqa: S311 - a simulation, repeatable by its seed
         self._now = now
         self._document = Document()
-        self._received = Received(keep)
+        kept = Journal(journal)
+        self._received = Received(keep, kept)
         self._tokens = Tokens(customer_id=customer_id, now=now, dice=dice)
         self._faults = Faults(now=now, dice=dice)
         self._estate = Estate(
@@ -66,8 +71,12 @@ class Moost:
             customer_id=customer_id,
             tokens=self._tokens,
             received=self._received,
+            journal=kept,
             dice=dice,
         )
+        for what, entry in lines(journal):
+            self._received.recall(what, entry)
+            self._estate.recall(what, entry)
         self._desk = Starlette(
             routes=[
                 Route("/", self._page),
@@ -241,16 +250,17 @@ def _json(body: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status, media_type="application/json")
 
 
-def run(
+def run(  # noqa: PLR0913, PLR0917 - one per option
     host: str = "127.0.0.1",
     port: int = 0,
     client_id: str = CLIENT_ID,
     client_secret: str = CLIENT_SECRET,
     customer_id: str = CUSTOMER_ID,
     keep: int | None = None,
+    journal: Path | None = None,
 ) -> None:
     """Serve the look-alike until SIGTERM or SIGINT; prints `sandbox http://HOST:PORT` once it listens."""
-    moost = Moost(client_id=client_id, client_secret=client_secret, customer_id=customer_id, keep=keep)
+    moost = Moost(client_id=client_id, client_secret=client_secret, customer_id=customer_id, keep=keep, journal=journal)
     uvloop.run(until_signal(moost, host=host, port=port, announce=_announce))
 
 

@@ -3,11 +3,14 @@
 Rules:
 - Calls, events and violations share one running index, so one `since` pages through all three.
 - With `keep` only the last so many of each are held; counts are always exact.
+- What is remembered goes into the journal too, if there is one; `recall` puts it back after a restart.
 """
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+
+from bridge.sandbox.journal import Journal
 
 Entry = dict[str, Any]
 
@@ -15,13 +18,30 @@ Entry = dict[str, Any]
 class Received:
     """The record of what came in."""
 
-    def __init__(self, keep: int | None) -> None:
+    def __init__(self, keep: int | None, journal: Journal) -> None:
         """Hold the last `keep` entries of each kind, or all."""
         self._keep = keep
-        self.empty()
+        self._journal = journal
+        self._forget()
 
     def empty(self) -> None:
         """Forget everything, counts included."""
+        self._journal.empty()
+        self._forget()
+
+    def recall(self, what: str, entry: Entry) -> None:
+        """Remember again what the journal holds; what it says of other things is not meant."""
+        match what:
+            case "event":
+                self._keep_event(entry)
+            case "violation":
+                self._keep_violation(entry)
+            case "call":
+                self._keep_call(entry)
+            case _:
+                pass
+
+    def _forget(self) -> None:
         self.next = 0
         self.events: deque[Entry] = deque(maxlen=self._keep)
         self.calls: deque[Entry] = deque(maxlen=self._keep)
@@ -33,19 +53,33 @@ class Received:
 
     def event(self, event: Mapping[str, Any], *, lane: str, at: float) -> None:
         """Remember an event that was stored."""
-        self.events.append({**event, "lane": lane, "received_at": at, "index": self._index()})
-        self._events[lane] += 1
-        self._types[event["type"]] += 1
+        entry = {**event, "lane": lane, "received_at": at}
+        self._journal.write("event", entry)
+        self._keep_event(entry)
 
     def violation(self, rule: str, detail: str, *, building: str, at: float) -> None:
         """Remember something questionable."""
-        self.violations.append(
-            {"rule": rule, "detail": detail, "building": building, "at": at, "index": self._index()},
-        )
-        self._violations[rule] += 1
+        entry = {"rule": rule, "detail": detail, "building": building, "at": at}
+        self._journal.write("violation", entry)
+        self._keep_violation(entry)
 
     def call(self, entry: Entry, template: str) -> None:
         """Remember a call; its status is None when the connection was dropped."""
+        entry["template"] = template
+        self._journal.write("call", entry)
+        self._keep_call(entry)
+
+    def _keep_event(self, entry: Entry) -> None:
+        self.events.append({**entry, "index": self._index()})
+        self._events[entry["lane"]] += 1
+        self._types[entry["type"]] += 1
+
+    def _keep_violation(self, entry: Entry) -> None:
+        self.violations.append({**entry, "index": self._index()})
+        self._violations[entry["rule"]] += 1
+
+    def _keep_call(self, entry: Entry) -> None:
+        template = entry.pop("template")
         entry["index"] = self._index()
         self.calls.append(entry)
         self._calls[entry["method"], template, entry["status"]] += 1

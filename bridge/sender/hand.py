@@ -3,6 +3,8 @@
 Rules:
 - Ready lanes take turns: one call, then to the back. A long lane delays nobody.
 - No call begins with less lease left than it may take.
+- A lane is in hand once: where its lease ran out early because the clock jumped ahead, the store may lend it again, and
+  that is no second call of one building.
 - A bug in one lane becomes a dead letter `fault` of its front item (exception type and place, no values).
 - What was found out is kept until it is written, however long the store cannot serve.
 """
@@ -39,6 +41,7 @@ class Hand:
         self._now = now
         self._needed = timeout + WRITE_MARGIN
         self._suspects: OrderedDict[str, int] = OrderedDict()
+        self._held: set[str] = set()  # buildings whose lanes are in hand or on the wire
         self.ready: deque[Run] = deque()
         self.settlements: list[Settlement] = []
         self.returns: list[Return] = []
@@ -46,11 +49,14 @@ class Hand:
     # ---- lanes come and go ----
 
     def take(self, leased: Iterable[Lane]) -> None:
-        """Add lanes as leased."""
-        self.ready.extend(Run.of(lane, self._suspects.pop(lane.building, 0)) for lane in leased)
+        """Add lanes as leased; one that is in hand already goes on as it is, and then back."""
+        new = [lane for lane in leased if lane.building not in self._held]
+        self._held.update(lane.building for lane in new)
+        self.ready.extend(Run.of(lane, self._suspects.pop(lane.building, 0)) for lane in new)
 
     def give_back(self, run: Run, at: datetime) -> None:
         """Give a lane back, due again at `at`."""
+        self._held.discard(run.lane.building)
         if run.suspect:
             self._suspects[run.lane.building] = run.suspect
             if len(self._suspects) > SUSPECTS:

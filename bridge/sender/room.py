@@ -34,6 +34,7 @@ from bridge.store.port import Desk, Store, StoreUnavailable
 LEASE: Final = timedelta(seconds=30)
 IDLE_SECONDS: Final = 1.0  # other processes queue calls too (replicas, `dead-letters retry`)
 STORE_RETRY_SECONDS: Final = 0.5
+SET_BACK_SECONDS: Final = 1.0  # the clock went slower than time by more than that: it was set, not trimmed
 LANES_PER_CALL: Final = 2  # lanes in hand per call on the wire: the next ones are ready when a call ends
 ROWS_PER_LEASE: Final = 2_000  # bounds memory and the length of the transaction
 FEWEST_ROWS: Final = 16  # per lane
@@ -97,6 +98,8 @@ class Sender:
         self._renewal: asyncio.Task[None] | None = None
         self._more = True  # calls may be due that are not leased
         self._due: datetime | None = None  # when the next one is
+        self._ahead: float | None = None  # of the wall time before the monotonic clock [s]
+        self._afresh = False  # the clock was set back, and the store does not know yet
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set, then drain."""
@@ -124,6 +127,7 @@ class Sender:
     async def _turn(self) -> None:
         self._wake.clear()
         self._look_after_token()
+        self._look_at_clock()
         self._read_results()
         try:
             self._more |= await self._stuck.retry(self._now())
@@ -139,6 +143,14 @@ class Sender:
             return
         for job in jobs:
             self._start(job, token)
+
+    def _look_at_clock(self) -> None:
+        """Notice when the clock was set back: what waits by the old time would wait too long."""
+        ahead = self._now().timestamp() - self._clock()
+        if self._ahead is not None and ahead < self._ahead - SET_BACK_SECONDS:
+            self._afresh = self._more = True
+            _log.warning("clock_set_back", seconds=round(self._ahead - ahead, 1))
+        self._ahead = ahead
 
     def _read_results(self) -> None:
         ended, self._ended = self._ended, []
@@ -177,7 +189,8 @@ class Sender:
         wanted = min(MOST_LANES, self._max_concurrency * LANES_PER_CALL - len(self._hand.ready)) if closed else 1
         rows = min(self._batch, max(FEWEST_ROWS, ROWS_PER_LEASE // wanted))
         hold = max(LEASE, 3 * self._timeout)
-        leased = await self._store.lease(self._now(), wanted, rows, hold)
+        leased = await self._store.lease(self._now(), wanted, rows, hold, afresh=self._afresh)
+        self._afresh = False
         self.state.store_unavailable = False
         self._hand.take(leased)
         if len(leased) < wanted:
@@ -268,17 +281,19 @@ class Sender:
         return max(0.001, min(waits))
 
     async def _drain(self) -> None:
-        """Await the calls on the wire, write what came of them, give every lane back."""
+        """Await the calls on the wire, write what came of them, give back every lane that has none there.
+
+        A lane with a call that did not end stays lent, so that the next start counts the call as in doubt.
+        """
         ends = self._clock() + self._drain_timeout.total_seconds()
         while self._calls and self._clock() < ends:
             if not self._ended:
                 await asyncio.wait(list(self._calls), timeout=ends - self._clock(), return_when=asyncio.FIRST_COMPLETED)
             self._read_results()
             await self._write_while_draining(ends)
-        open_runs = list(self._calls.values())
         await _cancelled(list(self._calls))
         self._read_results()
-        for run in (*self._hand.ready, *open_runs):
+        for run in self._hand.ready:
             self._hand.give_back(run, self._now())
         self._hand.ready.clear()
         await self._write_while_draining(ends + STORE_RETRY_SECONDS)

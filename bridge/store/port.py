@@ -295,8 +295,13 @@ class Store(Protocol):
         oldest pending message. Parked and dead ones hold it not back.
         """
 
-    async def lease(self, now: datetime, lanes: int, calls: int, hold: timedelta) -> Sequence[Lane]:
-        """Lend up to `lanes` buildings with due calls, each with up to `calls` oldest rows."""
+    async def lease(
+        self, now: datetime, lanes: int, calls: int, hold: timedelta, *, afresh: bool = False
+    ) -> Sequence[Lane]:
+        """Lend up to `lanes` buildings with due calls, each with up to `calls` oldest rows.
+
+        `afresh` = the clock was set back: what would be due later by the old time is due now.
+        """
 
     async def settle(
         self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]

@@ -146,6 +146,7 @@ class Sandbox:
     """The MOOST look-alike as a process, at an address that survives its restart."""
 
     folder: Path
+    options: Sequence[str] = ()  # of the command
     port: int = 0
     process: Process | None = None
 
@@ -160,7 +161,7 @@ class Sandbox:
         secret.write_text(CLIENT_SECRET)
         options = ("--client-id", CLIENT_ID, "--client-secret-file", str(secret), "--customer-id", CUSTOMER)
         log = self.folder / f"sandbox-{next(_numbers)}.log"
-        self.process = Process(("sandbox", "--port", str(self.port), *options), log)
+        self.process = Process(("sandbox", "--port", str(self.port), *options, *self.options), log)
         self.process.start()
         self.port = int(self.process.said(r"sandbox http://127\.0\.0\.1:(\d+)"))
 
@@ -341,9 +342,9 @@ def _toml(name: str, table: Table) -> str:
 
 
 @contextmanager
-def sandboxed(folder: Path) -> Iterator[Sandbox]:
-    """Run a look-alike."""
-    sandbox = Sandbox(folder)
+def sandboxed(folder: Path, *options: str) -> Iterator[Sandbox]:
+    """Run a look-alike; `options` are its command's."""
+    sandbox = Sandbox(folder, options)
     sandbox.start()
     try:
         yield sandbox

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -326,3 +327,33 @@ async def test_the_process_says_its_address_and_ends_with_0(number: signal.Signa
         assert (await Client(http, address).login("me", "mine"))[0] == 200
     process.send_signal(number)
     assert ("sandbox", 0) == (word, await asyncio.wait_for(process.wait(), 10))
+
+
+# ---- a journal ------------------------------------------------------------------------------------------------------
+
+
+async def test_with_a_journal_a_restart_goes_on_with_what_was_received(clock: Clock, tmp_path: Path) -> None:
+    journal = tmp_path / "moost.jsonl"
+    async with serving(Moost(now=clock, journal=journal)) as base, aiohttp.ClientSession() as http:
+        first = Client(http, base)
+        await first.login()
+        await first.call("POST", "/buildings/v1", building())
+        await first.call("POST", "/buildings/v1", building("home-2"))
+        await first.call("DELETE", "/buildings/home-2/v1")
+        await first.call("PUT", "/buildings/home-1/devices/v1", [{"id": "gateway:home-1", "type": "GATEWAY"}])
+        await first.call("POST", "/events/v1", event())
+        await first.call("POST", "/events/v1", event(value=-5))
+        await first.call("POST", "/events/historical/v1", [event(), event()])
+        before = await first.received()
+        assert {"live": 2, "historical": 2} == before["counts"]["events"]
+        assert {"value": 1} == before["counts"]["violations"]
+    with journal.open("ab") as cut:
+        cut.write(b'["event",{"customerBuil')  # a kill in the middle of a line
+    async with serving(Moost(now=clock, journal=journal)) as base, aiohttp.ClientSession() as http:
+        again = Client(http, base)
+        assert before == await again.received()
+        await again.login()
+        assert 201 == (await again.call("POST", "/events/v1", event()))[0]
+        await again.call("DELETE", "/_sandbox/received")
+    async with serving(Moost(now=clock, journal=journal)) as base, aiohttp.ClientSession() as http:
+        assert [] == (await Client(http, base).received())["events"]

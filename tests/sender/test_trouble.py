@@ -464,9 +464,11 @@ class Moody(MemoryStore):
             self.refused += 1
             raise StoreUnavailable("the disk is on strike")
 
-    async def lease(self, now: datetime, lanes: int, calls: int, hold: timedelta) -> Sequence[Lane]:
+    async def lease(
+        self, now: datetime, lanes: int, calls: int, hold: timedelta, *, afresh: bool = False
+    ) -> Sequence[Lane]:
         self._may("lease")
-        return await super().lease(now, lanes, calls, hold)
+        return await super().lease(now, lanes, calls, hold, afresh=afresh)
 
     async def next_due(self) -> datetime | None:
         self._may("next_due")
@@ -529,6 +531,43 @@ class TestStore:
         assert 1 == d.store.most_in_flight
 
 
+class TestClock:
+    async def test_what_waits_by_a_clock_that_was_ahead_goes_on_when_it_is_set_back(self, desk: Make) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        await d.sandbox.faults({"kind": "status", "status": 500, "path": "/events", "times": 1})
+        d.time.offset = HOUR
+        await d.queue(d.events(1))
+
+        async def refused() -> bool:
+            return bool(await d.sandbox.fired() == [1] and (await d.store.next_due()) > d.time.now())
+
+        await d.until(refused)
+        d.time.offset = timedelta()
+        await d.done()
+
+        assert [1.0] == await d.sandbox.values()
+
+    async def test_a_jump_ahead_puts_no_second_call_of_a_building_on_the_wire(self, desk: Make) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        await d.sandbox.faults({"kind": "latency", "seconds": 1.0, "path": "/events", "times": 1})
+        await d.queue(d.events(1))
+
+        async def on_the_wire() -> bool:
+            return bool(await d.sandbox.fired() == [1])
+
+        await d.until(on_the_wire)
+        d.time.offset = HOUR
+        await d.queue(d.events(2))
+        await d.done()
+        await d.until(lambda: not d.sender._calls)
+
+        assert [1.0, 2.0] == await d.sandbox.values()
+
+
 class TestDrain:
     async def test_a_call_on_the_wire_is_awaited_and_settled_and_nothing_new_begins(self, desk: Make) -> None:
         d = desk()
@@ -559,6 +598,8 @@ class TestDrain:
 
         assert time.monotonic() - started < 2
         assert ["in doubt"] == [_state(row) for row in d.store._rows.outbox.values() if row.owed]
+        await d.store.open()
+        assert 1 == (await d.store.census()).in_doubt, "nobody knows what became of it, and that is counted"
 
 
 def _state(row: CallRow) -> str:

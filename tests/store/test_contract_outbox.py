@@ -73,6 +73,23 @@ async def test_a_returned_lane_waits_until_it_is_due_though_new_calls_come(store
     assert [1, 2] == [row.id for row in lane.calls]
 
 
+async def test_asked_afresh_no_lane_waits_longer(store: Keeper) -> None:
+    await queued(store, events("a", 1), events("b", 1), events("c", 1))
+    await leased(store, lanes=2)
+    await store.settle(NOW, [], [], [Return(building="a", at=NOW + DAY)])
+    assert ["c"] == [lane.building for lane in await leased(store)]
+    lanes = await store.lease(NOW, 10, 10, HOLD, afresh=True)
+    assert ["a"] == [lane.building for lane in lanes], "what is lent stays lent"
+
+
+async def test_after_opening_no_lane_waits(store: Keeper, reopened: Reopened) -> None:
+    await queued(store, events("a", 1))
+    await leased(store)
+    await store.settle(NOW, [], [], [Return(building="a", at=NOW + DAY)])
+    again = await reopened(store)
+    assert ["a"] == [lane.building for lane in await leased(again)]
+
+
 async def test_a_lane_whose_calls_were_settled_by_someone_else_takes_no_place(store: Keeper) -> None:
     await queued(store, events("a", 1), events("b", 1))
     await leased(store, lanes=1)

@@ -42,7 +42,7 @@ class MemoryStore(MemoryDesk):
         self._shown: dict[str, int] = {}
 
     async def open(self) -> None:
-        """Free all leases; calls that were on the wire have lost their reply."""
+        """End all leases and waits; calls that were on the wire have lost their reply."""
         for building, lane in self._rows.lanes.items():
             if lane.lent_until is not None:
                 self._rows.take_back(building, from_ms(0))
@@ -50,6 +50,7 @@ class MemoryStore(MemoryDesk):
                     if row.doubt is not None and not row.progress.lost:
                         row.progress = replace(row.progress, lost=True)
                         self._rows.ledger.in_doubt += 1
+        self._rows.hasten(from_ms(0))
 
     async def close(self) -> None:
         """Keep everything, for whoever opens it again."""
@@ -248,8 +249,12 @@ class MemoryStore(MemoryDesk):
 
     # ---- the sender ----
 
-    async def lease(self, now: datetime, lanes: int, calls: int, hold: timedelta) -> Sequence[Lane]:
+    async def lease(
+        self, now: datetime, lanes: int, calls: int, hold: timedelta, *, afresh: bool = False
+    ) -> Sequence[Lane]:
         """Lend lanes with due calls."""
+        if afresh:
+            self._rows.hasten(now)
         self._rows.expire(now)
         late = sorted((lane.due, name) for name, lane in self._rows.lanes.items() if lane.due and lane.due <= now)
         lent = (self._lend(name, calls, from_ms(to_ms(now + hold))) for _, name in late[:lanes])

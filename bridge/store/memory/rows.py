@@ -140,6 +140,12 @@ class Rows:
             if lane.lent_until is not None and lane.lent_until <= now:
                 self.take_back(building, lane.lent_until)
 
+    def hasten(self, now: datetime) -> None:
+        """Let no lane wait longer than until now."""
+        for lane in self.lanes.values():
+            if lane.due is not None:
+                lane.due = min(lane.due, _whole(now))
+
     def take_back(self, building: str, at: datetime) -> None:
         """End a lease; the lane is due again at `at` if it still owes anything."""
         lane = self.lanes[building]

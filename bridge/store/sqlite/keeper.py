@@ -231,9 +231,17 @@ class SqliteStore:
 
     # ---- the sender ----
 
-    async def lease(self, now: datetime, lanes: int, calls: int, hold: timedelta) -> Sequence[Lane]:
+    async def lease(
+        self, now: datetime, lanes: int, calls: int, hold: timedelta, *, afresh: bool = False
+    ) -> Sequence[Lane]:
         """Lend the lanes that have waited longest."""
-        return await self._writing().write(Turn.LEASE, lambda con, _: outbox.lease(con, now, lanes, calls, hold))
+
+        def write(con: sqlite3.Connection, _: Ledger) -> Sequence[Lane]:
+            if afresh:
+                outbox.hasten(con, now)
+            return outbox.lease(con, now, lanes, calls, hold)
+
+        return await self._writing().write(Turn.LEASE, write)
 
     async def settle(
         self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]

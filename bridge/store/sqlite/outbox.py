@@ -153,8 +153,13 @@ def next_due(con: sqlite3.Connection) -> datetime | None:
     return maybe_from_ms(con.execute(_NEXT_DUE).fetchone()[0])
 
 
+def hasten(con: sqlite3.Connection, now: datetime) -> None:
+    """Let no lane wait longer than until now: the clock by which it waits was set back."""
+    con.execute("UPDATE lane SET due = ?1 WHERE due > ?1", (to_ms(now),))
+
+
 def free(con: sqlite3.Connection, ledger: Ledger) -> None:
-    """End all leases of a former process; what it had on the wire has lost its reply."""
+    """End all leases and waits of a former process; what it had on the wire has lost its reply."""
     lost = con.execute(
         "UPDATE outbox SET lost = 1 WHERE lost = 0 AND doubt IS NOT NULL AND state = 'owed'"
         " AND building IN (SELECT building FROM lane WHERE lent_until IS NOT NULL)"
@@ -164,6 +169,7 @@ def free(con: sqlite3.Connection, ledger: Ledger) -> None:
         f"UPDATE lane SET due = CASE WHEN {_OWES} THEN 0 END, lent_until = NULL, lent = NULL"  # noqa: S608 - a part
         " WHERE lent_until IS NOT NULL"
     )
+    con.execute("UPDATE lane SET due = 0 WHERE due IS NOT NULL")  # by a clock that may have been set back since
 
 
 # ---- settling -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,71 @@
+"""Faults of the embedded store: its disk is full, somebody else writes to it."""
+
+import random
+import time
+from typing import cast
+
+from tests.chaos.fault import Fault, Needs
+from tests.chaos.keeping import Embedded
+from tests.chaos.scene import Scene, directory, seen
+
+
+class DiskFull(Fault):
+    """Not a page is left: the door says 503, what is owed goes on, and all heals by itself."""
+
+    name = "disk full"
+    needs = frozenset({Needs.STORE})
+
+    def possible(self, scene: Scene) -> str | None:
+        """Return why there is no disk to fill."""
+        return None if _keeping(scene).small else "no disk of its own can be mounted here"
+
+    def inject(self, scene: Scene, dice: random.Random) -> int:
+        """Fill the disk until senders are turned away, and a little longer."""
+        keeping, statuses = _keeping(scene), scene.crowd.statuses
+        before = statuses[503]
+        keeping.fill()
+        fired = seen(lambda: statuses[503] > before, 6)
+        time.sleep(dice.uniform(0.5, 3))
+        keeping.heal()
+        return fired
+
+
+class HeldStore(Fault):
+    """Another writer holds the store: nothing is acknowledged meanwhile."""
+
+    name = "store held by another writer"
+    needs = frozenset({Needs.STORE})
+
+    def inject(self, scene: Scene, dice: random.Random) -> int:
+        """Hold it, sometimes longer than the daemon waits."""
+        statuses = scene.crowd.statuses
+        with _keeping(scene).held():
+            time.sleep(0.3)  # for the answers to what was committed before
+            before = statuses[202]
+            time.sleep(dice.choice((0.5, 1.5, 6.5)))
+            return statuses[202] == before
+
+
+class CommandBeside(Fault):
+    """Commands beside the daemon: somebody moves in, and whose messages waited has them delivered."""
+
+    name = "commands beside the daemon"
+    needs = frozenset({Needs.DOOR})
+
+    def inject(self, scene: Scene, dice: random.Random) -> int:
+        """Let the next newcomers move in."""
+        town = scene.crowd.town
+        here = len(town.newcomers)
+        users = [home.user for home in town.newcomers[town.moved_in : here]]
+        done = directory(scene, users or ["nobody"])
+        if done:
+            town.moved_in = here
+        listed, _ = scene.command("dead-letters", "list", "--json")
+        return done and listed == 0
+
+
+def _keeping(scene: Scene) -> Embedded:
+    return cast("Embedded", scene.keeping)
+
+
+FAULTS = (DiskFull, HeldStore, CommandBeside)

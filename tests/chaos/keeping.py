@@ -1,0 +1,100 @@
+"""What the store lies on, and how it can be troubled.
+
+Rules:
+- A store that several replicas may share says how many there are; the faults of its own kind are listed by `faults`.
+- Where the machine does not let a fault be set, it is said to be impossible, and why.
+"""
+
+import os
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Final, Protocol, Self
+
+from tests.life.stage import Table
+
+LINGER_S: Final = 8.0  # longer than a start waits for a store
+DISK: Final = 512 * 2**20  # bytes: the store of a long run, its log and its reserve
+
+
+class Keeping(AbstractContextManager["Keeping"], Protocol):
+    """A store to run on."""
+
+    replicas: int
+    settings: Table  # the section [store]
+
+    def in_trouble(self) -> bool:
+        """Return whether it cannot be had just now, so that a daemon may refuse to start."""
+
+    def heal(self) -> None:
+        """End all troubles."""
+
+
+class Embedded(Keeping):
+    """SQLite, on a small disk of its own where one can be made."""
+
+    replicas = 1
+
+    def __init__(self, folder: Path) -> None:
+        """Name the place; nothing is there yet."""
+        self.disk = folder / "disk"
+        self.path = self.disk / "bridge.db"
+        self.ballast = self.disk / "ballast"
+        self.settings: Table = {"url": f"sqlite:///{self.path}"}
+        self.small = False  # the disk is one of its own, and can be filled
+        self._held = threading.Event()
+        self._healed = 0.0  # monotonic [s]
+
+    def __enter__(self) -> Self:
+        """Make the disk."""
+        self.disk.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=0700", "chaos", str(self.disk)]
+        with suppress(FileNotFoundError):
+            self.small = subprocess.run(command, capture_output=True, check=False).returncode == 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take it away."""
+        if self.small:
+            subprocess.run(["umount", "--lazy", str(self.disk)], check=True)  # noqa: S607 - the one of this system
+
+    def in_trouble(self) -> bool:
+        """Return whether the disk is full or the store held, or was so when a daemon that ends now looked."""
+        return self._held.is_set() or self.ballast.exists() or time.monotonic() < self._healed + LINGER_S
+
+    def heal(self) -> None:
+        """Free the disk."""
+        if self.ballast.exists():
+            self.ballast.unlink()
+            self._healed = time.monotonic()
+
+    def fill(self) -> None:
+        """Fill the disk to the last page."""
+        file = os.open(self.ballast, os.O_RDWR | os.O_CREAT, 0o600)
+        size, step = 0, 2**20
+        try:
+            while step >= 4096:
+                try:
+                    os.posix_fallocate(file, size, step)
+                    size += step
+                except OSError:
+                    step //= 2
+        finally:
+            os.close(file)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Be another writer that holds the store."""
+        self._held.set()
+        con = sqlite3.connect(self.path, timeout=10, isolation_level=None)
+        try:
+            con.execute("BEGIN IMMEDIATE")
+            yield
+        finally:
+            con.close()
+            self._healed = time.monotonic()
+            self._held.clear()
