@@ -35,6 +35,7 @@ demo: setup
 
 # Most tests wait for a process or a socket, so twice as many workers as the usual two cores; a file stays together.
 test: setup
+	@command -v strace >/dev/null || echo "strace is missing, so the tests that trace system calls are skipped: apt-get install strace"
 	$(BIN)/pytest -q -n 4 --dist loadfile
 
 check: setup

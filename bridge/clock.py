@@ -33,7 +33,8 @@ TURN_S: Final = 0.05  # longest computing for a transaction: the longer it takes
 SLICE_S: Final = 0.002  # longest computing without letting the door breathe
 BREATH_S: Final = 0.001  # how long it breathes: time for the store's thread to write down what came in meanwhile
 BEAT: Final = timedelta(seconds=10)  # how often the store is told that the clock is alive
-SWEEP_S: Final = 30.0  # how often retention is looked at
+LOOK_S: Final = 1.0  # how often readiness and retention are looked at, however many buildings are due
+SWEEP_TURN_S: Final = 0.25  # longest deleting at a look: a store that has to forget millions of rows still ticks
 SET_ASIDE: Final = timedelta(hours=1)  # a building whose tick raises
 COPIES: Final = timedelta(hours=6)  # from one copy of a state to the next; with less kept a replay reaches less far
 
@@ -68,19 +69,17 @@ class Clock:
         self._every_s = max(EVERY_S / speed, FASTEST_S)
         self._beaten: datetime | None = None
         self._resumed: datetime | None = None
-        self._swept = time.monotonic()
+        self._looked_at = time.monotonic()
         self.set_aside = 0  # buildings whose tick raised, since the start
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tick until told to stop; a store that cannot serve is waited for."""
         while not stop.is_set():
             try:
-                census = await self._store.census()
-                self._looked(census)
-                self._notice_gap(census.last_tick)
+                await self._look()
                 while await self.step() and not stop.is_set():
-                    pass
-                await self._sweep()
+                    if time.monotonic() - self._looked_at >= LOOK_S:
+                        await self._look()
             except StoreBroken:
                 raise  # ends the process (R10)
             except StoreUnavailable as why:
@@ -89,6 +88,15 @@ class Clock:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await stop.wait()
+
+    async def _look(self) -> None:
+        """Tell how full the store is, and delete what is past retention."""
+        census = await self._store.census()
+        self._looked(census)
+        self._notice_gap(census.last_tick)
+        if time.monotonic() - self._looked_at >= LOOK_S:
+            await self._sweep()
+            self._looked_at = time.monotonic()
 
     def _notice_gap(self, last_tick: datetime | None) -> None:
         """Remember when the process resumed after more than `grace` without ticks; a first start is no gap."""
@@ -164,11 +172,9 @@ class Clock:
             self._beaten = now
 
     async def _sweep(self) -> None:
-        """Delete what is past retention, in small steps."""
-        if time.monotonic() - self._swept < SWEEP_S:
-            return
-        self._swept = time.monotonic()
-        while await self._store.sweep(self._now(), self._retention, self._max_size):  # noqa: ASYNC110 - not a wait
+        """Delete what is past retention, in small steps; what is left is the next look's."""
+        until = time.monotonic() + SWEEP_TURN_S
+        while await self._store.sweep(self._now(), self._retention, self._max_size) and time.monotonic() < until:  # noqa: ASYNC110 - not a wait
             await asyncio.sleep(0)
 
 

@@ -497,6 +497,21 @@ async def test_a_broken_store_ends_the_room() -> None:
         await Desk(store=Broken()).worker.run(asyncio.Event())
 
 
+async def test_a_message_is_settled_only_together_with_its_effects() -> None:
+    class Forgetful(MemoryStore):
+        async def commit(self, work: Work) -> Sequence[str]:
+            if work.calls:
+                raise StoreUnavailable("not now")
+            return await super().commit(work)
+
+    store = Forgetful()
+    desk = Desk(store=store)
+    await desk.accept(car("10:00", 10))
+    with pytest.raises(StoreUnavailable):
+        await desk.worker.step()
+    assert (1, 0) == ((await store.census()).pending, (await store.census()).settled)
+
+
 @pytest.mark.parametrize("during", ["claim", "commit", "readdress", "one by one"])
 async def test_trouble_of_the_store_is_never_taken_for_a_fault_of_a_message(
     during: str, monkeypatch: pytest.MonkeyPatch

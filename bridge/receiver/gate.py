@@ -2,7 +2,8 @@
 
 Rules:
 - The door closes for a reason that the sender can wait out; every refusal says when to come again.
-- What is still owed counts with the bytes taken since the store was last asked, so a burst cannot overshoot.
+- What is still owed counts with the bytes taken since the store was last asked, so a burst cannot overshoot; on the
+  disk they count twice, for they stand in the log before they stand in the database.
 - Bodies in hand are bounded; small ones keep half of the room to themselves, so that half-sent large bodies never
   keep a normal sender out.
 """
@@ -14,6 +15,7 @@ from bridge.store.port import Census
 
 OWED_SHARE: Final = 0.8  # of max_size may be owed
 FREE_SHARE: Final = 0.1  # of the disk must be free
+WRITES: Final = 2  # of each byte: to the log, and from there to the database
 MOST_IN_HAND: Final = 64 * 2**20  # bytes of bodies being read or stored
 SMALL_BODY: Final = 64 * 2**10  # bytes; what is larger gets half of the room
 
@@ -46,16 +48,15 @@ class Gate:
     unwritable: bool = False  # the last accept failed; each new one is a try
     _owed: int = 0
     _taken: int = 0
-    _disk_low: bool = False
+    _free: int | None = None  # bytes left on the disk when the store was last asked
 
     def refresh(self, census: Census | None) -> None:
         """Take in what the store says of itself; None = it cannot be asked."""
         self.store = census is None
-        self.unwritable = False
+        self.unwritable = census is not None and census.full
         if census is not None:
             self._owed, self._taken = census.owed_bytes, 0
-            free, disk = census.free_disk_bytes, self.disk_bytes
-            self._disk_low = free is not None and disk is not None and free < disk * FREE_SHARE
+            self._free = census.free_disk_bytes
 
     def took(self, size: int) -> None:
         """Count bytes that were accepted."""
@@ -65,7 +66,13 @@ class Gate:
     @property
     def watermark(self) -> bool:
         """Whether the store is too full to take more."""
-        return self._disk_low or self._owed + self._taken > self.max_size * OWED_SHARE
+        return self._disk_is_low or self._owed + self._taken > self.max_size * OWED_SHARE
+
+    @property
+    def _disk_is_low(self) -> bool:
+        if self._free is None or self.disk_bytes is None:
+            return False
+        return self._free - WRITES * self._taken < self.disk_bytes * FREE_SHARE
 
     def closed(self) -> Closed | None:
         """Return why the door takes nothing now; None = it is open."""

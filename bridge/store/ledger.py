@@ -193,6 +193,7 @@ class Ledger(msgspec.Struct, kw_only=True):
         oldest_owed: datetime | None,
         size_bytes: int,
         free_disk_bytes: int | None,
+        full: bool = False,
     ) -> Census:
         """Return the counts as the rooms see them."""
         return Census(
@@ -206,6 +207,7 @@ class Ledger(msgspec.Struct, kw_only=True):
             size_bytes=size_bytes,
             owed_bytes=max(0, size_bytes - self.deletable_bytes()),
             free_disk_bytes=free_disk_bytes,
+            full=full,
         )
 
     def problems(self) -> list[str]:

@@ -248,6 +248,7 @@ class Census:
     size_bytes: int = 0  # pages in use plus log
     owed_bytes: int = 0  # of that, what may not be deleted yet (estimate)
     free_disk_bytes: int | None = None
+    full: bool = False  # new messages are refused until there is room again
 
 
 class StoreUnavailable(Exception):  # noqa: N818 - a condition, named as the operator knows it

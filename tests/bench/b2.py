@@ -68,12 +68,12 @@ class Trial:
 async def run(setting: Setting) -> list[Result]:
     """Return the results of B2 and B2b."""
     homes = setting.homes()
-    single = await _highest(setting, Kind(make=homes.next, connections=CONNECTIONS, hold_s=HOLD_S, start=FIRST_RATE))
+    single = await highest(setting, one_by_one(homes))
     naive = await _naive(setting, homes)
     hundreds = Kind(
         make=homes.next_hundred, connections=CONNECTIONS_ARRAYS, hold_s=HOLD_ARRAYS_S, start=1.5 * single.rate
     )
-    arrays = await _highest(setting, hundreds)
+    arrays = await highest(setting, hundreds)
     return [
         _result("B2 worker and door", f"≥ {GOAL:,.0f} msg/s", single, single.rate / GOAL, setting.seconds(HOLD_S)),
         Result(
@@ -104,7 +104,12 @@ def _result(name: str, goal: str, trial: Trial, ratio: float, seconds: float) ->
     )
 
 
-async def _highest(setting: Setting, kind: Kind) -> Trial:
+def one_by_one(homes: Homes) -> Kind:
+    """Return the load of B2."""
+    return Kind(make=homes.next, connections=CONNECTIONS, hold_s=HOLD_S, start=FIRST_RATE)
+
+
+async def highest(setting: Setting, kind: Kind) -> Trial:
     """Return the long trial at the highest rate that held."""
     async with _ready(setting) as subject:
         rate = await _search(setting, subject, kind)

@@ -86,8 +86,19 @@ class Bridge:
 
 
 @contextlib.contextmanager
-def bridge(folder: Path, cores: Cores, rooms: str, *, moost: str = NOWHERE, more: str = "") -> Iterator[Bridge]:
-    """Serve while the block runs, on the store `bridge.db` in the folder; `more` is added to the configuration."""
+def bridge(
+    folder: Path,
+    cores: Cores,
+    rooms: str,
+    *,
+    moost: str = NOWHERE,
+    more: str = "",
+    environ: dict[str, str] | None = None,
+) -> Iterator[Bridge]:
+    """Serve while the block runs, on the store `bridge.db` in the folder.
+
+    `more` is added to the configuration, `environ` overrides single settings.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "bridge.toml"
     config.write_text(
@@ -104,7 +115,8 @@ def bridge(folder: Path, cores: Cores, rooms: str, *, moost: str = NOWHERE, more
     )
     command = [sys.executable, "-m", "bridge", "serve", "--config", str(config), "--rooms", rooms]
     address = r'"url": ?"http://[^"]*:(\d+)"'
-    with running(command, core=cores.server, log=folder / f"bridge-{time.time_ns()}.log", address=address) as process:
+    log = folder / f"bridge-{time.time_ns()}.log"
+    with running(command, core=cores.server, log=log, address=address, environ=environ) as process:
         yield Bridge(process=process)
 
 

@@ -5,6 +5,7 @@ import http.client
 import json
 import signal
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -387,3 +388,19 @@ def test_a_store_that_vanished_ends_the_process_with_1(bridge: Bridge) -> None:
     for file in bridge.folder.glob("bridge.db*"):
         file.unlink()
     assert 1 == bridge.process.ended()
+
+
+def test_damage_that_nobody_meets_is_found_after_a_start_and_ends_the_process_with_1(bridge: Bridge) -> None:
+    bridge.start()
+    bridge.take("vehicle.update", vehicle("user-1", "car-1", 50))
+    bridge.settled()
+    assert 0 == bridge.stop()
+    with contextlib.closing(sqlite3.connect(bridge.store)) as con:
+        (page,) = con.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'residence'").fetchone()
+    with bridge.store.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    bridge.launch()  # it serves at first
+    assert bridge.process is not None
+    assert 1 == bridge.process.ended()
+    assert "the store is damaged" in bridge.process.text()

@@ -115,6 +115,24 @@ def test_what_was_taken_since_the_store_was_asked_counts() -> None:
     assert built.closed() is None
 
 
+def test_a_full_disk_fails_readiness_until_the_store_takes_messages_again() -> None:
+    built = gate()
+    built.refresh(Census(full=True))
+    assert ["store"] == built.failing()
+    assert built.closed() is None, "each message is a try"
+    built.refresh(Census())
+    assert [] == built.failing()
+
+
+def test_what_was_taken_counts_twice_on_the_disk() -> None:
+    built = gate()
+    built.refresh(Census(free_disk_bytes=150))
+    built.took(25)
+    assert built.closed() is None
+    built.took(1)
+    assert ["watermark"] == built.failing()
+
+
 async def test_a_full_store_is_503_long_before_it_is_asked(door: House) -> None:
     door.gate.refresh(Census(owed_bytes=door.gate.max_size))
     got = await door.post()

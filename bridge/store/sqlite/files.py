@@ -34,6 +34,12 @@ LOG_BYTES: Final = 16 * 1024 * 1024
 RESERVE_BYTES: Final = LOG_BYTES
 """Room to write the whole log back on a full disk; the log's own room is free afterwards."""
 
+LOW_SHARE: Final = 0.13
+"""Share of the disk that is free; below it settled rows go before their time, so that the door never closes for them.
+
+The door closes at a tenth (`receiver.gate`).
+"""
+
 _CACHE_KIB: Final = 16 * 1024
 
 
@@ -145,6 +151,19 @@ class Reserve:
         self._path = path
         self._size = size
         self.held = False
+        self.wanted = False  # a command beside the daemon holds none
+
+    def begin(self) -> None:
+        """Keep what a former life held back, or hold it where that leaves room for work."""
+        self.wanted = True
+        if self._is_there() or self.affordable():
+            self.hold()
+
+    def _is_there(self) -> bool:
+        try:
+            return self._path.stat().st_size >= self._size
+        except OSError:
+            return False
 
     def hold(self) -> bool:
         """Take the space if there is any; tell whether it is held."""
@@ -186,6 +205,25 @@ def free_bytes(path: Path) -> int | None:
     except OSError:
         return None
     return disk.f_bavail * disk.f_frsize
+
+
+def disk_is_low(path: Path) -> bool:
+    """Tell whether so little of the disk is left that the door may soon close for it."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail < disk.f_blocks * LOW_SHARE
+
+
+def give_back(con: sqlite3.Connection, pages: int) -> None:
+    """Shrink the file by so many free pages, or all there are, in a transaction of its own.
+
+    SQLite returns after each page, and of a statement without columns Python takes only the first step; a script it
+    runs to its end.
+    """
+    if not con.in_transaction:  # which a script would commit
+        con.executescript(f"PRAGMA incremental_vacuum({pages})")
 
 
 def log_bytes(path: Path) -> int:

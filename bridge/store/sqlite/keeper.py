@@ -50,6 +50,7 @@ from bridge.store.sqlite import buildings as states
 from bridge.store.sqlite import desk, files, inbox, outbox, upkeep
 from bridge.store.sqlite import work as steps
 from bridge.store.sqlite.checkpoint import Checkpoints
+from bridge.store.sqlite.inspection import Inspection
 from bridge.store.sqlite.recent import Recent
 from bridge.store.sqlite.rounds import Rounds, Turn, Writer
 
@@ -90,6 +91,7 @@ class SqliteStore:
         self._lock: files.Lock | None = None
         self._rounds: Rounds | None = None
         self._checkpoints: Checkpoints | None = None
+        self._inspection: Inspection | None = None
         self._reader: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._shown: dict[str, int] = {}
@@ -100,24 +102,38 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Open or create; the daemon takes the lock and frees the leases of a former process."""
+        reserve = files.Reserve(self._beside("-reserve"))
         try:
-            await asyncio.to_thread(self._open_files)
+            await asyncio.to_thread(self._open_on, reserve)
         except BaseException:
             self._close_files()
             raise
-        reserve = files.Reserve(self._beside("-reserve"))
         if self._exclusive:
-            reserve.hold()
+            reserve.begin()
             sys.setswitchinterval(SWITCH_INTERVAL_S)
         connect = partial(files.connect, self._path, write=True)
         self._checkpoints = Checkpoints(connect, self._path)
         self._rounds = Rounds(Writer(connect, self._path, reserve, self._checkpoints, self._committed))
         if self._exclusive:
-            await self._rounds.write(Turn.SETTLE, outbox.free)
+            try:
+                await self._rounds.write(Turn.SETTLE, outbox.free)
+            except StoreUnavailable:  # on a full disk the first try has given up the reserve
+                await self._rounds.write(Turn.SETTLE, outbox.free)
+            self._inspection = Inspection(partial(files.connect, self._path, write=False), self._path)
 
-    def _open_files(self) -> None:
+    def _open_on(self, reserve: files.Reserve) -> None:
+        """Open the files; on a disk so full that not even that works, with the room that a former life held back."""
         if self._exclusive:
             self._lock = files.Lock(self._beside("-lock"))
+        try:
+            self._open_files()
+        except StoreUnavailable:
+            if not self._exclusive or not reserve.low():
+                raise
+            reserve.release()
+            self._open_files()
+
+    def _open_files(self) -> None:
         files.create(self._path)
         with translated():
             con = files.connect(self._path, write=True)
@@ -138,6 +154,9 @@ class SqliteStore:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+        if self._inspection is not None:
+            await asyncio.to_thread(self._inspection.close)
+            self._inspection = None
         if self._checkpoints is not None:
             await asyncio.to_thread(self._checkpoints.close)
             self._checkpoints = None
@@ -262,18 +281,24 @@ class SqliteStore:
     # ---- upkeep ----
 
     async def census(self) -> Census:
-        """Return the counts, as long as the file is still the one that was opened: another could not be written."""
+        """Return the counts, as long as the file is sound and still the one that was opened."""
+        if self._inspection is not None and self._inspection.damage is not None:
+            raise StoreBroken(self._inspection.damage)
         if files.identity(self._path) != self._file:
             raise StoreBroken("the file of the store is another than the one that was opened")
-        return self._read(partial(upkeep.census, path=self._path))
+        return self._read(partial(upkeep.census, path=self._path, full=self._writing().full))
 
     async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
         """Take steps until one has deleted something, or nothing is left to look at."""
-        edge = to_ms(now - retention)
+        edge, rounds = to_ms(now - retention), self._writing()
+
+        def step(con: sqlite3.Connection, ledger: Ledger) -> upkeep.Swept:
+            swept = upkeep.sweep(con, ledger, edge, max_size=max_size, path=self._path, full=rounds.full)
+            rounds.give_back(swept.spare)
+            return swept
+
         while True:
-            swept = await self._writing().write(
-                Turn.DESK, lambda con, ledger: upkeep.sweep(con, ledger, edge, max_size, self._path)
-            )
+            swept = await rounds.write(Turn.DESK, step)
             if swept.deleted or not swept.more:
                 return swept.deleted
 

@@ -35,7 +35,7 @@ import msgspec
 from bridge.store.ledger import Ledger
 from bridge.store.port import Receipt, StoreBroken, StoreUnavailable
 from bridge.store.sqlite.checkpoint import Checkpoints
-from bridge.store.sqlite.files import Reserve, identity, unavailable
+from bridge.store.sqlite.files import Reserve, give_back, identity, unavailable
 from bridge.store.sqlite.inbox import Entry, accept
 
 SLICE_S: Final = 0.015
@@ -135,6 +135,15 @@ class Rounds:
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def full(self) -> bool:
+        """Whether new messages are refused because the disk is full."""
+        return self._writer.full
+
+    def give_back(self, pages: int) -> None:
+        """Have so many free pages given back to the disk after the round under way; called within it."""
+        self._writer.spare = pages
+
     async def accept(self, entries: Sequence[Entry]) -> list[Receipt]:
         """Store new messages in the next round."""
         part = Part(turn=Turn.ACCEPT, future=self._loop.create_future(), entries=entries)
@@ -231,8 +240,9 @@ class Writer:
         self._con: sqlite3.Connection | None = None
         self._path = path
         self._file: tuple[int, int] | None = None  # which file the path meant at first
-        self._full = False  # new messages are refused until the reserve is held again
+        self.full = reserve.wanted and not reserve.held  # new messages are refused until the reserve is held
         self._looked = 0.0
+        self.spare = 0  # pages to give back to the disk after this round
 
     def run(self, parts: list[Part]) -> None:
         """Run a round; afterwards every part is done, or has not begun."""
@@ -250,6 +260,10 @@ class Writer:
                 for part in started:
                     part.fail(_answer(error))
         if self._con is not None:
+            if self.spare:
+                with contextlib.suppress(sqlite3.Error):
+                    give_back(self._con, self.spare)
+                self.spare = 0
             self._checkpoints.written(self._con)
 
     def _one_by_one(self, parts: Sequence[Part]) -> None:
@@ -323,24 +337,24 @@ class Writer:
 
     def _give_up_reserve(self, con: sqlite3.Connection) -> None:
         """Make room for settling and deleting: release the reserve, empty the log."""
-        self._full = True
+        self.full = True
         self._looked = time.monotonic()
         self._reserve.release()
         self._checkpoints.shorten(con)
 
     def _look_at_reserve(self) -> None:
         """Give what was deleted back to the disk, and take the reserve back as soon as there is room for it."""
-        if self._full and time.monotonic() - self._looked >= RESERVE_LOOK_S:
+        if self.full and time.monotonic() - self._looked >= RESERVE_LOOK_S:
             self._looked = time.monotonic()
             if self._con is not None:
                 with contextlib.suppress(sqlite3.Error):
-                    self._con.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+                    give_back(self._con, VACUUM_PAGES)
                 self._checkpoints.shorten(self._con)
-            self._full = not (self._reserve.affordable() and self._reserve.hold())
+            self.full = not (self._reserve.affordable() and self._reserve.hold())
 
     def _refused(self, part: Part) -> bool:
         """Turn away what makes the store grow while the disk is full."""
-        if self._full and (part.turn is Turn.ACCEPT or (part.turn is Turn.COMMIT and self._reserve.low())):
+        if self.full and (part.turn is Turn.ACCEPT or (part.turn is Turn.COMMIT and self._reserve.low())):
             part.fail(StoreUnavailable("the disk is full"))
             return True
         return False

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from bridge.store.codec import maybe_from_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Census
-from bridge.store.sqlite.files import free_bytes, log_bytes
+from bridge.store.sqlite.files import disk_is_low, free_bytes, log_bytes
 from bridge.store.sqlite.inbox import advance, oldest_pending
 from bridge.store.sqlite.statements import gathered, value
 
@@ -18,8 +18,11 @@ STEP_ROWS: Final = 200
 LOOK_ROWS: Final = 1_000
 """Rows that one step looks at; most of them may be exempt."""
 
-VACUUM_PAGES: Final = 64
+SPARE_PAGES: Final = 128
 """Free pages that one step gives back to the disk, once there are many."""
+
+SPARE_PAGES_LOW: Final = 1_000
+"""The same while others need the disk (4 MiB, some 10 ms)."""
 
 MANY_FREE: Final = 0.25
 """Share of free pages from which on they are given back; fewer are used again soon."""
@@ -33,6 +36,7 @@ class Swept(NamedTuple):
 
     deleted: int
     more: bool
+    spare: int = 0  # free pages that the disk should have back
 
 
 _LOOK: Final = f"""
@@ -60,14 +64,14 @@ _FORGET: Final = (
 )
 
 
-def sweep(con: sqlite3.Connection, ledger: Ledger, edge: int, max_size: int, path: Path) -> Swept:
-    """Take one step: delete settled rows older than the edge [ms], or the oldest while the store is too big."""
-    too_big = size_bytes(con, path) > max_size * FULL_SHARE
+def sweep(con: sqlite3.Connection, ledger: Ledger, edge: int, *, max_size: int, path: Path, full: bool) -> Swept:
+    """Take one step: delete settled rows older than the edge [ms], or the oldest while there is too little room."""
+    low = full or disk_is_low(path)
+    too_big = low or size_bytes(con, path) > max_size * FULL_SHARE
     messages = _sweep_inbox(con, ledger, edge, everything=too_big)
     calls = _sweep_outbox(con, ledger, edge, everything=too_big and not messages.deleted)
     calls += con.execute(_FORGET_TICKS, (STEP_ROWS, ledger.forgotten_message)).rowcount
-    _give_back_pages(con)
-    return Swept(messages.deleted + calls, messages.more or calls > 0)
+    return Swept(messages.deleted + calls, messages.more or calls > 0, _spare(con, low=low))
 
 
 def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everything: bool) -> Swept:
@@ -134,11 +138,12 @@ def size_bytes(con: sqlite3.Connection, path: Path) -> int:
     return int((pages - free) * page_size + log_bytes(path))
 
 
-def _give_back_pages(con: sqlite3.Connection) -> None:
-    """Shrink the file by a little when much of it is free."""
+def _spare(con: sqlite3.Connection, *, low: bool) -> int:
+    """Return how many pages to give back: some when much of the file is free, or when others need the disk."""
     pages, free, _ = con.execute(_PAGES).fetchone()
-    if free > max(VACUUM_PAGES, pages * MANY_FREE):
-        con.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+    if low:
+        return min(int(free), SPARE_PAGES_LOW)
+    return SPARE_PAGES if free > max(SPARE_PAGES, pages * MANY_FREE) else 0
 
 
 # ---- counting -------------------------------------------------------------------------------------------------------
@@ -146,7 +151,7 @@ def _give_back_pages(con: sqlite3.Connection) -> None:
 _OLDEST_OWED: Final = "SELECT queued FROM outbox WHERE settled IS NULL ORDER BY id LIMIT 1"
 
 
-def census(con: sqlite3.Connection, ledger: Ledger, path: Path) -> Census:
+def census(con: sqlite3.Connection, ledger: Ledger, *, path: Path, full: bool) -> Census:
     """Read the counts, and what is measured beside them."""
     owed = value(con, _OLDEST_OWED)
     return ledger.census(
@@ -154,6 +159,7 @@ def census(con: sqlite3.Connection, ledger: Ledger, path: Path) -> Census:
         oldest_owed=maybe_from_ms(owed if isinstance(owed, int) else None),
         size_bytes=size_bytes(con, path),
         free_disk_bytes=free_bytes(path),
+        full=full,
     )
 
 
