@@ -8,6 +8,7 @@ from typing import Final
 import pytest
 
 from tests.kafka.broker import Broker, missing, running
+from tests.kafka.inboxes import Inboxes, OwnFiles
 from tests.kafka.stage import Stream, reading
 from tests.kafka.tokens import Issuer, issuing
 from tests.life.stage import Bridge, Sandbox, bridged, sandboxed
@@ -49,3 +50,20 @@ def bridge(tmp_path: Path, stream: Stream) -> Iterator[Bridge]:
     """Prepare a daemon that reads the stream and whose MOOST is never there."""
     with bridged(tmp_path, "http://127.0.0.1:9") as prepared:
         yield reading(prepared, stream)
+
+
+@pytest.fixture(params=[OwnFiles])
+def inboxes(request: pytest.FixtureRequest) -> Inboxes:
+    """Return where daemons of one group keep what they accept."""
+    made: Inboxes = request.param()
+    return made
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Bridge, Bridge]]:
+    """Prepare two daemons whose MOOST is never there."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    with bridged(one, "http://127.0.0.1:9") as first, bridged(other, "http://127.0.0.1:9") as second:
+        yield first, second

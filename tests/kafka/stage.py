@@ -1,14 +1,12 @@
 """What the tests of the Kafka source share: a subscription's topics, records to write, inboxes to look into."""
 
-import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from bridge.core.vocabulary import ACTIONS
 from tests.kafka.broker import Broker
+from tests.kafka.inboxes import Place
 from tests.life.stage import PATIENCE_S, Bridge, Table, dump, vehicle
 
 NAMES: Final = tuple(f"{kind}.{action}" for kind, actions in ACTIONS.items() for action in actions)
@@ -16,9 +14,6 @@ PARTITIONS: Final = 3
 
 Letter = tuple[str, bytes | None]
 """Topic without its subscription, and value."""
-
-Place = tuple[str, int, int]
-"""Topic, partition, offset."""
 
 
 @dataclass
@@ -39,7 +34,7 @@ class Stream:
         """Create more topics."""
         self.broker.create([f"{self.subscription}.{name}" for name in names], self.partitions)
 
-    def write(self, letters: Iterable[Letter]) -> None:
+    def write(self, letters: Iterable[Letter], patience: float = PATIENCE_S) -> None:
         """Write records and wait until the broker has them; remember where each stands."""
         producer = self.broker.producer()
         lost: list[str] = []
@@ -56,7 +51,7 @@ class Stream:
                 f"{self.subscription}.{name}", value, partition=number % self.partitions, on_delivery=written
             )
             producer.poll(0)
-        assert 0 == producer.flush(PATIENCE_S)
+        assert 0 == producer.flush(patience)
         assert [] == lost
 
 
@@ -77,12 +72,3 @@ def reading(bridge: Bridge, stream: Stream, **settings: object) -> Bridge:
     }
     bridge.configure(kafka=section)
     return bridge
-
-
-def inbox(store: Path) -> Counter[Place]:
-    """Return where the records stand that an inbox holds, each with how often it does."""
-    with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as con:
-        rows = con.execute("SELECT message_id FROM inbox WHERE message_id LIKE 'kafka %'").fetchall()
-    con.close()
-    places = (str(row[0]).split(" ") for row in rows)
-    return Counter((topic, int(partition), int(offset)) for _, _, topic, partition, offset, _ in places)
