@@ -3,6 +3,7 @@
 # make cover   branches not tested   make lock    renew the lock files   make image   build the container
 # make day     a simulated day of 200 homes, without and with an outage, judged (half an hour)
 # make mutants break each promise on purpose and see the tests notice (ONLY=R9: those of one promise)
+# make kafka   100,000 records through two daemons and a real broker while all of them are killed (some minutes)
 
 PYTHON ?= $(firstword $(foreach each,python3 python3.11 python3.12 python3.13 python3.14,\
 	$(shell $(each) -c 'import sys; sys.version_info >= (3, 11) and print("$(each)")' 2>/dev/null)))
@@ -13,7 +14,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 BUILDER ?= docker build
 IMAGE ?= moost-bridge
 
-.PHONY: setup demo test check format cover bench day mutants lock image clean
+.PHONY: setup demo test check format cover bench day mutants broker kafka lock image clean
 
 setup: $(STAMP)
 
@@ -30,6 +31,8 @@ demo: setup
 
 # Most tests wait for a process or a socket, so twice as many workers as the usual two cores; a file stays together.
 test: setup
+	@command -v java >/dev/null && command -v mvn >/dev/null || \
+		echo "The tests of the Kafka source are skipped: they need Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)."
 	$(BIN)/pytest -q -n 4 --dist loadfile
 
 check: setup
@@ -53,6 +56,13 @@ day: setup
 mutants: setup
 	$(BIN)/python -m tests.mutants $(ONLY)
 
+# The jars of the broker that the tests speak to; without Java and Maven those tests are skipped.
+broker: setup
+	$(BIN)/python -m tests.kafka.broker
+
+kafka: broker
+	$(BIN)/pytest -q tests/kafka/long.py
+
 # uv is needed only here, so nobody else installs it.
 lock: setup
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
@@ -63,4 +73,4 @@ image:
 	$(BUILDER) -t $(IMAGE) .
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/kafka/target

@@ -67,7 +67,7 @@ def problems(settings: Settings, *, serving: bool, wrong: Collection[Place] = ()
     yield from _intervals(settings)
     yield from _codes(settings)
     yield from _clock(settings)
-    yield from kafka.problems(settings, serving=serving)
+    yield from kafka.problems(settings, serving=serving, wrong=wrong)
 
 
 def _subscriptions(settings: Settings, *, serving: bool, wrong: Collection[Place]) -> Iterator[Problem]:

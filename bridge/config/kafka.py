@@ -14,17 +14,21 @@ from bridge.config.fields import Auth, Mechanism, is_loopback
 from bridge.config.models import Kafka, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
-    from bridge.config.checks import Problem
+    from bridge.config.checks import Place, Problem
 
 EXTRA: Final = "needs the client that is not installed: pip install 'moost-bridge[kafka]'"
 _ONLY_OAUTHBEARER: Final = ("token_url", "scope", "extensions", "token_ca_file")
 
 
-def problems(settings: Settings, *, serving: bool) -> "Iterator[Problem]":
-    """Yield everything that does not fit; `serving` also asks for what only the daemon needs."""
-    yield from _subscriptions(settings)
+def problems(settings: Settings, *, serving: bool, wrong: "Collection[Place]" = ()) -> "Iterator[Problem]":
+    """Yield everything that does not fit; `serving` also asks for what only the daemon needs.
+
+    `wrong` are the places whose values are known to be wrong and stand at their defaults.
+    """
+    if ("kafka", "bootstrap_servers") not in wrong:
+        yield from _subscriptions(settings)
     kafka = settings.kafka
     if not kafka.bootstrap_servers:
         return
@@ -82,7 +86,7 @@ def _way(kafka: Kafka, *, serving: bool) -> "Iterator[Problem]":
         yield ("kafka", "ca_file"), f'belongs to security = "ssl" or "sasl_ssl", not to "{kafka.security}"'
     for key in ("ca_file", "token_ca_file"):
         name = getattr(kafka, key)
-        if serving and name and not Path(name).is_file():
+        if serving and name and kafka.security.encrypted and not Path(name).is_file():
             yield ("kafka", key), f"there is no file {name!r}"
 
 

@@ -214,3 +214,9 @@ def running(folder: Path, issuer: Issuer) -> Iterator[Broker]:
         yield broker
     finally:
         broker.stop(signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    if reason := missing():
+        raise SystemExit(reason)
+    fetch()
