@@ -260,7 +260,12 @@ class _Daemon:
         gate.starting = False
         if self._sock is not None:
             host, port = self._sock.getsockname()[:2]
-            _log.info("serving", url=f"http://{host}:{port}", rooms=sorted(self._rooms), dry_run=self._dry_run)
+            _log.info(
+                "serving",
+                url=f"http://{host}:{port}",
+                rooms=sorted(tasks.keys() & {*self._rooms, "consumer"}),
+                dry_run=self._dry_run,
+            )
         await self._stop.wait()
         gate.draining = True
         _log.info("draining")

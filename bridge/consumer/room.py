@@ -50,9 +50,12 @@ class Consumer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until told to stop, then commit and leave the groups."""
-        async with asyncio.TaskGroup() as group:
-            for feed in self._feeds:
-                group.create_task(feed.run(stop), name=f"feed of {feed.subscription}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for feed in self._feeds:
+                    group.create_task(feed.run(stop), name=f"feed of {feed.subscription}")
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from None  # one says why the room has ended
 
     def reload(self, settings: Settings) -> None:
         """Use other credentials; everything else stays as it was until the next start."""

@@ -181,14 +181,16 @@ class Client:
     def __init__(self, settings: Mapping[str, Any], wanted: Sequence[str]) -> None:
         """Join; connecting goes on in the background. Raises UnusableSettingsError."""
         self.owned: frozenset[Place] = frozenset()
-        self.missing: frozenset[str] = frozenset()  # topics that are wanted and do not exist
-        self._refused: set[str] = set()  # topics that are not for us; "" = the group
+        self.missing: frozenset[str] = frozenset()  # topics that are wanted, and do not exist or are not for us
+        self._names = frozenset(topic for topic in wanted if not topic.startswith("^"))
+        self._refused: set[str] = set()  # topics that are not for us
+        self._shut_out = False  # the group is not for us
         self._suspected: Trouble | None = None
         self._stored: dict[Place, int] = {}  # offset to read next after what is stored
         self._committed: dict[Place, int] = {}  # the same, as far as the broker has confirmed it
         self._committed_at = 0.0
         self._paused = False
-        self._probe = next((topic for topic in wanted if not topic.startswith("^")), "_")
+        self._probe = min(self._names, default="_")
         own = {"error_cb": self._on_error, "on_commit": self._on_commit, **_logging()}
         try:
             self._consumer = Consumer({**settings, **own}, logger=_library)
@@ -200,8 +202,12 @@ class Client:
 
     @property
     def suspected(self) -> Trouble | None:
-        """Return what the library complained of; `ask` tells whether it still holds."""
-        return Trouble.AUTH if self._refused else self._suspected
+        """Return what the library complained of; `ask` tells whether it still holds.
+
+        Of the many topics that there may be some need not be for us; that none is, is trouble.
+        """
+        nothing = self._shut_out or (bool(self._names) and self._refused >= self._names)
+        return Trouble.AUTH if nothing else self._suspected
 
     def poll(self, most: int, wait_s: float, stored: Iterable[Record] = ()) -> list[Record]:
         """Return what has come, waiting up to `wait_s` for a first record; raises BrokenClientError.
@@ -290,8 +296,9 @@ class Client:
             self.missing |= {topic}
         elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             self._refused.add(topic)
+            self.missing |= {topic}
         elif code == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            self._refused.add("")
+            self._shut_out = True
         else:
             self._on_error(error)
 
@@ -338,7 +345,8 @@ class Client:
         mine = {(at.topic, at.partition) for at in places}
         self.owned |= mine
         self.missing -= {topic for topic, _ in mine}
-        self._refused -= {"", *(topic for topic, _ in mine)}
+        self._refused -= {topic for topic, _ in mine}
+        self._shut_out = False
         if self._paused:
             consumer.incremental_assign(places)
             consumer.pause(places)

@@ -22,8 +22,15 @@ from pathlib import Path
 from typing import Final
 
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from tests.kafka.tokens import Issuer
 from tests.life.stage import PATIENCE_S, until
@@ -121,6 +128,15 @@ class Broker:
         for future in admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics]).values():
             future.result(PATIENCE_S)
 
+    def deny(self, kind: ResourceType, name: str) -> None:
+        """Keep the user with the password from a topic or group."""
+        whom, what = f"User:{USER}", (AclOperation.ALL, AclPermissionType.DENY)
+        admin = self.admin()
+        for future in admin.create_acls(
+            [AclBinding(kind, name, ResourcePatternType.LITERAL, whom, "*", *what)]
+        ).values():
+            future.result(PATIENCE_S)
+
     def admin(self) -> AdminClient:
         """Return a client that may do everything."""
         return AdminClient({"bootstrap.servers": self.address, "log_level": 0})
@@ -192,6 +208,9 @@ class Broker:
             "ssl.keystore.location": str(self.folder / "keys.p12"),
             "ssl.keystore.type": "PKCS12",
             "ssl.keystore.password": STORE_PASSWORD,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
+            "super.users": "User:ANONYMOUS",
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "1",

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from confluent_kafka import Consumer, TopicPartition
+
 from bridge.core.vocabulary import ACTIONS
 from tests.kafka.broker import Broker
 from tests.kafka.inboxes import Place
@@ -33,6 +35,19 @@ class Stream:
     def create(self, *names: str) -> None:
         """Create more topics."""
         self.broker.create([f"{self.subscription}.{name}" for name in names], self.partitions)
+
+    def places(self) -> set[Place]:
+        """Return every place that the broker has filled, also with a record that was repeated after a lost receipt."""
+        consumer = Consumer({"bootstrap.servers": self.broker.address, "group.id": "places", "log_level": 0})
+        try:
+            return {
+                (topic, partition, offset)
+                for topic in {topic for topic, _, _ in self.written}
+                for partition in range(self.partitions)
+                for offset in range(consumer.get_watermark_offsets(TopicPartition(topic, partition), PATIENCE_S)[1])
+            }
+        finally:
+            consumer.close()
 
     def write(self, letters: Iterable[Letter], patience: float = PATIENCE_S) -> None:
         """Write records and wait until the broker has them; remember where each stands."""

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import quote
 
 import pytest
+from confluent_kafka.admin import ResourceType
 
 from tests.kafka.broker import PASSWORD, USER, Broker, free_ports
 from tests.kafka.inboxes import Inboxes, inbox, last
@@ -43,11 +44,11 @@ def test_records_of_every_topic_are_settled_or_dead_beside_webhooks(bridge: Brid
     bridge.start()
     bridge.take("vehicle.update", vehicle("user-3", "car-1", 3))
     bridge.accepted += len(letters)  # the empty array is none, the other one two
-    until(lambda: not bridge.health()["kafka"]["lag"], "no record waits")
     ledger = bridge.settled(owed=True)
     assert {"unreadable": 5, "unknown-topic": 1} == ledger["dead_letters"]
     assert (len(letters) + 1, 6, 0) == tuple(ledger["ledger"][fate] for fate in ("accepted", "dead", "parked"))
-    assert {"partitions": 3 * (len(NAMES) + 1), "paused": [], "lag": {}} == ledger["kafka"]
+    idle = {"partitions": 3 * (len(NAMES) + 1), "paused": [], "lag": {}}
+    until(lambda: bridge.health()["kafka"] == idle, "no record waits")
     expected = {place for place, value in stream.written.items() if value != b"[]"}
     assert expected == set(inbox(bridge.store))
     assert "bridge_messages_accepted_total %.1f" % (len(letters) + 1) in bridge.metrics()
@@ -241,6 +242,26 @@ def test_refused_credentials_are_named_and_new_ones_are_used_without_a_restart(
 def test_a_wrong_password_is_named(bridge: Bridge, stream: Stream) -> None:
     wrong = {**simple("scram-sha-256"), "client_secret": "canary-of-a-wrong-password"}
     reading(bridge, stream, bootstrap_servers=stream.broker.at("simple"), **wrong)
+    bridge.start("--rooms", "receiver")
+    until(lambda: bridge.health()["problems"] == ["kafka_auth"], "the refusal is named")
+
+
+def test_topics_that_are_not_for_us_keep_nobody_from_the_others(bridge: Bridge, stream: Stream) -> None:
+    stream.create("meter.update")
+    stream.broker.deny(ResourceType.TOPIC, f"{stream.subscription}.meter.update")
+    stream.write(cars(RECORDS))
+    read(bridge, stream, "simple", simple("plain"))
+    until(lambda: "topics_missing" in bridge.text(), "it is told")
+    assert f"{stream.subscription}.meter.update" in bridge.text()
+    assert [] == bridge.health()["problems"]
+
+
+@pytest.mark.parametrize("kind", [ResourceType.TOPIC, ResourceType.GROUP])
+def test_a_topic_or_group_that_is_not_for_us_is_trouble(bridge: Bridge, stream: Stream, kind: ResourceType) -> None:
+    topic, group = f"{stream.subscription}.vehicle.update", f"moost-bridge-{stream.subscription}"
+    stream.broker.deny(kind, topic if kind is ResourceType.TOPIC else group)
+    topics = ["{subscription}.vehicle.update"]
+    reading(bridge, stream, bootstrap_servers=stream.broker.at("simple"), topics=topics, **simple("plain"))
     bridge.start("--rooms", "receiver")
     until(lambda: bridge.health()["problems"] == ["kafka_auth"], "the refusal is named")
 

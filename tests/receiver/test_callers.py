@@ -82,3 +82,12 @@ async def test_an_unnamed_caller_is_refused_only_where_no_subscription_takes_its
             await house(settings(near, SIGNED | {"id": "sub-3"}), address="8.8.8.8").post("/webhooks", body)
         ).status_code
     )
+
+
+@pytest.mark.anyio
+async def test_a_subscription_that_comes_by_kafka_is_unknown_at_the_door() -> None:
+    only = house(settings({"id": "sub-1", "auth": "kafka"}))
+    assert [404, 401] == [
+        (await only.post(path)).status_code for path in ("/webhooks/sub-1.vehicle.update", "/webhooks")
+    ]
+    assert [] == only.store.taken
