@@ -190,6 +190,7 @@ class Client:
         self._committed: dict[Place, int] = {}  # the same, as far as the broker has confirmed it
         self._committed_at = 0.0
         self._paused = False
+        self._start = OFFSET_END if settings.get("auto.offset.reset") == "latest" else OFFSET_BEGINNING
         self._probe = min(self._names, default="_")
         own = {"error_cb": self._on_error, "on_commit": self._on_commit, **_logging()}
         try:
@@ -253,7 +254,7 @@ class Client:
             known = self._consumer.committed(_at(unknown), ANSWER_S) if unknown else []
             begun = {(at.topic, at.partition): at.offset for at in known}
             fresh = [place for place in unknown if begun.get(place, OFFSET_INVALID) < 0]
-            begun |= self._offsets(fresh, OFFSET_BEGINNING)
+            begun |= self._offsets(fresh, self._start)
         except KafkaException as why:
             raise UnansweredError(_sentence(why)) from None
         for place in owned:

@@ -13,6 +13,8 @@ from urllib.parse import quote
 import pytest
 from confluent_kafka.admin import ResourceType
 
+from bridge.config import load
+from bridge.source.kafka import Client, properties
 from tests.kafka.broker import PASSWORD, USER, Broker, free_ports
 from tests.kafka.inboxes import Inboxes, inbox, last
 from tests.kafka.stage import NAMES, Letter, Stream, cars, reading
@@ -160,6 +162,22 @@ def test_a_full_store_pauses_kafka_in_bounded_memory_until_there_is_room(bridge:
     bridge.start("--rooms", "receiver")
     until(lambda: set(stream.written) == set(inbox(bridge.store)), "there is room, and every record is held")
     assert {1} == set(inbox(bridge.store).values())
+
+
+@pytest.mark.parametrize(("reset", "waiting"), [("earliest", RECORDS), ("latest", 0)])
+def test_the_lag_of_a_group_that_has_committed_nothing_is_what_it_will_read(
+    bridge: Bridge, stream: Stream, reset: str, waiting: int
+) -> None:
+    stream.write(cars(RECORDS))
+    settings = load(reading(bridge, stream, offset_reset=reset).configure(), environ={})
+    [subscription] = settings.consumed()
+    topic = f"{stream.subscription}.vehicle.update"
+    client = Client(properties(settings, subscription), [topic])
+    try:
+        until(lambda: client.poll(1, 0.1) is not None and len(client.owned) == stream.partitions, "it owns all")
+        assert {topic: waiting} == client.lag()
+    finally:
+        client.close()
 
 
 # ---- who one is -----------------------------------------------------------------------------------------------------
