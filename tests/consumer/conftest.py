@@ -74,6 +74,7 @@ class Member:
         self.deaf.set()
         self.paused = False
         self.polls = 0
+        self.asked = 0
         self.closed = False
         self._next = topic.committed
 
@@ -95,6 +96,7 @@ class Member:
         self.paused = False
 
     def ask(self) -> str:
+        self.asked += 1
         if self.away:
             raise UnansweredError("nobody there")
         return "cluster-1"

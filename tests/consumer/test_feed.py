@@ -125,8 +125,8 @@ async def test_trouble_is_said_once_when_it_begins_and_once_when_it_ends(house: 
             await until(lambda: house.member.polls)
             house.member.suspected, house.member.away = Trouble.AUTH, True
             await until(lambda: feed.state.trouble)
-            before = house.member.polls
-            await until(lambda: house.member.polls > before + 5)
+            before = house.member.asked
+            await until(lambda: house.member.asked > before + 2)
             assert Trouble.AUTH == feed.state.trouble
             house.member.suspected, house.member.away = None, False
             await until(lambda: feed.state.trouble is None)

@@ -4,8 +4,9 @@ All tests that need the broker stand in this one file, because a file stays with
 """
 
 import base64
+import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -14,7 +15,8 @@ import pytest
 from confluent_kafka.admin import ResourceType
 
 from bridge.config import load
-from bridge.source.kafka import Client, properties
+from bridge.source import kafka
+from bridge.source.kafka import Client, Record, properties
 from tests.kafka.broker import PASSWORD, USER, Broker, free_ports
 from tests.kafka.inboxes import Inboxes, inbox, last
 from tests.kafka.stage import NAMES, Letter, Stream, cars, reading
@@ -164,20 +166,63 @@ def test_a_full_store_pauses_kafka_in_bounded_memory_until_there_is_room(bridge:
     assert {1} == set(inbox(bridge.store).values())
 
 
+# ---- one member of a group ------------------------------------------------------------------------------------------
+
+
+Join = Callable[..., Client]
+
+
+@pytest.fixture
+def join(bridge: Bridge, stream: Stream) -> Iterator[Join]:
+    """Return what makes members of the bridge's group."""
+    members: list[Client] = []
+
+    def joined(**more: str) -> Client:
+        settings = load(reading(bridge, stream, **more).configure(), environ={})
+        [subscription] = settings.consumed()
+        members.append(Client(properties(settings, subscription), [f"{stream.subscription}.vehicle.update"]))
+        return members[-1]
+
+    yield joined
+    for member in members:
+        member.close()
+
+
 @pytest.mark.parametrize(("reset", "waiting"), [("earliest", RECORDS), ("latest", 0)])
 def test_the_lag_of_a_group_that_has_committed_nothing_is_what_it_will_read(
-    bridge: Bridge, stream: Stream, reset: str, waiting: int
+    stream: Stream, join: Join, reset: str, waiting: int
 ) -> None:
     stream.write(cars(RECORDS))
-    settings = load(reading(bridge, stream, offset_reset=reset).configure(), environ={})
-    [subscription] = settings.consumed()
-    topic = f"{stream.subscription}.vehicle.update"
-    client = Client(properties(settings, subscription), [topic])
-    try:
-        until(lambda: client.poll(1, 0.1) is not None and len(client.owned) == stream.partitions, "it owns all")
-        assert {topic: waiting} == client.lag()
-    finally:
-        client.close()
+    member = join(offset_reset=reset)
+    until(lambda: member.poll(1, 0.1) is not None and len(member.owned) == stream.partitions, "it owns all")
+    assert [waiting] == list(member.lag().values())
+
+
+def test_partitions_are_committed_before_they_move_and_before_their_owner_leaves(
+    stream: Stream, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "COMMIT_EVERY_S", math.inf)
+    stream.write(cars(RECORDS))
+    one, read = join(), list[Record]()
+
+    def all_read() -> bool:
+        read.extend(one.poll(RECORDS, 0.1))
+        return len(read) == RECORDS
+
+    until(all_read, "it has read all")
+    one.poll(1, 0.1, read)
+    other, again = join(), list[Record]()
+
+    def moved() -> bool:
+        one.poll(1, 0.1)
+        again.extend(other.poll(RECORDS, 0.1))
+        return 0 < len(other.owned) < stream.partitions == len(one.owned | other.owned)
+
+    until(moved, "the partitions are shared")
+    until(lambda: not any(other.lag().values()), "nothing waits for the newcomer")
+    one.close()
+    group = f"moost-bridge-{stream.subscription}"
+    assert (0, []) == (uncommitted(stream, group, lambda: list(stream.written)), again)
 
 
 # ---- who one is -----------------------------------------------------------------------------------------------------
