@@ -59,6 +59,7 @@ class Metrics:
         gauge = self._gauge
         self.kafka_lag = gauge("kafka_lag", "Records of Kafka not yet stored, in this process's partitions.", "topic")
         self.kafka_partitions = gauge("kafka_partitions", "Partitions of Kafka that this process reads.")
+        self.kafka_down = gauge("kafka_down", "1 while nothing can be read: no broker answers, or it refuses us.")
         self.kafka_paused = gauge("kafka_paused", "1 while no records are taken, as the door would answer 503.")
 
     def _delivery(self) -> None:

@@ -84,6 +84,7 @@ class Consumer:
         """Bring the gauges up to date."""
         metrics = self._metrics
         metrics.kafka_partitions.set(sum(feed.state.partitions for feed in self._feeds))
+        metrics.kafka_down.set(any(feed.state.trouble for feed in self._feeds))
         metrics.kafka_paused.set(any(feed.state.paused for feed in self._feeds))
         metrics.kafka_lag.clear()
         for topic, count in self._lags().items():

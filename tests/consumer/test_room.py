@@ -48,7 +48,8 @@ async def test_what_the_feeds_say_is_added_up_and_strange_topics_have_one_name()
     assert ["kafka_auth"] == rooms.problems()
     assert {"partitions": 3, "paused": ["store"], "lag": {"a.vehicle.update": 3, "other": 5}} == rooms.report()
     read = metrics.registry.get_sample_value
-    assert (3, 1) == (read("bridge_kafka_partitions"), read("bridge_kafka_paused"))
+    numbers = [read(f"bridge_kafka_{name}") for name in ("partitions", "paused", "down")]
+    assert [3, 1, 1] == numbers
     lags = [
         read("bridge_kafka_lag", {"topic": topic}) for topic in ("a.vehicle.update", "b.meter.update", "other", "x")
     ]
