@@ -5,6 +5,7 @@
 # make day     a simulated day of 200 homes, without and with an outage, judged (half an hour)
 # make mutants break each promise on purpose and see the tests notice (ONLY=R9: those of one promise)
 # make chaos   everything that can go wrong, at once and by chance, for ten minutes (SEED=… MINUTES=… STORE=sqlite)
+# make kafka   100,000 records through two daemons and a real broker while all of them are killed (some minutes)
 
 PYTHON ?= $(firstword $(foreach each,python3 python3.11 python3.12 python3.13 python3.14,\
 	$(shell $(each) -c 'import sys; sys.version_info >= (3, 11) and print("$(each)")' 2>/dev/null)))
@@ -18,7 +19,7 @@ MINUTES ?= 10
 STORE ?= sqlite
 SEED ?=
 
-.PHONY: setup demo test check format cover bench day chaos fuzz mutants lock image clean
+.PHONY: setup demo test check format cover bench day broker chaos fuzz kafka mutants lock image clean
 
 setup: $(STAMP)
 
@@ -36,6 +37,8 @@ demo: setup
 # Most tests wait for a process or a socket, so twice as many workers as the usual two cores; a file stays together.
 test: setup
 	@command -v strace >/dev/null || echo "strace is missing, so the tests that trace system calls are skipped: apt-get install strace"
+	@command -v java >/dev/null && command -v mvn >/dev/null || \
+		echo "The tests of the Kafka source are skipped: they need Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)."
 	$(BIN)/pytest -q -n 4 --dist loadfile
 
 check: setup
@@ -65,6 +68,13 @@ mutants: setup
 chaos: setup
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --store $(STORE) $(if $(SEED),--seed $(SEED))
 
+# The jars of the broker that the tests speak to; without Java and Maven those tests are skipped.
+broker: setup
+	$(BIN)/python -m tests.kafka.broker
+
+kafka: broker
+	$(BIN)/pytest -q tests/kafka/long.py
+
 # uv is needed only here, so nobody else installs it.
 lock: setup
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
@@ -75,4 +85,4 @@ image:
 	$(BUILDER) -t $(IMAGE) .
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/kafka/target

@@ -32,6 +32,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)  # memory, CPU time, open files of this process
         self._door()
         self._backlog()
+        self._kafka()
         self._delivery()
 
     def _door(self) -> None:
@@ -53,6 +54,13 @@ class Metrics:
         self.oldest_inbox_seconds = gauge("oldest_inbox_seconds", "Age of the oldest waiting message, 0 if none [s].")
         self.oldest_outbox_seconds = gauge("oldest_outbox_seconds", "Age of the oldest owed call, 0 if none [s].")
         self.dead_letters = gauge("dead_letters", "Dead letters kept in the store, by reason.", "reason")
+
+    def _kafka(self) -> None:
+        gauge = self._gauge
+        self.kafka_lag = gauge("kafka_lag", "Records of Kafka not yet stored, in this process's partitions.", "topic")
+        self.kafka_partitions = gauge("kafka_partitions", "Partitions of Kafka that this process reads.")
+        self.kafka_down = gauge("kafka_down", "1 while nothing can be read: no broker answers, or it refuses us.")
+        self.kafka_paused = gauge("kafka_paused", "1 while no records are taken, as the door would answer 503.")
 
     def _delivery(self) -> None:
         counter, gauge = self._counter, self._gauge

@@ -17,9 +17,9 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 import uvloop
@@ -40,7 +40,10 @@ from bridge.store.port import Census, Desk, Store, StoreBroken, StoreUnavailable
 from bridge.store.sqlite import SqliteStore
 from bridge.worker import Worker
 
-ALL_ROOMS: Final = frozenset({"receiver", "worker", "sender", "clock"})
+if TYPE_CHECKING:
+    from bridge.consumer.room import Consumer
+
+ALL_ROOMS: Final = frozenset({"receiver", "consumer", "worker", "sender", "clock"})
 DONE, CRASHED = 0, 1
 FILES: Final = 8_192  # open files: the door's 4,096 connections, MOOST's, the store's
 COLLECT_EVERY: Final = 20_000  # new objects between two looks of the garbage collector
@@ -187,11 +190,20 @@ class _Daemon:
             "sender": lambda: sender.run(self._hush),
             "clock": lambda: clock.run(self._halt) if "clock" in self._rooms else _watch(keeper, gate, self._halt),
         }
+        consumer = self._consumer(keeper, metrics, gate, now, worker.wake.set)
+        if consumer is not None:
+            runs["consumer"] = lambda: consumer.run(self._hush)
+            self._reloads.append(consumer.reload)
         sources = HealthSources(
             circuit=lambda: sender.state.circuit,
             token_expires_in=lambda: sender.state.token_expires_in_seconds,
-            problems=lambda: [*sorted(sender.state.problems), *(["faulty_buildings"] if clock.set_aside else [])],
-        )
+            problems=lambda: [
+                *sorted(sender.state.problems), *(["faulty_buildings"] if clock.set_aside else []),
+                *(consumer.problems() if consumer else []),
+            ],
+            kafka=lambda: consumer.report() if consumer else None,
+            gauge=lambda: consumer.gauge() if consumer else None,
+        )  # fmt: skip
         server: DoorServer | None = None
         if self._sock is not None:
             receiver = build_app(
@@ -213,9 +225,9 @@ class _Daemon:
                 tasks = {
                     name: group.create_task(self._room(name, room), name=name)
                     for name, room in runs.items()
-                    if name in self._rooms or name == "clock"
+                    if name in self._rooms or name in ("clock", "consumer")
                 }
-                group.create_task(self._conduct(gate, server, tasks.get("receiver")), name="conductor")
+                group.create_task(self._conduct(gate, server, tasks), name="conductor")
         except* Exception as faults:  # noqa: BLE001 - whatever ends a room ends the process
             failed = True
             for fault in faults.exceptions:
@@ -225,6 +237,16 @@ class _Daemon:
         _log.info("drained", **_ledger(await keeper.census()))
         return DONE
 
+    def _consumer(
+        self, store: Store, metrics: Metrics, gate: Gate, now: times.Now, accepted: Callable[[], object]
+    ) -> "Consumer | None":
+        """Return the room that reads Kafka; None = nothing is to be read here. Raises UsageError."""
+        if not self._settings.consumed() or not self._rooms & {"receiver", "consumer"}:
+            return None
+        from bridge.consumer.room import Consumer  # noqa: PLC0415 - its client is an extra that others do without
+
+        return Consumer(settings=self._settings, store=store, metrics=metrics, gate=gate, now=now, accepted=accepted)
+
     async def _room(self, name: str, room: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run one room; one that ends before it is told to is broken."""
         await room()
@@ -232,23 +254,26 @@ class _Daemon:
             msg = f"the {name} ended by itself"
             raise errors.BridgeError(msg)
 
-    async def _conduct(self, gate: Gate, server: DoorServer | None, receiving: asyncio.Task[None] | None) -> None:
+    async def _conduct(self, gate: Gate, server: DoorServer | None, tasks: Mapping[str, asyncio.Task[None]]) -> None:
         """Open the door, wait for the word to stop, then stop the rooms in the order of the flow."""
+        ways_in = [tasks[name] for name in ("receiver", "consumer") if name in tasks]
         gate.starting = False
         if self._sock is not None:
             host, port = self._sock.getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            _log.info("serving", url=url, rooms=sorted(self._rooms), dry_run=self._dry_run)
+            named = sorted(tasks.keys() & {*self._rooms, "consumer"})
+            _log.info("serving", url=url, rooms=named, dry_run=self._dry_run)
         await self._stop.wait()
         gate.draining = True
         _log.info("draining")
         await asyncio.sleep(self._settings.server.drain_delay.total_seconds())
         gate.shut = True
         self._hush.set()
-        if server is not None and receiving is not None:
+        if server is not None:
             await asyncio.sleep(TELLING_S)
             server.should_exit = True
-            await asyncio.wait([receiving])
+        if ways_in:
+            await asyncio.wait(ways_in)
         self._halt.set()
 
     def _catch_signals(self) -> None:

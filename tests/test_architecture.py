@@ -37,9 +37,15 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "sink": (frozenset({"core"}), frozenset({"msgspec"})),
     "store": (frozenset({"core"}), frozenset({"msgspec"})),
     "receiver": (
-        frozenset({"source", "store.port", "core.vocabulary"}),
+        frozenset({"intake", "source", "store.port", "core.vocabulary"}),
         frozenset({"starlette", "fastapi", "uvicorn", "httptools", "msgspec"}),
     ),
+    # The second way in: what closes the door closes it too.
+    "consumer": (
+        frozenset({"intake", "source.kafka", "source.topics", "receiver.gate", "store.port"}),
+        frozenset(),
+    ),
+    "intake": (frozenset({"source", "store.port", "core.vocabulary"}), frozenset()),
     "worker": (frozenset({"core", "source", "store.port"}), frozenset()),
     "sender": (
         frozenset({"core.retry", "core.effects", "core.vocabulary", "sink", "store.port"}),
@@ -70,6 +76,7 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
 # File -> what it alone may import besides.
 ALONE: Final[dict[str, frozenset[str]]] = {
     "sink/client.py": frozenset({"httpx", "httpx_aiohttp", "aiohttp"}),
+    "source/kafka.py": frozenset({"confluent_kafka"}),
 }
 
 NO_COMMON: Final = frozenset({"core", "sandbox", *COMMON})
@@ -200,7 +207,9 @@ def test_the_core_never_waits_and_never_asks_the_time() -> None:
 
 def test_what_is_imported_from_outside_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in project["dependencies"]}
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["postgres"], *extras["kafka"]]
+    declared = {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in lines}
     owners = importlib.metadata.packages_distributions()
     used = {module.partition(".")[0] for path in sources() for module in imports(path)}
     outside = {PARTS.get(name, name) for name in used if name not in sys.stdlib_module_names and name != "bridge"}

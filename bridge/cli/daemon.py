@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bridge.sandbox.verify import Receiver
 
 ISO = ["%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%dT%H:%M:%S%z"]
-ROOMS = ("receiver", "worker", "sender", "clock")
+ROOMS = ("receiver", "consumer", "worker", "sender", "clock")
 
 
 @app.command()

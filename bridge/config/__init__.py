@@ -10,7 +10,19 @@ Rooms: `fields` how a value is written, `models` the settings, `layers` where th
 together, `load` all of it in order.
 """
 
-from bridge.config.fields import Algorithm, Auth, Encoding, LogFormat, LogLevel, LostReply, MeterCounter, MeterSign
+from bridge.config.fields import (
+    Algorithm,
+    Auth,
+    Encoding,
+    LogFormat,
+    LogLevel,
+    LostReply,
+    Mechanism,
+    MeterCounter,
+    MeterSign,
+    OffsetReset,
+    Security,
+)
 from bridge.config.load import load
 from bridge.config.models import (
     Buildings,
@@ -39,9 +51,12 @@ __all__ = [
     "LogLevel",
     "LogSettings",
     "LostReply",
+    "Mechanism",
     "MeterCounter",
     "MeterSign",
     "Moost",
+    "OffsetReset",
+    "Security",
     "Server",
     "Settings",
     "StoreSettings",

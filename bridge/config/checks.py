@@ -9,14 +9,14 @@ Source: Standard Webhooks specification, "Symmetric" (whsec_ and base64); mappin
 
 import base64
 import binascii
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
-from bridge.config.fields import Auth
+from bridge.config import kafka
+from bridge.config.fields import Auth, is_loopback
 from bridge.config.models import DeviceException, Settings, Subscription
 from bridge.core.vocabulary import EVENT_TYPES, DeviceType, EventType, Kind
 
@@ -67,16 +67,7 @@ def problems(settings: Settings, *, serving: bool, wrong: Collection[Place] = ()
     yield from _intervals(settings)
     yield from _codes(settings)
     yield from _clock(settings)
-    if settings.kafka.bootstrap_servers:
-        yield ("kafka", "bootstrap_servers"), "the Kafka source is not part of this version; leave it empty"
-
-
-def is_loopback(host: str | None) -> bool:
-    """Return whether a host can be reached from this machine only."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
+    yield from kafka.problems(settings, serving=serving, wrong=wrong)
 
 
 def _subscriptions(settings: Settings, *, serving: bool, wrong: Collection[Place]) -> Iterator[Problem]:
@@ -102,6 +93,9 @@ def _authentication(each: Subscription, host: str, *, serving: bool) -> Iterator
             yield ("secrets",), 'are not looked at with auth = "none"; remove them or choose another auth'
         if not each.allowed_networks and not is_loopback(host):
             yield ("auth",), f'"none" on the public address {host} needs allowed_networks'
+    elif each.auth is Auth.KAFKA:
+        if each.secrets:
+            yield ("secrets",), 'are not looked at with auth = "kafka"; remove them or choose another auth'
     elif serving and not each.secrets:
         yield ("secrets",), f'at least one is needed with auth = "{each.auth}"'
     if each.auth is Auth.HMAC and not each.header:

@@ -27,6 +27,7 @@ class Auth(StrEnum):
     BEARER = "bearer"
     BASIC = "basic"
     NONE = "none"
+    KAFKA = "kafka"  # no webhooks: they come by Kafka only
 
 
 class Algorithm(StrEnum):
@@ -64,6 +65,41 @@ class LostReply(StrEnum):
     RESEND = "resend"
     HISTORICAL = "historical"
     HOLD = "hold"
+
+
+class Security(StrEnum):
+    """How the way to a Kafka broker is protected."""
+
+    PLAINTEXT = "plaintext"
+    SSL = "ssl"
+    SASL_PLAINTEXT = "sasl_plaintext"
+    SASL_SSL = "sasl_ssl"
+
+    @property
+    def encrypted(self) -> bool:
+        """Return whether TLS is spoken."""
+        return self in (Security.SSL, Security.SASL_SSL)
+
+    @property
+    def proving(self) -> bool:
+        """Return whether the bridge proves who it is."""
+        return self in (Security.SASL_PLAINTEXT, Security.SASL_SSL)
+
+
+class Mechanism(StrEnum):
+    """How the bridge proves to a Kafka broker who it is."""
+
+    OAUTHBEARER = "oauthbearer"
+    PLAIN = "plain"
+    SCRAM_SHA_256 = "scram-sha-256"
+    SCRAM_SHA_512 = "scram-sha-512"
+
+
+class OffsetReset(StrEnum):
+    """Where a consumer group begins that has committed nothing yet."""
+
+    EARLIEST = "earliest"
+    LATEST = "latest"
 
 
 class LogLevel(StrEnum):
@@ -139,6 +175,14 @@ def _unmapped(found: Network) -> Network:
     )
 
 
+def is_loopback(host: str | None) -> bool:
+    """Return whether a host can be reached from this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
 def _fits(value: str, *, pattern: str, wanted: str) -> str:
     if value and not re.fullmatch(pattern, value):
         raise ValueError(f"must be {wanted}")
@@ -170,6 +214,10 @@ def _web_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _maybe_web_address(value: str) -> str:
+    return _web_address(value) if value else value
+
+
 def fits(pattern: str, wanted: str) -> AfterValidator:
     """Return a check of a text by a pattern; an empty text is left to the checks of what is required."""
     return AfterValidator(partial(_fits, pattern=pattern, wanted=wanted))
@@ -191,4 +239,5 @@ Size = Annotated[int, BeforeValidator(size), Field(gt=0)]
 Networks = tuple[Annotated[Network, BeforeValidator(network)], ...]
 TimeZone = Annotated[str, AfterValidator(time_zone)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+MaybeWebAddress = Annotated[str, AfterValidator(_maybe_web_address)]
 HeaderName = Annotated[str, AfterValidator(str.lower), fits(r"[!#$%&'*+.^_`|~0-9a-z-]+", "the name of an HTTP header")]

@@ -25,8 +25,8 @@ Table = dict[str, Any]
 
 PREFIX: Final = "BRIDGE_"
 LISTS: Final = ("subscriptions", "devices")
-SECRETS: Final = (("server", "admin_token"), ("moost", "client_secret"), ("store", "url"))
-"""Keys that may come from a file of their own; the `secrets` of each subscription too."""
+SECRETS: Final = (("server", "admin_token"), ("moost", "client_secret"), ("store", "url"), ("kafka", "client_secret"))
+"""Keys that may come from a file of their own; the secrets of each subscription too."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,7 +113,8 @@ def _secret_places(values: Table) -> Iterator[Place]:
     yield from SECRETS
     subscriptions = values.get("subscriptions")
     if isinstance(subscriptions, list):
-        yield from (("subscriptions", index, "secrets") for index in range(len(subscriptions)))
+        for index in range(len(subscriptions)):
+            yield from (("subscriptions", index, key) for key in ("secrets", "kafka_client_secret"))
 
 
 def _secret(layers: Layers, place: Place, *, needed: bool) -> None:

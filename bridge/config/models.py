@@ -26,10 +26,14 @@ from bridge.config.fields import (
     LogFormat,
     LogLevel,
     LostReply,
+    MaybeWebAddress,
+    Mechanism,
     MeterCounter,
     MeterSign,
     Networks,
+    OffsetReset,
     Positive,
+    Security,
     Size,
     TimeZone,
     WebAddress,
@@ -83,6 +87,8 @@ class Subscription(_Section):
     prefix: str = ""
     meter_sign: MeterSign = MeterSign.IMPORT
     meter_counter: MeterCounter = MeterCounter.NONE
+    kafka_client_id: str = ""  # this and the next: instead of those of [kafka]
+    kafka_client_secret: SecretStr = SecretStr("")
 
 
 class DeviceException(_Section):
@@ -149,9 +155,29 @@ class ClockSettings(_Section):
 
 
 class Kafka(_Section):
-    """A second source beside the webhooks; empty = off."""
+    """A second source beside the webhooks; no `bootstrap_servers` = off.
 
-    bootstrap_servers: str = ""
+    `{subscription}` stands for the id of each subscription in turn.
+    """
+
+    bootstrap_servers: Annotated[
+        str, fits(r"[^\s,/@]+(, ?[^\s,/@]+)*", 'host:port, several with commas, such as "broker-1:9093,broker-2:9093"')
+    ] = ""
+    subscriptions: tuple[str, ...] = ()  # empty = all
+    topics: tuple[str, ...] = ()  # names, or patterns from "^" on; empty = all that the bridge knows, by name
+    group_id: Annotated[str, Field(min_length=1), fits(r"[\w.{}-]{1,200}", "up to 200 letters, digits or . _ -")] = (
+        "moost-bridge-{subscription}"
+    )
+    security: Security = Security.SASL_SSL
+    mechanism: Mechanism = Mechanism.OAUTHBEARER
+    token_url: MaybeWebAddress = ""
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    scope: str = ""
+    extensions: Annotated[str, fits(r"[a-zA-Z]+=[^,=]+(,[a-zA-Z]+=[^,=]+)*", '"name=value", several with commas')] = ""
+    ca_file: str = ""
+    token_ca_file: str = ""
+    offset_reset: OffsetReset = OffsetReset.EARLIEST
 
 
 class LogSettings(_Section):
@@ -194,6 +220,20 @@ class Settings(BaseSettings):
         """Return a subscription by its id."""
         return next((each for each in self.subscriptions if each.id == name), None)
 
+    def consumed(self) -> tuple[Subscription, ...]:
+        """Return the subscriptions whose messages come by Kafka."""
+        kafka = self.kafka
+        if not kafka.bootstrap_servers:
+            return ()
+        return tuple(each for each in self.subscriptions if not kafka.subscriptions or each.id in kafka.subscriptions)
+
+    def kafka_credentials(self, subscription: Subscription) -> tuple[str, str]:
+        """Return the client id and secret that open a subscription's topics: its own, else those of [kafka]."""
+        own = subscription.kafka_client_secret.get_secret_value()
+        if subscription.kafka_client_id or own:
+            return subscription.kafka_client_id, own
+        return self.kafka.client_id, self.kafka.client_secret.get_secret_value()
+
     def secret_values(self) -> frozenset[str]:
         """Return every secret as text, for the redaction of the log."""
         values = {self.server.admin_token.get_secret_value(), self.moost.client_secret.get_secret_value()}
@@ -204,6 +244,8 @@ class Settings(BaseSettings):
             values.update(text.removeprefix("whsec_") for text in texts)
             if each.auth is Auth.BASIC:
                 values.update(text.partition(":")[2] for text in texts)
+        for pair in {self.kafka_credentials(each) for each in self.subscriptions if self.kafka.bootstrap_servers}:
+            values.update({pair[1], ":".join(pair)} if pair[1] else ())  # the pair is how it travels, in base64
         return frozenset(values - {""})
 
     def rules(self) -> Rules:

@@ -88,8 +88,9 @@ class Policy:
     def of(cls, settings: Settings, former: Self | None = None) -> Self:
         """Prepare the settings; rate limits that stay as they were keep their count. Raises UnusableSecretError."""
         server = settings.server
-        guards = {each.id: _guard(each, former) for each in settings.subscriptions}
-        proving = tuple(guards[each.id] for each in settings.subscriptions if each.auth is not Auth.NONE)
+        calling = [each for each in settings.subscriptions if each.auth is not Auth.KAFKA]
+        guards = {each.id: _guard(each, former) for each in calling}
+        proving = tuple(guards[each.id] for each in calling if each.auth is not Auth.NONE)
         return cls(
             guards=guards,
             callers=proving or tuple(guards.values()),

@@ -25,10 +25,11 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from bridge.config import Settings
+from bridge.intake import arrivals, tally
 from bridge.metrics import Metrics
 from bridge.receiver.checks import UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit, verified
 from bridge.receiver.gate import Gate, Hands
-from bridge.receiver.intake import Reading, arrivals, busy
+from bridge.receiver.intake import Reading, busy, delivery_id
 from bridge.source.signature import Headers
 from bridge.source.topics import subscription_of
 from bridge.store.port import Arrival, Receipt, Store, StoreUnavailable
@@ -133,7 +134,8 @@ class Door:
             if guard.answer is not None and (said := guard.answer(headers, body)) is not None:
                 return limit(policy, [guard.id], now) or Handshake(said)
         callers = [guard.id for guard in found]
-        messages = arrivals(body, topic=topic, callers=callers, policy=policy, headers=headers, received=received)
+        number = delivery_id(policy, headers)
+        messages = arrivals(body, topic=topic, callers=callers, delivery_id=number, received=received)
         if policy.limited:
             refusal = limit(policy, [message.subscription for message in messages], now)
             if refusal is not None:
@@ -149,18 +151,8 @@ class Door:
 
     def _counted(self, messages: Sequence[Arrival], receipts: Sequence[Receipt]) -> bytes:
         """Count what was stored and return it as the answer's body."""
-        rows: list[int] = []
-        dead = 0
-        for message, receipt in zip(messages, receipts, strict=True):
-            if not receipt.duplicate:
-                rows.append(receipt.id)
-                dead += message.dead is not None
+        rows, dead = tally(messages, receipts, self._metrics)
         accepted, duplicates = len(rows), len(receipts) - len(rows)
-        self._metrics.messages_accepted.inc(accepted)
-        if duplicates:
-            self._metrics.messages_duplicate.inc(duplicates)
-        if dead:
-            self._metrics.messages_dead.inc(dead)
         ids = ",".join([str(row) for row in rows[:MOST_IDS]])
         return f'{{"accepted":{accepted},"duplicates":{duplicates},"dead":{dead},"ids":[{ids}]}}'.encode()
 

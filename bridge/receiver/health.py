@@ -8,7 +8,7 @@ Rules:
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -25,7 +25,7 @@ def _no_problems() -> Sequence[str]:
     return ()
 
 
-def _no_token() -> None:
+def _nothing() -> None:
     return None
 
 
@@ -34,8 +34,10 @@ class HealthSources:
     """Where the other rooms say how they are; each is asked at the moment of the question."""
 
     circuit: Callable[[], str] = field(default=lambda: "closed")  # "closed", "open" or "half-open"
-    token_expires_in: Callable[[], float | None] = _no_token  # s; None = there is no token
+    token_expires_in: Callable[[], float | None] = _nothing  # s; None = there is no token
     problems: Callable[[], Sequence[str]] = _no_problems  # words such as "moost_auth"
+    kafka: Callable[[], Mapping[str, object] | None] = _nothing  # partitions, lag; None = Kafka is not read here
+    gauge: Callable[[], object] = _nothing  # brings the gauges of other rooms up to date
 
 
 class Health:
@@ -75,6 +77,7 @@ class Health:
         troubles = [name for name in failing if name not in ("draining", "starting")]
         problems = list(dict.fromkeys([*troubles, *(["store"] if self._silent else []), *self._sources.problems()]))
         draining = "draining" in failing
+        kafka = self._sources.kafka()
         return {
             "status": "draining" if draining else "degraded" if problems else "ok",
             "problems": problems,
@@ -88,6 +91,7 @@ class Health:
             "dead_letters": dict(census.dead_letters),
             "wrong_meter_sign": census.flags.get(WRONG_SIGN, 0),
             "flags": dict(census.flags),
+            **({} if kafka is None else {"kafka": kafka}),
         }
 
     async def metrics(self) -> bytes:
@@ -100,6 +104,7 @@ class Health:
         metrics.dead_letters.clear()
         for reason, count in census.dead_letters.items():
             metrics.dead_letters.labels(reason=reason).set(count)
+        self._sources.gauge()
         metrics.circuit_open.set(self._sources.circuit() != "closed")
         metrics.token_expires_seconds.set(self._sources.token_expires_in() or 0)
         return metrics.render()

@@ -142,6 +142,14 @@ class Open:
         return True
 
 
+class Nobody:
+    """No request comes from it: its messages take another way."""
+
+    def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - nothing could prove it
+        """Return False."""
+        return False
+
+
 def verifier(subscription: Subscription) -> Verifier:
     """Build what checks a subscription's requests; raises UnusableSecretError."""
     secrets = [secret.get_secret_value() for secret in subscription.secrets]
@@ -162,6 +170,8 @@ def verifier(subscription: Subscription) -> Verifier:
             return Basic(secrets)
         case Auth.NONE:
             return Open()
+        case Auth.KAFKA:
+            return Nobody()
         case _:
             assert_never(subscription.auth)
 

@@ -152,3 +152,12 @@ async def test_the_server_itself_believes_no_header_either() -> None:
         for hop, expected in (("10.0.0.9", 202), ("10.0.0.9, 198.51.100.7", 403)):
             await wire.send(request(b"{}", f"x-forwarded-for: {hop}"))
             assert expected == (await wire.answer())[0]
+
+
+@pytest.mark.anyio
+async def test_a_subscription_that_comes_by_kafka_is_unknown_at_the_door() -> None:
+    only = house(settings({"id": "sub-1", "auth": "kafka"}))
+    assert [404, 401] == [
+        (await only.post(path)).status_code for path in ("/webhooks/sub-1.vehicle.update", "/webhooks")
+    ]
+    assert [] == only.store.taken

@@ -214,3 +214,8 @@ def test_no_header_makes_a_verifier_raise_or_agree_by_chance(
     settings: dict[str, Any], headers: dict[bytes, bytes], body: bytes
 ) -> None:
     assert verifier(subscription(**settings))(headers, body, NOW.timestamp()) is False
+
+
+def test_nothing_proves_that_a_request_comes_from_who_sends_none() -> None:
+    assert not verified({"auth": "kafka"}, {})
+    assert not verified({"auth": "kafka"}, {"authorization": "Bearer x"})

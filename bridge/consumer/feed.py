@@ -1,0 +1,290 @@
+"""The records of one subscription: read, stored, confirmed.
+
+Rules:
+- Offsets are told to the client only after the store has made the records durable.
+- While the door is closed or the store cannot serve, the partitions are paused: what is in hand waits, nothing more
+  comes, and the client is still asked, so that the group does not take us for dead.
+- What is in hand of a partition that has gone is dropped: it comes again, here or elsewhere.
+- Trouble with Kafka is said once when it begins and once when it ends; meanwhile the client goes on trying by itself.
+- An empty array is a record that says nothing: it is passed over, and its offset committed.
+
+Theory of operation: one step asks the client (in its thread, up to `POLL_S`), the next one stores what came. So there
+is never more in hand than one batch, and nothing at all when partitions are taken away within a poll.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from bridge import logs
+from bridge.consumer.records import slices, taken
+from bridge.consumer.thread import Thread
+from bridge.intake import tally
+from bridge.metrics import Metrics
+from bridge.receiver.gate import Gate
+from bridge.source.kafka import (
+    BrokenClientError,
+    Client,
+    Place,
+    Record,
+    Trouble,
+    UnansweredError,
+    UnusableSettingsError,
+)
+from bridge.store.port import Arrival, Receipt, Store, StoreBroken, StoreUnavailable
+
+BATCH: Final = 500  # records; the store takes them in one transaction, some ms
+POLL_S: Final = 0.25  # longest wait for a first record: as long as it takes to notice that the process stops
+LOOK_S: Final = 5.0  # how often the lag is asked for
+LOOK_IN_TROUBLE_S: Final = 1.0
+RETRY_S: Final = 1.0  # until the store is tried again
+REOPEN_S: Final = 5.0  # until a client that gave up is made anew
+GOODBYE_S: Final = 5.0  # for the last commit; what it does not reach comes twice, and is recognised
+KEEP_ALIVE_S: Final = 30.0  # while the store takes its time: far below Kafka's limit of five minutes
+
+_log = logs.logger("consumer")
+
+
+class Reader(Protocol):
+    """What a feed asks of the client, see `source.kafka.Client`."""
+
+    owned: frozenset[Place]
+    missing: frozenset[str]
+
+    @property
+    def suspected(self) -> Trouble | None:
+        """Return what the library complained of."""
+
+    def poll(self, most: int, wait_s: float, stored: Sequence[Record] = ()) -> list[Record]:
+        """Return what has come."""
+
+    def pause(self) -> None:
+        """Fetch nothing."""
+
+    def resume(self) -> None:
+        """Fetch again."""
+
+    def ask(self) -> str:
+        """Return the id of the cluster."""
+
+    def lag(self) -> dict[str, int]:
+        """Return what waits, by topic."""
+
+    def close(self, stored: Sequence[Record] = ()) -> None:
+        """Commit and leave."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What every feed lives on."""
+
+    store: Store
+    metrics: Metrics
+    gate: Gate
+    now: Callable[[], datetime]  # time of receipt, in UTC
+    accepted: Callable[[], object]  # told after messages were stored
+    max_body: int  # bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """How a feed is, for `/health` and the metrics."""
+
+    trouble: Trouble | None = None
+    paused: str = ""  # why
+    partitions: int = 0
+    lag: Mapping[str, int] = field(default_factory=dict)  # topic -> records
+
+
+class Feed:
+    """One consumer group member and what it has in hand."""
+
+    def __init__(
+        self, subscription: str, parts: Parts, properties: Mapping[str, Any], wanted: Sequence[str],
+        connect: Callable[[Mapping[str, Any], Sequence[str]], Reader] = Client,
+    ) -> None:  # fmt: skip
+        """Connect; raises UnusableSettingsError."""
+        self.subscription = subscription
+        self.state = State()
+        self._parts = parts
+        self._wanted = wanted
+        self._connect = connect
+        self._properties = properties
+        self._changed = False
+        self._hand: list[Record] = []
+        self._stored: list[Record] = []  # since the client was last told
+        self._cluster: str | None = None
+        self._retry_at = 0.0
+        self._look_at = 0.0
+        self._missing: frozenset[str] = frozenset()  # topics, at the last look
+        self._told: frozenset[str] = frozenset()  # the same, as last logged
+        self._thread = Thread()
+        self._client: Reader | None = connect(properties, wanted)
+
+    def change(self, properties: Mapping[str, Any]) -> None:
+        """Connect anew, with other credentials, if they are other ones."""
+        self._changed = self._changed or properties != self._properties
+        self._properties = properties
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read until told to stop, then commit and leave the group."""
+        while not stop.is_set():
+            try:
+                await self.step()
+            except (BrokenClientError, UnusableSettingsError) as why:
+                _log.error("client_failed", subscription=self.subscription, reason=str(why))
+                self._changed = True
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REOPEN_S):
+                        await stop.wait()
+        await self._leave()
+
+    async def step(self) -> None:
+        """Store what is in hand, then ask for more."""
+        client = self._client
+        if client is None or self._changed:
+            client = await self._reconnect()
+        obstacle = await self._obstacle(client)
+        if self._hand and not obstacle:
+            await self._store_hand(client)
+        await self._pace(client, obstacle or ("store" if self._hand else ""))
+        stored, self._stored = self._stored, []
+        self._hand += await self._thread.call(client.poll, BATCH, POLL_S, stored)
+        await self._look(client)
+
+    # ---- pace ----
+
+    async def _pace(self, client: Reader, reason: str) -> None:
+        """Pause while nothing may be taken in, for a reason; resume when there is none and nothing is left in hand."""
+        if bool(reason) != bool(self.state.paused):
+            await self._thread.call(client.pause if reason else client.resume)
+            if reason:
+                _log.info("feed_paused", subscription=self.subscription, reason=reason)
+            else:
+                _log.info("feed_resumed", subscription=self.subscription)
+        self.state.paused = reason
+
+    async def _obstacle(self, client: Reader) -> str:
+        """Return why nothing may be taken in now; empty = nothing keeps us from it."""
+        closed = self._parts.gate.closed()
+        if closed is not None:
+            return closed.reason
+        if time.monotonic() < self._retry_at:
+            return "store"
+        if self._hand and self._cluster is None:
+            try:
+                self._cluster = await self._thread.call(client.ask)
+            except UnansweredError:
+                return Trouble.UNREACHABLE
+        return ""
+
+    # ---- storing ----
+
+    async def _store_hand(self, client: Reader) -> None:
+        """Store what is in hand; what cannot be stored now stays there."""
+        self._hand = [record for record in self._hand if record.place in client.owned]
+        for records in slices(self._hand):
+            if not await self._store(records, client):
+                break
+            self._stored += records
+            self._hand = self._hand[len(records) :]
+
+    async def _store(self, records: Sequence[Record], client: Reader) -> bool:
+        """Store records; return whether they are."""
+        parts, received = self._parts, self._parts.now()
+        messages = [
+            message
+            for record in records
+            for message in taken(
+                record,
+                subscription=self.subscription,
+                cluster=str(self._cluster),
+                max_body=parts.max_body,
+                received=received,
+            )
+        ]
+        try:
+            receipts = await self._patiently(messages, client) if messages else ()
+        except StoreBroken:
+            raise  # ends the process (R10)
+        except StoreUnavailable as why:
+            if not self.state.paused:
+                _log.warning("store_unavailable", reason=str(why))
+            parts.gate.unwritable = True
+            self._retry_at = time.monotonic() + RETRY_S
+            return False
+        parts.gate.took(sum(len(message.body) for message in messages))
+        parts.accepted()
+        tally(messages, receipts, parts.metrics)
+        return True
+
+    async def _patiently(self, messages: Sequence[Arrival], client: Reader) -> Sequence[Receipt]:
+        """Return the store's receipts; the group hears of us meanwhile, however long it takes."""
+        accepting = asyncio.ensure_future(self._parts.store.accept(messages))
+        while not (await asyncio.wait([accepting], timeout=KEEP_ALIVE_S))[0]:
+            await self._thread.call(client.pause)
+            self._hand += await self._thread.call(client.poll, BATCH, 0)
+            await self._thread.call(client.resume)
+        return accepting.result()
+
+    # ---- how it is ----
+
+    async def _look(self, client: Reader) -> None:
+        """Look now and then whether there is trouble, and how much waits."""
+        state, suspected = self.state, client.suspected
+        state.partitions = len(client.owned)
+        alarmed = suspected is not None and state.trouble is None
+        if time.monotonic() < self._look_at and not alarmed:
+            return
+        try:
+            self._cluster = await self._thread.call(client.ask)
+            state.lag = await self._thread.call(client.lag)
+        except UnansweredError as why:
+            self._tell(suspected or Trouble.UNREACHABLE, str(why))
+        else:
+            self._tell(client.suspected, "")
+        self._look_at = time.monotonic() + (LOOK_S if state.trouble is None else LOOK_IN_TROUBLE_S)
+        self._tell_missing(client.missing)
+
+    def _tell_missing(self, missing: frozenset[str]) -> None:
+        """Say which topics do not exist, once they are the same for two looks."""
+        if missing == self._missing and missing != self._told:
+            self._told = missing
+            _log.info("topics_missing", subscription=self.subscription, topics=sorted(missing))
+        self._missing = missing
+
+    def _tell(self, trouble: Trouble | None, reason: str) -> None:
+        """Say once what has changed."""
+        known, self.state.trouble = self.state.trouble, trouble
+        if trouble is not None and trouble != known:
+            _log.error(trouble.value, subscription=self.subscription, reason=reason)
+        elif trouble is None and known is not None:
+            _log.info("kafka_connected", subscription=self.subscription)
+
+    # ---- coming and going ----
+
+    async def _reconnect(self) -> Reader:
+        """Leave, and join again with the newest credentials."""
+        await self._leave()
+        self._hand, self._cluster, self.state.paused = [], None, ""
+        self._look_at = 0.0
+        client = self._connect(self._properties, self._wanted)
+        self._thread, self._client, self._changed = Thread(), client, False
+        return client
+
+    async def _leave(self) -> None:
+        """Commit and leave the group; a client that cannot is left alone with it."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        stored, self._stored = self._stored, []
+        leaving = asyncio.ensure_future(self._thread.call(client.close, stored))
+        done, _ = await asyncio.wait([leaving], timeout=GOODBYE_S)
+        self._thread.end()
+        if not done:
+            leaving.cancel()
+            _log.warning("goodbye_unheard", subscription=self.subscription)

@@ -1,0 +1,184 @@
+"""The way of one subscription's records: what is stored is committed, what is not comes again."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from bridge.consumer import feed as room
+from bridge.source.kafka import Trouble
+from bridge.store.port import StoreBroken, StoreUnavailable
+from tests.consumer.conftest import House, Member, running, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_offset_is_committed_only_after_its_record_is_stored(house: House) -> None:
+    house.store.go_on.clear()
+    house.topic.write(b'{"id": "1"}', b'{"id": "2"}')
+    async with running(house):
+        await until(lambda: house.store.waiting)
+        assert 0 == house.topic.committed
+        house.store.go_on.set()
+        await until(lambda: house.topic.committed == 2)
+    assert [b'{"id": "1"}', b'{"id": "2"}'] == house.store.bodies()
+    assert (2, 1) == (house.count("bridge_messages_accepted_total"), len(house.wakes))
+
+
+async def test_what_was_stored_last_is_committed_on_the_way_out(house: House) -> None:
+    async with running(house):
+        await until(lambda: house.member.polls)
+        house.topic.write(b'{"id": "1"}')
+        await until(lambda: house.store.taken)
+    assert (1, True) == (house.topic.committed, house.member.closed)
+
+
+async def test_a_record_that_comes_again_is_known_by_where_it_stands(house: House) -> None:
+    house.topic.write(b'{"id": "1"}', b'{"id": "1"}')
+    async with running(house):
+        await until(lambda: house.topic.committed == 2)
+    house.topic.committed, house.stop = 0, asyncio.Event()
+    async with running(house):
+        await until(lambda: house.topic.committed == 2)
+    assert 2 == len(house.store.taken), "the same bytes at two offsets are two messages, at one offset they are one"
+    assert 2 == house.count("bridge_messages_duplicate_total")
+    assert "kafka cluster-1 sub-1.vehicle.update 0 1 1700000000000" == house.store.taken[1].message_id
+
+
+async def test_a_closed_door_pauses_the_partitions_and_the_group_still_hears_of_us(house: House) -> None:
+    house.gate.store = True
+    house.topic.write(b'{"id": "1"}')
+    async with running(house) as feed:
+        await until(lambda: house.member.paused)
+        before = house.member.polls
+        await until(lambda: house.member.polls > before + 3)
+        assert ([], "store") == (house.store.taken, feed.state.paused)
+        house.gate.store = False
+        await until(lambda: house.topic.committed == 1)
+        assert ("", False) == (feed.state.paused, house.member.paused)
+
+
+async def test_no_more_than_one_batch_is_in_hand_while_the_door_is_closed(
+    house: House, letters: Iterator[bytes]
+) -> None:
+    house.topic.write(*(next(letters) for _ in range(5 * room.BATCH)))
+    house.store.trouble = StoreUnavailable("the disk is full")
+    async with running(house) as feed:
+        await until(lambda: house.store.refused > 3)
+        assert room.BATCH == len(feed._hand)
+        assert (0, True) == (house.topic.committed, house.gate.unwritable)
+        house.store.trouble = None
+        await until(lambda: house.topic.committed == 5 * room.BATCH)
+    assert 5 * room.BATCH == len(set(house.store.bodies())) == len(house.store.taken)
+
+
+async def test_a_broken_store_ends_the_room(house: House) -> None:
+    house.store.trouble = StoreBroken("the file is damaged")
+    house.topic.write(b"{}")
+    feed = house.feed()
+    with pytest.raises(StoreBroken):
+        await asyncio.wait_for(feed.run(house.stop), 10)
+    assert 0 == house.topic.committed
+
+
+async def test_what_is_in_hand_of_a_partition_that_has_gone_is_dropped(house: House) -> None:
+    house.topic.write(b'{"id": "1"}')
+    house.store.trouble = StoreUnavailable("the disk is full")
+    async with running(house) as feed:
+        await until(lambda: house.store.refused)
+        house.member.owned = frozenset()
+        house.store.trouble = None
+        await until(lambda: not feed._hand)
+    assert ([], 0) == (house.store.taken, house.topic.committed)
+
+
+async def test_a_client_that_gives_up_is_made_anew_and_nothing_is_lost(house: House, letters: Iterator[bytes]) -> None:
+    house.topic.write(*(next(letters) for _ in range(3)))
+    house.store.trouble = StoreUnavailable("the disk is full")
+    async with running(house):
+        await until(lambda: house.store.refused)
+        house.member.broken = True  # with three records in hand
+        await until(lambda: len(house.members) == 2)
+        house.store.trouble = None
+        await until(lambda: house.topic.committed == 3)
+    assert (3, True) == (len(house.store.taken), house.members[0].closed)
+
+
+async def test_other_credentials_are_used_at_once_and_the_same_ones_change_nothing(house: House) -> None:
+    async with running(house) as feed:
+        await until(lambda: house.member.polls)
+        feed.change({"sasl.password": "old"})
+        before = house.member.polls
+        await until(lambda: house.member.polls > before + 2)
+        assert 1 == len(house.members)
+        feed.change({"sasl.password": "new"})
+        await until(lambda: len(house.members) == 2)
+        house.topic.write(b"{}")
+        await until(lambda: house.topic.committed == 1)
+    assert house.members[0].closed
+
+
+async def test_trouble_is_said_once_when_it_begins_and_once_when_it_ends(house: House) -> None:
+    with capture_logs() as lines:
+        async with running(house) as feed:
+            await until(lambda: house.member.polls)
+            house.member.suspected, house.member.away = Trouble.AUTH, True
+            await until(lambda: feed.state.trouble)
+            before = house.member.asked
+            await until(lambda: house.member.asked > before + 2)
+            assert Trouble.AUTH == feed.state.trouble
+            house.member.suspected, house.member.away = None, False
+            await until(lambda: feed.state.trouble is None)
+    assert ["kafka_auth", "kafka_connected"] == [line["event"] for line in lines if "kafka" in line["event"]]
+
+
+async def test_a_record_is_not_stored_before_its_cluster_is_known(house: House) -> None:
+    def away(member: Member) -> None:
+        member.away = True
+
+    house.prepare = away
+    house.topic.write(b"{}")
+    async with running(house) as feed:
+        await until(lambda: house.member.paused)
+        assert ([], Trouble.UNREACHABLE) == (house.store.taken, feed.state.trouble)
+        house.member.away = False
+        await until(lambda: house.topic.committed == 1)
+    assert ["kafka cluster-1 sub-1.vehicle.update 0 0 1700000000000"] == [
+        arrival.message_id for arrival in house.store.taken
+    ]
+
+
+async def test_the_group_hears_of_us_while_the_store_takes_its_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "KEEP_ALIVE_S", 0.005)
+    house.store.go_on.clear()
+    house.topic.write(b"{}")
+    async with running(house):
+        await until(lambda: house.member.polls > 5)
+        assert ([], 0) == (house.store.taken, house.topic.committed)
+        house.store.go_on.set()
+        await until(lambda: house.topic.committed == 1)
+    assert not house.member.paused
+
+
+async def test_a_goodbye_that_nobody_hears_holds_nobody_up(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "GOODBYE_S", 0.05)
+    with capture_logs() as lines:
+        async with running(house):
+            await until(lambda: house.member.polls)
+            house.member.deaf.clear()
+    assert ["goodbye_unheard"] == [line["event"] for line in lines if line["log_level"] == "warning"]
+    house.member.deaf.set()
+
+
+async def test_topics_that_do_not_exist_are_said_once(house: House) -> None:
+    with capture_logs() as lines:
+        async with running(house) as feed:
+            await until(lambda: house.member.polls)
+            house.member.missing = frozenset({"sub-1.charger.update"})
+            await until(lambda: feed._told)
+            before = house.member.polls
+            await until(lambda: house.member.polls > before + 50)
+    assert [["sub-1.charger.update"]] == [line["topics"] for line in lines if line["event"] == "topics_missing"]
