@@ -182,6 +182,17 @@ def check_(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
 
 
 @store.command()
+def compact(config: Config = DEFAULT_CONFIG) -> None:
+    """Write the store's file anew, so that nothing of what was deleted is in it; a running daemon waits meanwhile."""
+
+    async def rewrite(desk: "Desk") -> None:
+        with progress("writing anew"):
+            await desk.compact(gently=False)
+
+    at_desk(config, rewrite)
+
+
+@store.command()
 def export(
     config: Config = DEFAULT_CONFIG,
     since: Since = None,

@@ -5,6 +5,7 @@ Rules:
 - No call begins with less lease left than it may take.
 - A bug in one lane becomes a dead letter `fault` of its front item (exception type and place, no values).
 - What was found out is kept until it is written, however long the store cannot serve.
+- Of a lane from which something was erased nothing more is sent as it is: it is given back, and leased as it is now.
 """
 
 import traceback
@@ -87,6 +88,14 @@ class Hand:
                 return step
             self.settlements += step
         return None
+
+    def without(self, gone: frozenset[int], jobs: Sequence[Job]) -> list[Job]:
+        """Give lanes back that hold calls which are not there any more; return the jobs of the others."""
+        for run in (*self.ready, *(job.run for job in jobs)):
+            if run.holds(gone):
+                self.give_back(run, self._now())
+        self.ready = deque(run for run in self.ready if not run.holds(gone))
+        return [job for job in jobs if not job.run.holds(gone)]
 
     # ---- what has happened ----
 

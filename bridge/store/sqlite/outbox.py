@@ -230,10 +230,10 @@ class _Live(msgspec.Struct, array_like=True):
         )
 
 
-def settle(con: sqlite3.Connection, ledger: Ledger, now: datetime, settlements: Sequence[Settlement]) -> None:
-    """Write what became of calls."""
+def settle(con: sqlite3.Connection, ledger: Ledger, now: datetime, settlements: Sequence[Settlement]) -> list[int]:
+    """Write what became of calls; return those that are not there any more."""
     if not settlements:
-        return
+        return []
     asked = sorted({said.call_id for said in settlements})
     rows = {row.id: row for row in msgspec.convert(gathered(con, _SETTLED, (to_json(asked),)), list[_Live])}
     progress = {number: row.progress() for number, row in rows.items()}
@@ -257,6 +257,16 @@ def settle(con: sqlite3.Connection, ledger: Ledger, now: datetime, settlements: 
     _ATTEMPT.run(con, attempts)
     if buried:
         _bury(con, ledger, now, buried)
+    return _missing(con, _THERE, asked) if len(rows) < len(asked) else []
+
+
+_THERE: Final = "SELECT id FROM outbox WHERE id IN (SELECT value FROM json_each(?))"
+_OWED: Final = f"{_THERE} AND state = 'owed'"
+
+
+def _missing(con: sqlite3.Connection, statement: str, asked: Sequence[int]) -> list[int]:
+    found = {number for (number,) in con.execute(statement, (to_json(asked),))}
+    return [number for number in asked if number not in found]
 
 
 def _written(number: int, row: Progress, said: Settlement, now: datetime) -> tuple[object, ...]:
@@ -304,11 +314,12 @@ def _contents(con: sqlite3.Connection, ids: set[int]) -> Mapping[int, bytes]:
     return dict(con.execute(statement, (to_json(sorted(ids)),)).fetchall())
 
 
-def begin(con: sqlite3.Connection, begun: Sequence[Begin]) -> None:
-    """Mark the calls that go on the wire next."""
-    _BEGIN.run(
+def begin(con: sqlite3.Connection, begun: Sequence[Begin]) -> list[int]:
+    """Mark the calls that go on the wire next; return those that are not owed any more."""
+    marked = _BEGIN.run(
         con, [(next_.call_id, next_.doubt.payload, next_.doubt.historical, next_.doubt.count) for next_ in begun]
     )
+    return _missing(con, _OWED, [next_.call_id for next_ in begun]) if marked < len(begun) else []
 
 
 def give_back(con: sqlite3.Connection, returned: Sequence[Return]) -> None:
