@@ -474,13 +474,13 @@ class Moody(MemoryStore):
 
     async def settle(
         self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]
-    ) -> None:
+    ) -> Sequence[int]:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(0)
         self.in_flight -= 1
         self._may("settle")
-        await super().settle(now, settlements, begun, returned)
+        return await super().settle(now, settlements, begun, returned)
 
 
 class TestStore:
