@@ -14,7 +14,7 @@ nobody can read is the user's if the id stands in it as a string of its own.
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
@@ -42,6 +42,9 @@ class Keeper(Desk, Protocol):
 
     async def load(self, users: Sequence[str], devices: Sequence[Name], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states."""
+
+    async def homes_of(self, user: str) -> Mapping[Name, str]:
+        """Return all devices of a user, each with the building it lives in."""
 
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work."""
@@ -87,23 +90,43 @@ async def find(keeper: Keeper, rules: Rules, user: str, advance: Callable[[float
                 if not isinstance(message, Tombstone | Unreadable):
                     found.devices.add(device_of(message))
                 advance(1)
-    found.buildings = await keeper.buildings_of(user, found.raw_users)
-    homes = await keeper.load([user], [], [])
-    found.known = bool(homes.residences or found.buildings)
+    rows = (await keeper.load([user], [], [])).residences.get(user, ())
+    homes = await keeper.homes_of(user)
+    sure = {*(row.building for row in rows), *homes.values()}
+    knowing = await keeper.buildings_of(user, found.raw_users)
+    found.buildings = [name for name in knowing if name in sure or await _knows(keeper, rules, name, found)]
+    found.known = bool(rows or homes)
     return found
+
+
+async def _knows(keeper: Keeper, rules: Rules, building: str, found: Found) -> bool:
+    """Tell whether a state means this user, not one of another subscription that is spelled the same."""
+    known = (await keeper.load([], [], [building])).buildings.get(building)
+    if known is None:
+        return False
+    mine = any(device.user == found.user for device in _living(known.state))
+    return mine or bool(_own_spellings(known.state, rules, found).intersection(known.state.users))
 
 
 def _spellings(rules: Rules, user: str) -> frozenset[str]:
     """Return how the device cloud may spell a user, without the prefix of its subscription."""
-    prefixes = {"", *(each.user_prefix for each in rules.subscriptions.values())}
+    prefixes = {each.user_prefix for each in rules.subscriptions.values()} or {""}
     return frozenset(user.removeprefix(prefix) for prefix in prefixes if user.startswith(prefix)) - {""}
+
+
+def _own_spellings(state: Building, rules: Rules, found: Found) -> frozenset[str]:
+    """Return the spellings of the user that are nobody else's in a building."""
+    others = (device for device in _living(state) if device.user != found.user)
+    theirs = {each.user.removeprefix(rules.subscription(each.subscription).user_prefix) for each in others}
+    return found.raw_users - theirs
 
 
 async def _look(keeper: Keeper, rules: Rules, row: Pending, found: Found) -> None:
     """Take a message that no worker has read into what was found if it is the user's."""
     message = read(row, rules)
     if isinstance(message, Tombstone | Unreadable):
-        if _stands_in(row.body, found.raw_users | {found.user}):
+        prefix = rules.subscription(row.subscription).user_prefix
+        if found.user.startswith(prefix) and _stands_in(row.body, found.user.removeprefix(prefix)):
             found.messages.add(row.id)
     elif await _whose(keeper, message) == found.user:
         found.messages.add(row.id)
@@ -118,9 +141,9 @@ async def _whose(keeper: Keeper, message: Inbound) -> str | None:
     return None if home is None else home.user
 
 
-def _stands_in(body: bytes, names: Collection[str]) -> bool:
+def _stands_in(body: bytes, name: str) -> bool:
     """Tell whether a name stands in bytes as a string of its own, in quotes, also within a string."""
-    forms = {json.dumps(name, ensure_ascii=ascii_)[1:-1].encode() for name in names for ascii_ in (True, False)}
+    forms = {json.dumps(name, ensure_ascii=ascii_)[1:-1].encode() for ascii_ in (True, False)}
     return any(quote + form + end in body for form in forms for quote, end in _QUOTES)
 
 
@@ -167,12 +190,11 @@ async def _withdrawn(
     while True:
         known = (await keeper.load([], [], [building])).buildings.get(building)
         if known is None:
-            return None if theirs is None else _redaction(found, ())
+            return None if theirs is None else _redaction(found, (), found.raw_users)
         if theirs is None and not _others(known.state, found):
             return None
-        message = Forgotten(
-            user=found.user, raw_users=found.raw_users, devices=frozenset(found.devices), received=now()
-        )
+        names = _own_spellings(known.state, rules, found)
+        message = Forgotten(user=found.user, raw_users=names, devices=frozenset(found.devices), received=now())
         state, effects = reduce(known.state, message, rules, theirs)
         work = Work(
             now=message.received,
@@ -181,7 +203,7 @@ async def _withdrawn(
             calls=[Outgoing(call=effect) for effect in effects if isinstance(effect, _CALLS)],
         )
         if not await keeper.commit(work):
-            return _redaction(found, _living(known.state))
+            return _redaction(found, _living(known.state), names)
 
 
 _CALLS: Final = (CreateBuilding, ChangeBuilding, PutDevices, SendEvents)
@@ -198,8 +220,8 @@ def _others(state: Building, found: Found) -> bool:
     return strangers or not found.raw_users.issuperset(state.users)
 
 
-def _redaction(found: Found, living: Sequence[Device]) -> Redaction:
+def _redaction(found: Found, living: Sequence[Device], names: frozenset[str]) -> Redaction:
     """Return what may not be named any more: the user, and its devices that nobody else has by now."""
     theirs = {(device.kind, device.id) for device in living if device.user != found.user}
     mine = found.devices | {(device.kind, device.id) for device in living if device.user == found.user}
-    return Redaction(devices=frozenset(device_id(*each) for each in mine - theirs), users=found.raw_users)
+    return Redaction(devices=frozenset(device_id(*each) for each in mine - theirs), users=names)
