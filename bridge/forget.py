@@ -143,7 +143,7 @@ async def _whose(keeper: Keeper, message: Inbound) -> str | None:
 
 def _stands_in(body: bytes, name: str) -> bool:
     """Tell whether a name stands in bytes as a string of its own, in quotes, also within a string."""
-    forms = {json.dumps(name, ensure_ascii=ascii_)[1:-1].encode() for ascii_ in (True, False)}
+    forms = {json.dumps(name, ensure_ascii=ascii_)[1:-1].encode(errors="surrogatepass") for ascii_ in (True, False)}
     return any(quote + form + end in body for form in forms for quote, end in _QUOTES)
 
 
