@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 
@@ -32,6 +32,18 @@ class CallState(StrEnum):
     REPLACED = "replaced"
     DISCARDED = "discarded"
     RETRIED = "retried"  # its dead items are owed again, in rows of their own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What `explain` says of a try."""
+
+    outcome: str
+    detail: str
+
+
+LOST_AT_THE_END: Final = Told(outcome="lost reply", detail="the bridge ended while the call was on the wire")
+"""Of a call that was in doubt in a lane that a former process had been lent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

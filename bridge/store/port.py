@@ -266,7 +266,11 @@ class Store(Protocol):
     """What the rooms need of the memory."""
 
     async def open(self) -> None:
-        """Open or create; check that the schema fits; free the leases of a former process."""
+        """Open or create; check that the schema fits; free the leases of a former process.
+
+        What that had on the wire has lost its reply: it stays in doubt, is counted, and an attempt of it says so
+        (`store.calls.LOST_AT_THE_END`).
+        """
 
     async def close(self) -> None:
         """Finish what was begun and close."""

@@ -7,16 +7,17 @@ Rules:
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from bridge.core.effects import Call
 from bridge.core.vocabulary import Kind
-from bridge.store.calls import CallState, advance, item, laid_over, replaceable, rest, sheet
+from bridge.store.calls import LOST_AT_THE_END, CallState, advance, item, laid_over, replaceable, rest, sheet
 from bridge.store.codec import form, from_ms, plain, to_ms
 from bridge.store.memory.desk import MemoryDesk
 from bridge.store.memory.rows import CallRow, LaneRow, Letter
 from bridge.store.port import (
     Arrival,
+    Attempt,
     Begin,
     Burial,
     Census,
@@ -51,6 +52,8 @@ class MemoryStore(MemoryDesk):
                     if row.doubt is not None and not row.progress.lost:
                         row.progress = replace(row.progress, lost=True)
                         self._rows.ledger.in_doubt += 1
+                        told = {"outcome": LOST_AT_THE_END.outcome, "detail": LOST_AT_THE_END.detail}
+                        row.attempts.append(Attempt(at=from_ms(to_ms(datetime.now(UTC))), **told))
 
     async def close(self) -> None:
         """Keep everything, for whoever opens it again."""

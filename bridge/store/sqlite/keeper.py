@@ -14,7 +14,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -119,7 +119,7 @@ class SqliteStore:
         self._checkpoints = Checkpoints(connect, self._path)
         self._rounds = Rounds(Writer(connect, self._path, reserve, self._checkpoints, self._committed))
         if self._exclusive:
-            await self._rounds.write(Turn.SETTLE, outbox.free)
+            await self._rounds.write(Turn.SETTLE, partial(outbox.free, now=datetime.now(UTC)))
 
     def _open_files(self) -> None:
         if self._exclusive:

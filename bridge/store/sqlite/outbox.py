@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from bridge.core.effects import Call
-from bridge.store.calls import CallState, Progress, Step, advance, item, rest, sheet
+from bridge.store.calls import LOST_AT_THE_END, CallState, Progress, Step, advance, item, rest, sheet
 from bridge.store.codec import (
     decode_call,
     encode_call,
@@ -153,13 +153,19 @@ def next_due(con: sqlite3.Connection) -> datetime | None:
     return maybe_from_ms(con.execute(_NEXT_DUE).fetchone()[0])
 
 
-def free(con: sqlite3.Connection, ledger: Ledger) -> None:
+_ON_THE_WIRE: Final = """
+WHERE lost = 0 AND doubt IS NOT NULL AND state = 'owed'
+    AND building IN (SELECT building FROM lane WHERE lent_until IS NOT NULL)
+"""
+
+
+def free(con: sqlite3.Connection, ledger: Ledger, now: datetime) -> None:
     """End all leases of a former process; what it had on the wire has lost its reply."""
-    lost = con.execute(
-        "UPDATE outbox SET lost = 1 WHERE lost = 0 AND doubt IS NOT NULL AND state = 'owed'"
-        " AND building IN (SELECT building FROM lane WHERE lent_until IS NOT NULL)"
-    ).rowcount
-    ledger.in_doubt += lost
+    con.execute(
+        f"INSERT INTO attempt (call, at, outcome, detail) SELECT id, ?, ?, ? FROM outbox {_ON_THE_WIRE}",  # noqa: S608 - a part
+        (to_ms(now), LOST_AT_THE_END.outcome, LOST_AT_THE_END.detail),
+    )
+    ledger.in_doubt += con.execute(f"UPDATE outbox SET lost = 1 {_ON_THE_WIRE}").rowcount  # noqa: S608 - a part
     con.execute(
         f"UPDATE lane SET due = CASE WHEN {_OWES} THEN 0 END, lent_until = NULL, lent = NULL"  # noqa: S608 - a part
         " WHERE lent_until IS NOT NULL"
