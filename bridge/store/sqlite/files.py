@@ -35,8 +35,8 @@ LOG_BYTES: Final = 16 * 1024 * 1024
 RESERVE_BYTES: Final = LOG_BYTES
 """Room to write the whole log back on a full disk; the log's own room is free afterwards."""
 
-SMALL_BYTES: Final = 64 * 1024 * 1024
-"""A file up to this size is written anew within a second."""
+SMALL_BYTES: Final = 32 * 1024 * 1024
+"""A file up to this size is written anew within a fraction of a second, on a slow disk too."""
 
 EMPTY_S: Final = 30.0
 """How long to try to empty the log beside a busy daemon."""
