@@ -199,7 +199,7 @@ def doubt_without(doubt: Doubt, what: Redaction) -> Doubt | None:
     """Return what is in doubt of a row of events without those to be forgotten."""
     sent = msgspec.json.decode(doubt.payload)
     events = sent if doubt.historical else [sent]
-    left = [event for event in events if event["deviceId"] not in what.devices]
+    left = [event for event in events if event.get("deviceId") not in what.devices]
     if len(left) == len(events):
         return doubt
     payload = msgspec.json.encode(left if doubt.historical else left[0]) if left else b""
