@@ -210,8 +210,18 @@ class Same(RuleBasedStateMachine):
         for number in range(1, 8):
             self.both(_trip(self.memory, number), _trip(self.file, number))
         for user in USERS:
-            self.both(_owned(self.memory, user), _owned(self.file, user))
+            self.nobody_is_overlooked(user)
             self.both(self.memory.buildings_of(user, {user}), self.file.buildings_of(user, {user}))
+
+    def nobody_is_overlooked(self, user: str) -> None:
+        """What a file has forgotten of whose a message is, it shows as a message that has to be read."""
+
+        async def ask() -> tuple[set[int], set[int], set[int]]:
+            unread = {message.id async for message in self.file.unowned()}
+            return await _owned(self.memory, user), await _owned(self.file, user), unread
+
+        every, owned, unread = self.loop.run_until_complete(ask())
+        assert owned <= every <= owned | unread
 
     def teardown(self) -> None:
         self.loop.run_until_complete(self.file.close())
