@@ -58,12 +58,13 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     ),
     "preview": (frozenset({"core", "source", "sink", "store.port", "worker"}), frozenset({"pydantic_core"})),
     "replay": (frozenset({"core", "source", "store.port", "worker"}), frozenset()),
+    "forget": (frozenset({"core", "source", "store.port", "worker"}), frozenset()),
     "demo": (frozenset({"sandbox"}), frozenset({"httpx"})),
     "run": (EVERYTHING, frozenset({"uvloop"})),
     "cli": (
         frozenset(
             {
-                *("run", "demo", "preview", "replay", "directory", "sandbox"),
+                *("run", "demo", "preview", "replay", "forget", "directory", "sandbox"),
                 *("store.port", "core.vocabulary", "core.model"),
             }
         ),

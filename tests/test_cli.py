@@ -1,6 +1,7 @@
 """The commands: what they print, where, and the code they end with."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import re
@@ -25,7 +26,7 @@ from bridge.sandbox import cloud
 from bridge.sandbox.cloud import Summary
 from bridge.sandbox.verify import Receiver
 from bridge.store.port import Arrival, Attempt, Outgoing, Return, Settlement, Versioned, Work
-from bridge.store.sqlite import SqliteStore
+from bridge.store.sqlite import SqliteStore, files
 
 ROOT = Path(__file__).parent.parent
 NOW = datetime.now(UTC)
@@ -482,6 +483,18 @@ def test_export_gives_back_every_byte(bridge: Bridge, store: Path, tmp_path: Pat
     assert 0 == bridge("store", "export", "--output", tmp_path / "out.jsonl").code
     assert done.out == (tmp_path / "out.jsonl").read_text(encoding="utf-8")
     assert "" == bridge("store", "export", "--until", "2020-01-01").out
+    again = bridge("store", "export", "--output", tmp_path / "out.jsonl")
+    assert (2, f"--output: {tmp_path / 'out.jsonl'} exists already\n") == (again.code, again.err)
+    lost = bridge("store", "export", "--output", tmp_path / "nowhere" / "out.jsonl")
+    assert (1, True) == (lost.code, "cannot be written: No such file" in lost.err)
+
+
+@pytest.mark.parametrize("message", [bytes(range(256)), b"\xed\xa0\x80", b"\x00", b'{"a": "\\ud800"}', b"\n", b""])
+def test_what_is_exported_is_what_came(bridge: Bridge, store: Path, message: bytes) -> None:
+    fill(store, message, dead=DeadReason.UNREADABLE)
+    [line] = bridge("store", "export").out.splitlines()
+    row = json.loads(line)
+    assert message == (row["body"].encode() if "body" in row else base64.b64decode(row["body_base64"]))
 
 
 def test_a_store_that_cannot_be_used_is_a_sentence(bridge: Bridge, store: Path) -> None:
@@ -503,6 +516,45 @@ def test_long_work_shows_its_progress_on_a_terminal_only(
     done = bridge("dead-letters", "discard", "--all")
     assert "\x1b[" in done.err
     assert done.err.endswith("discard: 120 dead letters\n")
+    for words, what in ((["check"], "checking"), (["export", "--output", store.with_name("out")], "exporting")):
+        done = bridge("store", *words)
+        assert what in done.err
+        assert "" == done.out
+
+
+# ---- forget ---------------------------------------------------------------------------------------------------------
+
+
+def test_forget_says_what_was_erased(bridge: Bridge, store: Path) -> None:
+    fill(store, json.dumps(VEHICLE).encode(), dead=None)
+    fill(store, b'{"userId": "user-4711"', b'{"userId": "user-47"')
+    done = bridge("forget", "user-4711", "--json")
+    assert [
+        {
+            "user": "user-4711", "messages": 2, "calls": 0, "dead_letters": 1, "other_rows": 0, "buildings": 0,
+            "shared_buildings": 0, "file_rewritten": True,
+        }
+    ] == done.json  # fmt: skip
+    assert (0, True) == (done.code, done.err.startswith("forget: 2 messages, 0 calls, 1 dead letters, "))
+    assert ["user-47"] == [word for word in ("user-4711", "user-47") if word.encode() in store.read_bytes()]
+    again = bridge("forget", "user-4711")
+    assert (2, "", "there is no user 'user-4711' in this store\n") == (again.code, again.out, again.err)
+
+
+def test_a_large_store_beside_a_daemon_is_rewritten_only_when_asked_to(
+    bridge: Bridge, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, *(b'{"userId": "user-1", "%d' % number for number in range(200)))
+    fill(store, *(b'{"userId": "user-2", "%d' % number for number in range(200)))
+    monkeypatch.setattr("bridge.store.sqlite.files.SMALL_BYTES", 0)
+    holds = files.Lock(store.with_name("bridge.db-lock"))
+    done = bridge("forget", "user-1", "--json")
+    assert (0, False) == (done.code, done.json[0]["file_rewritten"])
+    assert "`bridge store compact`" in done.err
+    assert 0 == bridge("store", "compact").code
+    holds.release()
+    assert b"user-1" not in store.read_bytes()
+    assert bridge("forget", "user-2", "--json").json[0]["file_rewritten"], "no daemon has to wait"
 
 
 # ---- the two sides --------------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ Rules:
 - A command imports what it needs when it runs: `bridge --help` answers at once.
 
 Rooms: `daemon` what runs on, `desk` and `letters` what works on the store, `show` and `values` what explains, `again`
-what maps the past again, `common` what they share.
+what maps the past again, `forget` what erases, `common` what they share.
 """
 
 import sys
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from bridge.cli import again, daemon, desk, letters, show  # noqa: F401 - each adds its commands to the app
+from bridge.cli import again, daemon, desk, forget, letters, show  # noqa: F401 - each adds its commands to the app
 from bridge.cli.common import CRASHED, USAGE, app
 from bridge.errors import BridgeError, ConfigErrors, UsageError
 

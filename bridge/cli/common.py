@@ -99,9 +99,10 @@ def progress(what: str, total: float | None = None) -> Iterator[Callable[[float]
         yield lambda _done: None
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import MofNCompleteColumn, Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    counts = () if total == 1 else (MofNCompleteColumn(),)  # a share of one is no count
+    with Progress(*Progress.get_default_columns(), *counts, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
 

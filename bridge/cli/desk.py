@@ -7,9 +7,10 @@ import base64
 import json as jsonlib
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO, TypeVar
 
 import typer
 
@@ -29,7 +30,7 @@ from bridge.cli.common import (
     say,
     unknown,
 )
-from bridge.errors import UsageError
+from bridge.errors import BridgeError, UsageError
 
 if TYPE_CHECKING:
     from bridge.core.model import Device, Residence
@@ -171,7 +172,8 @@ def check_(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
     """Check the integrity of the store and its counts against its rows; 3 if something is wrong."""
 
     async def verify(desk: "Desk") -> Sequence[str]:
-        return await desk.verify()
+        with progress("checking"):
+            return await desk.verify()
 
     problems = at_desk(config, verify)
     if json:
@@ -179,6 +181,17 @@ def check_(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
     else:
         say("\n".join(problems) or "no problems found")
     raise typer.Exit(FOUND if problems else 0)
+
+
+@store.command()
+def compact(config: Config = DEFAULT_CONFIG) -> None:
+    """Write the store's file anew, so that nothing of what was deleted is in it; a running daemon waits meanwhile."""
+
+    async def rewrite(desk: "Desk") -> None:
+        with progress("writing anew"):
+            await desk.compact(gently=False)
+
+    at_desk(config, rewrite)
 
 
 @store.command()
@@ -191,22 +204,31 @@ def export(
     """Write stored raw messages as JSON lines, in order of acceptance."""
 
     async def stream(desk: "Desk") -> int:
-        return await _export(desk, since, until, output)
+        if output is None:
+            return await _export(desk, since, until, sys.stdout)
+        try:
+            with output.open("x", encoding="utf-8") as target:
+                return await _export(desk, since, until, target)
+        except FileExistsError:
+            raise UsageError(f"--output: {output} exists already") from None
+        except OSError as error:
+            raise BridgeError(f"--output: {output} cannot be written: {error.strerror}") from None
 
     say(f"{at_desk(config, stream)} messages written")
 
 
-async def _export(desk: "Desk", since: datetime | None, until: datetime | None, output: Path | None) -> int:
+async def _export(desk: "Desk", since: datetime | None, until: datetime | None, target: TextIO) -> int:
     count = 0
-    target = sys.stdout if output is None else output.open("x", encoding="utf-8")
-    try:
+    with progress("exporting") if not target.isatty() else nullcontext(_nobody) as advance:
         async for message in desk.raw(since, until):
             target.write(jsonlib.dumps(_raw(message), ensure_ascii=False) + "\n")
             count += 1
-    finally:
-        if output is not None:
-            target.close()
+            advance(1)
     return count
+
+
+def _nobody(_: float) -> None:
+    """Show no bar where the lines themselves are on the terminal."""
 
 
 def _raw(message: "Pending") -> dict[str, object]:

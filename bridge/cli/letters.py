@@ -4,7 +4,6 @@ What changes more than is named asks for a filter or `--all`: a bare `retry` is 
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -31,6 +30,7 @@ from bridge.errors import UsageError
 from bridge.store.port import DeadFilter, DeadLetter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from bridge.store.port import Desk
@@ -165,17 +165,16 @@ def _settle(config: "Path", verb: str, which: DeadFilter, *, named: bool, json: 
     """Retry or discard what a filter leaves, a page at a time."""
     if not named:
         raise UsageError(f"{verb}: name the ids, a filter, or --all")
-    now = datetime.now(UTC)
-    # What dies again meanwhile is not taken a second time: it is younger than this command.
-    before = which if which.until is not None else replace(which, until=now)
 
     async def work(desk: "Desk") -> list[int]:
         act = desk.retry if verb == "retry" else desk.discard
+        with progress("reading") as advance:
+            chosen = await _chosen(desk, which, advance)
         done: list[int] = []
-        with progress(verb) as advance:
-            async for page in _pages(desk, before):
-                ids = [letter.id for letter in page]
-                await act(ids, now)
+        with progress(verb, len(chosen)) as advance:
+            for start in range(0, len(chosen), PAGE):
+                ids = chosen[start : start + PAGE]
+                await act(ids, datetime.now(UTC))  # one that somebody else took meanwhile is passed over
                 done += ids
                 advance(len(ids))
         return done
@@ -186,6 +185,15 @@ def _settle(config: "Path", verb: str, which: DeadFilter, *, named: bool, json: 
     if json:
         print_json(done)
     say(f"{verb}: {len(done)} dead letters")
+
+
+async def _chosen(desk: "Desk", which: DeadFilter, advance: "Callable[[float], None]") -> list[int]:
+    """Return the ids of all letters that a filter leaves now: what dies again meanwhile is not taken a second time."""
+    chosen: list[int] = []
+    async for page in _pages(desk, which):
+        chosen += [letter.id for letter in page]
+        advance(len(page))
+    return chosen
 
 
 def _brief(letter: DeadLetter) -> dict[str, Any]:

@@ -156,8 +156,18 @@ class Readdressed:
     received: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """A user of a building in which others live too is to be forgotten (GDPR, article 17)."""
+
+    user: str  # with the subscription's prefix
+    raw_users: frozenset[str]  # as the device cloud may spell it
+    devices: frozenset[tuple[Kind, str]]  # all that the user's messages were about, also what is gone by now
+    received: datetime
+
+
 Inbound = Report | Prices | Command | Schedules
 """What the device cloud sent and the core understood."""
 
-Message = Inbound | Tick | Moved | Readdressed
+Message = Inbound | Tick | Moved | Readdressed | Forgotten
 """Everything `reduce` accepts."""

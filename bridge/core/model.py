@@ -105,6 +105,7 @@ class Building:
     days: Mapping[str, Sum] = field(default_factory=dict)  # household sums of the local day so far
     prices: Mapping[str, tuple[Slice, ...]] = field(default_factory=dict)  # tariff id -> what it costs from now on
     flags: tuple[str, ...] = ()  # what an operator should look at: see `Flag`
+    forgotten: datetime | None = None  # a user was forgotten then: what was before cannot be made again
 
 
 class Flag:

@@ -16,12 +16,13 @@ from bridge.core import tariffs
 from bridge.core.announce import announce
 from bridge.core.copying import replace
 from bridge.core.effects import Effect, Event, Note, SendEvents
-from bridge.core.messages import Command, Message, Moved, Prices, Readdressed, Report, Schedules, Tick
-from bridge.core.model import Building, Flag, Residence, flagged, key
+from bridge.core.messages import Command, Forgotten, Message, Moved, Prices, Readdressed, Report, Schedules, Tick
+from bridge.core.model import Building, Device, Flag, Residence, flagged, key
 from bridge.core.on_change import on_change
 from bridge.core.report import delete, report
 from bridge.core.rules import Rules
 from bridge.core.slots import advance
+from bridge.core.vocabulary import Kind
 
 
 def reduce(
@@ -45,6 +46,8 @@ def reduce(
             after = _schedules(building, message)
         case Moved():
             after = _moved(building, message)
+        case Forgotten():
+            after = _forgotten(building, message)
         case Readdressed():
             after = building
         case Tick():
@@ -91,3 +94,23 @@ def _moved(building: Building, message: Moved) -> Building:
     after = delete(building, message.kind, message.id, message.stamp, message.received)
     # It was not deleted: any later message that names this building may bring it back.
     return replace(after, gone=building.gone, flags=flagged(after.flags, Flag.LEFT_BEHIND, on=not after.devices))
+
+
+def _forgotten(building: Building, message: Forgotten) -> Building:
+    """Take a user out as if it had never lived here; devices of others stay, and so do the household's sums so far."""
+
+    def theirs(device: Device) -> bool:
+        return device.user != message.user
+
+    heard_of = {key(*device) for device in message.devices}
+    devices = {name: device for name, device in building.devices.items() if theirs(device)}
+    mine = (heard_of | building.devices.keys()) - devices.keys()
+    return replace(
+        building,
+        users=tuple(user for user in building.users if user not in message.raw_users),
+        devices=devices,
+        departed=tuple(device for device in building.departed if theirs(device)),
+        gone={name: stamp for name, stamp in building.gone.items() if name not in mine},
+        prices={tariff: slices for tariff, slices in building.prices.items() if key(Kind.TARIFF, tariff) not in mine},
+        forgotten=message.received,
+    )

@@ -22,6 +22,7 @@ from bridge.core.rules import Rules
 from bridge.replay.clusters import Cluster, sorted_out
 from bridge.replay.keeper import Keeper
 from bridge.replay.remake import Key, Remade, Told, key_of, remake, told
+from bridge.replay.trust import interval_start
 from bridge.replay.world import Made, by_user
 from bridge.store.port import Outgoing, Reach, StoreUnavailable, Work
 
@@ -123,7 +124,7 @@ def _differences(span: Span, remade: Remade, rules: Rules, tally: Tally, *, move
     last: dict[Key, tuple[Made, bool]] = {}
     for made in remade.made:
         zone = remade.live[made.building].time_zone if made.building in remade.live else rules.default_time_zone
-        sure = remade.trust.allows(made, zone) and not moved
+        sure = remade.trust.allows(made, zone) and not moved and not _forgotten(made, remade, rules, zone)
         last[key_of(made.building, made.event)] = (made, sure)
     for key, one in remade.told.items():
         zone = remade.live[key[0]].time_zone if key[0] in remade.live else rules.default_time_zone
@@ -142,6 +143,13 @@ def _differences(span: Span, remade: Remade, rules: Rules, tally: Tally, *, move
         else:
             before = said.event.value if said is not None else None
             yield Difference(building=made.building, event=made.event, before=before)
+
+
+def _forgotten(made: Made, remade: Remade, rules: Rules, time_zone: str) -> bool:
+    """Tell whether an event needs messages of a user of its household who was forgotten."""
+    state = remade.live.get(made.building)
+    at = state.forgotten if state is not None else None
+    return at is not None and interval_start(made.event, rules, time_zone) <= at
 
 
 def _devices(state: Building) -> frozenset[str]:

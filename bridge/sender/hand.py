@@ -7,11 +7,13 @@ Rules:
   that is no second call of one building.
 - A bug in one lane becomes a dead letter `fault` of its front item (exception type and place, no values).
 - What was found out is kept until it is written, however long the store cannot serve.
+- Of a lane from which something was erased nothing more is sent as it is: it is given back, and leased as it is now.
 """
 
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import PurePath
 from typing import Final
@@ -91,8 +93,27 @@ class Hand:
                 step = self._fault(run, error)
             if isinstance(step, Job):
                 return step
-            self.settlements += step
+            self.settlements += self._explained(step)
         return None
+
+    def _explained(self, step: Sequence[Settlement]) -> Iterator[Settlement]:
+        """Yield what is buried unsent, with its reason where `explain` looks for it: once for each call."""
+        told: set[int] = set()
+        for said in step:
+            if said.buried is None or said.attempt is not None or said.call_id in told:
+                yield said
+                continue
+            told.add(said.call_id)
+            attempt = Attempt(at=self._now(), outcome=said.buried.reason.value, detail=said.buried.detail)
+            yield replace(said, attempt=attempt)
+
+    def without(self, gone: frozenset[int], jobs: Sequence[Job]) -> list[Job]:
+        """Give lanes back that hold calls which are not there any more; return the jobs of the others."""
+        for run in (*self.ready, *(job.run for job in jobs)):
+            if run.holds(gone):
+                self.give_back(run, self._now())
+        self.ready = deque(run for run in self.ready if not run.holds(gone))
+        return [job for job in jobs if not job.run.holds(gone)]
 
     # ---- what has happened ----
 

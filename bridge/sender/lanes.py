@@ -13,7 +13,7 @@ them. If it is taken, the rest is suspected; if it is refused, it is the new sus
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, assert_never
@@ -72,6 +72,10 @@ class Run:
     def front(self) -> Row:
         """Return the row whose turn it is."""
         return self.rows[0]
+
+    def holds(self, calls: Container[int]) -> bool:
+        """Tell whether one of these calls is still to be worked off here."""
+        return any(row.owed.id in calls for row in self.rows)
 
     def advance(self, parts: Iterable[tuple[int, int]]) -> None:
         """Take items off the front: (row id, number) in order."""

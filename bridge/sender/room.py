@@ -29,7 +29,7 @@ from bridge.sender.results import Result, Results, chance
 from bridge.sender.state import State
 from bridge.sender.stuck import Stuck
 from bridge.sink.token import Token, TokenKeeper, TokenSource, Trouble
-from bridge.store.port import Desk, Store, StoreUnavailable
+from bridge.store.port import Desk, Settlement, Store, StoreUnavailable
 
 LEASE: Final = timedelta(seconds=30)
 IDLE_SECONDS: Final = 1.0  # other processes queue calls too (replicas, `dead-letters retry`)
@@ -133,9 +133,10 @@ class Sender:
             self._more |= await self._stuck.retry(self._now())
             if self._wants_lanes():
                 await self._take_lanes()
-            jobs, token = self._choose()
-            if jobs or self._hand.unwritten:
-                await self._write(jobs)
+            chosen, token = self._choose()
+            jobs: Sequence[Job] = ()
+            if chosen or self._hand.unwritten:
+                jobs = await self._write(chosen)
             else:
                 await self._rest()
         except StoreUnavailable as error:
@@ -197,12 +198,16 @@ class Sender:
             self._more = False
             self._due = await self._store.next_due()
 
-    async def _write(self, jobs: Sequence[Job]) -> None:
-        """Settle, mark and give back in one transaction; if it fails, nothing has begun and nothing is forgotten."""
+    async def _write(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Settle, mark and give back in one transaction; if it fails, nothing has begun and nothing is forgotten.
+
+        Returns the calls that may begin: of a lane from which something was erased (GDPR) nothing does.
+        """
         hand = self._hand
         begun = [begin for job in jobs for begin in job.begins]
+        touched = [Settlement(call_id=job.run.front.owed.id) for job in jobs if not job.begins]  # errands mark nothing
         try:
-            await self._store.settle(self._now(), hand.settlements, begun, hand.returns)
+            gone = await self._store.settle(self._now(), [*hand.settlements, *touched], begun, hand.returns)
         except BaseException:
             hand.put_back(jobs)
             raise
@@ -210,6 +215,7 @@ class Sender:
         for each in hand.returns:
             self._due = each.at if self._due is None else min(self._due, each.at)
         hand.written()
+        return hand.without(frozenset(gone), jobs) if gone else jobs
 
     async def _wait_for_store(self, error: StoreUnavailable) -> None:
         if not self.state.store_unavailable:

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import assert_never
+from typing import Final, assert_never
 
-from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, PutDevices, SendEvents
-from bridge.store.port import Burial, Settlement
+import msgspec
+
+from bridge.core.effects import Attributes, Call, ChangeBuilding, CreateBuilding, Event, PutDevices, SendEvents
+from bridge.store.port import Burial, Doubt, Redaction, Settlement
 
 
 class CallState(StrEnum):
@@ -30,6 +32,18 @@ class CallState(StrEnum):
     REPLACED = "replaced"
     DISCARDED = "discarded"
     RETRIED = "retried"  # its dead items are owed again, in rows of their own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What `explain` says of a try."""
+
+    outcome: str
+    detail: str
+
+
+LOST_AT_THE_END: Final = Told(outcome="lost reply", detail="the bridge ended while the call was on the wire")
+"""Of a call that was in doubt in a lane that a former process had been lent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,3 +158,49 @@ def sheet(building: Call | None, devices: Call | None) -> Iterator[Call]:
         yield building
     if devices is not None:
         yield devices
+
+
+# ---- erasing what a call names --------------------------------------------------------------------------------------
+
+
+def redacted(call: Call, what: Redaction) -> Call | None:
+    """Return a call without devices and users that are to be forgotten; None = nothing is left of it."""
+    match call:
+        case SendEvents():
+            events = tuple(event for event in call.events if _stays(event, what))
+            return replace(call, events=events) if events else None
+        case PutDevices():
+            return replace(call, devices=tuple(entry for entry in call.devices if entry.id not in what.devices))
+        case CreateBuilding():
+            return replace(call, attributes=_without(call.attributes, what))
+        case ChangeBuilding():
+            return replace(call, attributes=_without(call.attributes, what), create=_without(call.create, what))
+        case _:
+            assert_never(call)
+
+
+def _stays(event: Event, what: Redaction) -> bool:
+    return event.device not in what.devices
+
+
+def _without(attributes: Attributes, what: Redaction) -> Attributes:
+    users = attributes.get("userIds")
+    if not isinstance(users, list | tuple):
+        return attributes
+    return {**attributes, "userIds": [user for user in users if user not in what.users]}
+
+
+def done_before(call: Call, done: int, what: Redaction) -> int:
+    """Return how many of the items at the front of a row that are done stay in it."""
+    return sum(_stays(event, what) for event in call.events[:done]) if isinstance(call, SendEvents) else done
+
+
+def doubt_without(doubt: Doubt, what: Redaction) -> Doubt | None:
+    """Return what is in doubt of a row of events without those to be forgotten."""
+    sent = msgspec.json.decode(doubt.payload)
+    events = sent if doubt.historical else [sent]
+    left = [event for event in events if event.get("deviceId") not in what.devices]
+    if len(left) == len(events):
+        return doubt
+    payload = msgspec.json.encode(left if doubt.historical else left[0]) if left else b""
+    return Doubt(payload=payload, historical=doubt.historical, count=len(left)) if left else None

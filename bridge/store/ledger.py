@@ -28,6 +28,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     again: int = 0  # ids up to the cursor (or ahead of it) that wait once more
     changes: int = 0  # changes of the directory so far
     swept: int = 0  # every settled message up to here is deleted
+    erased_to: int = 0  # newest message that there was when messages were last erased
+    erasures: int = 0  # steps that erased a building so far: a new one of the same name gets versions of its own
     forgotten: int | None = None  # newest receipt among deleted messages [ms]
     forgotten_message: int = 0  # newest id among them
     forgotten_calls: int | None = None  # newest settlement among deleted calls [ms]
@@ -147,6 +149,24 @@ class Ledger(msgspec.Struct, kw_only=True):
         self.calls_dead -= 1
         self.calls_discarded += 1
         _take(self.dead_letters, reason)
+
+    def erase_message(self, fate: str) -> None:
+        """Count a message that was erased; `fate` is the count that it leaves."""
+        setattr(self, fate, getattr(self, fate) - 1)
+        self.erased += 1
+
+    def erase_letter(self, reason: str) -> None:
+        """Count the letter of an erased message or call."""
+        _take(self.dead_letters, reason)
+
+    def erase_calls(self, pending: int) -> None:
+        """Count owed calls that were erased."""
+        self.calls_pending -= pending
+        self.calls_discarded += pending
+
+    def first_version(self) -> int:
+        """Return the version of a building that is not there yet: never one that an erased one of its name had."""
+        return 1 + (self.erasures << 32)
 
     def queue(self, calls: int) -> None:
         """Count calls that are owed from now on."""

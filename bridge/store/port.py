@@ -20,7 +20,7 @@ when a message that waited once more is settled, the copies after it of the buil
 newest deleted message go with it.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -251,6 +251,10 @@ class Census:
     full: bool = False  # new messages are refused until there is room again
 
 
+class Outdated(Exception):  # noqa: N818 - not a mistake: the step begins again
+    """A step of work rests on a message that was erased meanwhile; nothing of it was written. Claim again."""
+
+
 class StoreUnavailable(Exception):  # noqa: N818 - a condition, named as the operator knows it
     """The store cannot serve now; the sentence says why."""
 
@@ -263,7 +267,11 @@ class Store(Protocol):
     """What the rooms need of the memory."""
 
     async def open(self) -> None:
-        """Open or create; check that the schema fits; free the leases of a former process."""
+        """Open or create; check that the schema fits; free the leases of a former process.
+
+        What that had on the wire has lost its reply: it stays in doubt, is counted, and an attempt of it says so
+        (`store.calls.LOST_AT_THE_END`).
+        """
 
     async def close(self) -> None:
         """Finish what was begun and close."""
@@ -286,7 +294,9 @@ class Store(Protocol):
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, or nothing of it.
 
-        Returns the buildings whose version has moved since they were read; then nothing was written.
+        Returns the buildings whose version has moved since they were read; then nothing was written. A version is
+        never used twice for a building, also where the building was erased in between. Raises Outdated where a message
+        that would be settled, buried or parked was erased; then too nothing was written.
         """
 
     async def due(self, now: datetime, limit: int) -> tuple[datetime, Sequence[str]]:
@@ -306,8 +316,12 @@ class Store(Protocol):
 
     async def settle(
         self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]
-    ) -> None:
-        """Write what became of calls, which calls go on the wire next, and which lanes are given back."""
+    ) -> Sequence[int]:
+        """Write what became of calls, which calls go on the wire next, and which lanes are given back.
+
+        Returns the named calls that are not there any more, because they were erased: what of them was about to go on
+        the wire must not be sent. Everything else is written all the same.
+        """
 
     async def next_due(self) -> datetime | None:
         """Return when the next lane that is not lent is due; None = nothing is owed."""
@@ -403,6 +417,47 @@ class Ticked:
     state: Building | None = None  # a copy of the state as that left it, where one was kept
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redaction:
+    """What a building of others may not name any more."""
+
+    devices: frozenset[str]  # MOOST's ids
+    users: frozenset[str]  # as spelled in MOOST's `userIds`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgetting:
+    """What of a user is erased; what is left out stays."""
+
+    user: str | None = None  # its rows: directory, homes, which messages were its
+    messages: Sequence[int] = ()  # and what hangs on their ids
+    building: str | None = None  # its calls and letters; and, without `redaction`, all that is known of it
+    redaction: Redaction | None = None  # of a building of others: only what names these is erased
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """What one transaction erased."""
+
+    messages: int = 0
+    calls: int = 0  # rows of the outbox that are gone, or hold less than before; their letters do not count again
+    letters: int = 0  # of messages, and single items of calls
+    rows: int = 0  # all else: directory, homes, states
+
+    def __add__(self, other: "Erased") -> "Erased":
+        """Return both together."""
+        return Erased(
+            messages=self.messages + other.messages,
+            calls=self.calls + other.calls,
+            letters=self.letters + other.letters,
+            rows=self.rows + other.rows,
+        )
+
+    def __bool__(self) -> bool:
+        """Tell whether anything was there."""
+        return bool(self.messages or self.calls or self.letters or self.rows)
+
+
 class Desk(Protocol):
     """What the commands ask; in steps of at most 100 rows a transaction."""
 
@@ -447,6 +502,41 @@ class Desk(Protocol):
 
     async def event_calls(self, building: str, after: int = 0, limit: int = 100) -> Sequence[CallTrip]:
         """Return the calls with events of a building that are remembered, with id > after, in order."""
+
+    # Erasing a user (GDPR, article 17), beside a running daemon. Whose a message is, and who else lives in a building,
+    # is for the caller to find out (`bridge.forget`); a keeper erases what it is told to.
+
+    def unowned(self) -> AsyncIterator[Pending]:
+        """Stream the messages whose user the store does not know: no worker has read them, or could."""
+
+    def owned(self, user: str) -> AsyncIterator[Sequence[int]]:
+        """Stream pages of the ids of messages that the worker found to be a user's; some may be gone."""
+
+    async def buildings_of(self, user: str, raw_users: Collection[str]) -> Sequence[str]:
+        """Return the buildings that know a user by its directory rows, its devices or their own users, in order.
+
+        `raw_users` are the spellings of the user in MOOST's `userIds`.
+        """
+
+    def forget(self, what: Forgetting, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
+        """Erase, in transactions of at most some 100 rows; yields what each of them took away. May be repeated.
+
+        - `messages`: each with the digest that knows a repeat, its notes, its dead letter, its place among those that
+          wait, are parked or given up. In the ledger it goes from where it was to `erased`. A step of the worker that
+          rests on one raises Outdated from then on.
+        - `user`: its directory rows (it is not marked as changed) and homes, and which messages were its.
+        - `building`: its calls with attempts and doubts, and their letters: what was owed or dead counts as
+          `calls_discarded`. The transaction that takes the last of them takes state, homes, ticks, lane and sheet too.
+        - `building` with `redaction`: its calls, letters and sheet lose what they name of it (`store.calls.redacted`);
+          what is left of them keeps its id and place. A call that is lent to a sender is waited for, until its lease
+          ends. State, homes and ticks stay; copies of the state beside the ticks go.
+        """
+
+    async def compact(self, *, gently: bool) -> bool:
+        """Let nothing of what was deleted remain on the disk; return whether that was done.
+
+        `gently`: only as far as nobody has to wait longer than a second for it.
+        """
 
     async def verify(self) -> Sequence[str]:
         """Check integrity and the ledger against the rows; returns one sentence per problem."""

@@ -3,7 +3,8 @@
 Rules:
 - Messages are processed in order of acceptance; a crash half-way leaves nothing behind (one transaction a batch).
 - A batch that raises is taken item by item; the item that raises again is a dead letter `fault` (R12).
-- A building that somebody else changed meanwhile makes the batch start over from what is stored now.
+- A building that somebody else changed meanwhile makes the batch start over from what is stored now; a message that
+  was erased meanwhile (GDPR) makes it begin with a new claim.
 - The event loop is never held for more than a slice of a few milliseconds.
 """
 
@@ -22,7 +23,7 @@ from bridge.core.routing import device_of
 from bridge.core.rules import Rules, Unknown
 from bridge.core.vocabulary import DeadReason
 from bridge.metrics import Metrics
-from bridge.store.port import Loaded, Pending, Store, StoreBroken, StoreUnavailable, Work
+from bridge.store.port import Loaded, Outdated, Pending, Store, StoreBroken, StoreUnavailable, Work
 from bridge.worker.step import Decoded, Step, read
 
 BATCH: Final = 128  # messages a transaction; the store bounds its time besides
@@ -85,6 +86,8 @@ class Worker:
             await self._process(rows)
         except StoreUnavailable:
             raise
+        except Outdated:
+            return 1  # a message was erased since it was claimed: claim again
         except Exception as fault:  # noqa: BLE001 - one bad item must not hold up the rest (R12)
             _log.warning("batch_failed", error=type(fault).__name__, messages=len(rows))
             await self._one_by_one(rows)
@@ -97,6 +100,8 @@ class Worker:
                 await self._process([row])
             except StoreUnavailable:
                 raise
+            except Outdated:
+                continue
             except Exception as fault:  # noqa: BLE001 - isolates the item; it becomes a dead letter
                 detail = errors.place_of(fault)
                 _log.error("message_faulted", message=row.id, fault=detail)
@@ -109,8 +114,9 @@ class Worker:
             message = read(row, self._rules)
             if not isinstance(message, Tombstone | Unreadable) and message.user is not None:
                 users[row.id] = message.user
-        await self._store.commit(Work(now=self._now(), dead=[(row.id, DeadReason.FAULT, detail)], users=users))
-        self._metrics.messages_dead.inc()
+        with contextlib.suppress(Outdated):
+            await self._store.commit(Work(now=self._now(), dead=[(row.id, DeadReason.FAULT, detail)], users=users))
+            self._metrics.messages_dead.inc()
 
     async def _process(self, rows: Sequence[Pending]) -> None:
         """Decode, load, reduce and commit; start over where a building has moved meanwhile."""

@@ -31,6 +31,9 @@ def read(row: Pending, rules: Rules) -> Decoded:
     topic = parse(row.topic)
     if not isinstance(topic, Topic):
         return Unreadable(number=row.id, detail=topic.detail, reason=DeadReason.UNKNOWN_TOPIC)
+    if topic.subscription != row.subscription:  # also a dead letter that is retried: nobody writes another's data
+        detail = "the topic belongs to another subscription than the caller's"
+        return Unreadable(number=row.id, detail=detail, reason=DeadReason.FOREIGN_SUBSCRIPTION)
     return decode(topic, row.body, number=row.id, received=row.received, rules=rules)
 
 

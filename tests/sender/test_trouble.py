@@ -201,6 +201,32 @@ class TestOverload:
         for first, last in zip(times, times[20:], strict=False):
             assert last - first >= 0.85
 
+    async def test_concurrency_follows_the_platform_down_and_up_again(self, desk: Make) -> None:
+        d = desk(max_concurrency=12)
+        names = [f"home-{number}" for number in range(40)]
+        d.start()
+        await d.home(*names)
+        limit = d.sender._gate.concurrency
+
+        async def under_load(true: Callable[[], bool]) -> None:
+            async def look() -> bool:
+                if (await d.store.census()).calls_pending < 40:
+                    await d.queue(*(d.events(1, 2, building=name) for name in names))
+                return true()
+
+            await d.until(look)
+
+        await under_load(lambda: limit.limit == 12)
+        await d.sandbox.faults({"kind": "latency", "seconds": 0.2, "path": "/events"})
+        await under_load(lambda: limit.limit < 12)
+        await d.sandbox.faults()
+        await under_load(lambda: limit.limit == 12)
+        await d.sandbox.faults({"kind": "status", "status": 500, "path": "/events", "probability": 0.2})
+        await under_load(lambda: limit.limit < 12)
+        await d.sandbox.faults()
+        await under_load(lambda: limit.limit == 12)
+        assert "closed" == d.sender.state.circuit
+
     async def test_never_more_than_max_concurrency_calls_are_on_the_wire(self, desk: Make) -> None:
         d = desk(max_concurrency=3)
         names = [f"home-{number}" for number in range(12)]
@@ -346,6 +372,20 @@ class TestLostReplies:
         assert [DeadReason.IN_DOUBT] == [letter.reason for letter in await d.dead()]
         assert 1 == (await d.store.census()).in_doubt
 
+    async def test_what_is_buried_unsent_tells_its_reason_once(self, desk: Make) -> None:
+        d = desk(on_lost_reply="hold", timeout="30s")
+        d.start(drain_timeout=timedelta())
+        await d.home()
+        await d.sandbox.faults({"kind": "latency", "seconds": 1, "path": "/events", "times": 1})
+        await d.queue(d.events(1, 2, 3, age=HOUR))
+        await d.until(lambda: bool(d.sender._calls))
+        await d.kill()
+        d.start()
+        await d.done()
+
+        assert ["lost reply", "in-doubt"] == (await attempts(d))[-2:]
+        assert [DeadReason.IN_DOUBT] * 3 == [letter.reason for letter in await d.dead()]
+
     async def test_of_a_lost_array_every_event_is_held(self, desk: Make) -> None:
         d = desk(on_lost_reply="hold", historical_batch=3)
         d.start()
@@ -476,13 +516,13 @@ class Moody(MemoryStore):
 
     async def settle(
         self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]
-    ) -> None:
+    ) -> Sequence[int]:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(0)
         self.in_flight -= 1
         self._may("settle")
-        await super().settle(now, settlements, begun, returned)
+        return await super().settle(now, settlements, begun, returned)
 
 
 class TestStore:

@@ -122,6 +122,20 @@ async def test_a_retried_message_waits_once_more(store: Keeper) -> None:
     ]
 
 
+@pytest.mark.parametrize("fate", ["retried", "discarded"])
+async def test_knowing_a_repeat_swallows_no_dead_message(store: Keeper, fate: str) -> None:
+    await store.accept([arrival(b"1", message_id="m-1"), arrival(b"2", message_id="m-2")])
+    await store.commit(Work(now=NOW, dead=[(1, DeadReason.FAULT, "…"), (2, DeadReason.FAULT, "…")]))
+    again, other = await store.accept([arrival(b"1", message_id="m-1"), arrival(b"one", message_id="m-1")])
+    assert (True, False) == (again.duplicate, other.duplicate), "the same bytes are in a letter, other bytes are not"
+    assert 1 == (await store.census()).same_id_other_bytes
+    [letter, _] = await store.dead_letters(DeadFilter())
+    await (store.retry if fate == "retried" else store.discard)([letter.id], NOW)
+    flows = [b"1", b"one"] if fate == "retried" else [b"one"]
+    assert flows == [message.body for message in (await store.claim(9))[0]]
+    assert (await store.accept([arrival(b"1", message_id="m-1")]))[0].duplicate
+
+
 async def test_a_retried_call_goes_to_the_end_of_its_lane_as_a_row_of_its_own(store: Keeper) -> None:
     await buried(store)
     await store.commit(Work(now=NOW, calls=out(events("a", 9))))

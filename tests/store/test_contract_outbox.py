@@ -137,6 +137,8 @@ async def test_opening_frees_all_leases_and_counts_what_was_on_the_wire(store: K
     assert 1 == (await store.census()).in_doubt
     store = await reopened(store)
     assert 1 == (await store.census()).in_doubt
+    assert ["lost reply"] == [tried.outcome for call in await store.event_calls("a") for tried in call.attempts]
+    assert [] == [tried.outcome for call in await store.event_calls("b") for tried in call.attempts]
 
 
 async def test_a_lane_carries_the_sheet_as_last_queued(store: Keeper) -> None:

@@ -15,8 +15,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from bridge.core.effects import Note
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason, Kind
+from bridge.store.calls import LOST_AT_THE_END
 from bridge.store.memory import MemoryStore
-from bridge.store.port import Begin, Census, DeadFilter, Home, Outgoing, Return, Settlement, Work
+from bridge.store.port import (
+    Attempt,
+    Begin,
+    Census,
+    DeadFilter,
+    Forgetting,
+    Home,
+    MessageTrip,
+    Outgoing,
+    Redaction,
+    Return,
+    Settlement,
+    Work,
+)
 from bridge.store.sqlite import SqliteStore
 from tests.store.values import (
     DAY,
@@ -158,6 +172,23 @@ class Same(RuleBasedStateMachine):
 
         self.both(all_of(self.memory), all_of(self.file))
 
+    @rule(ids=st.lists(st.integers(1, 6), max_size=4), user=st.one_of(st.none(), users))
+    def forget_messages(self, ids: list[int], user: str | None) -> None:
+        self.forget(Forgetting(messages=ids, user=user))
+
+    @rule(building=houses, device=st.sampled_from([None, "vehicle_1", "p"]))
+    def forget_building(self, building: str, device: str | None) -> None:
+        redaction = None if device is None else Redaction(devices=frozenset({device}), users=frozenset({"u"}))
+        self.forget(Forgetting(building=building, redaction=redaction))
+
+    def forget(self, what: Forgetting) -> None:
+        """Erase in both, whatever is lent: its lease has ended by then."""
+
+        async def all_of(store: MemoryStore | SqliteStore) -> int:
+            return sum([erased.messages async for erased in store.forget(what, lambda: self.now + 2 * HOLD)])
+
+        self.both(all_of(self.memory), all_of(self.file))
+
     @rule()
     def restart(self) -> None:
         async def again() -> None:
@@ -177,7 +208,20 @@ class Same(RuleBasedStateMachine):
             self.memory.load(USERS, [(Kind.METER, "a")], HOUSES), self.file.load(USERS, [(Kind.METER, "a")], HOUSES)
         )
         for number in range(1, 8):
-            self.both(self.memory.trip(number), self.file.trip(number))
+            self.both(_trip(self.memory, number), _trip(self.file, number))
+        for user in USERS:
+            self.nobody_is_overlooked(user)
+            self.both(self.memory.buildings_of(user, {user}), self.file.buildings_of(user, {user}))
+
+    def nobody_is_overlooked(self, user: str) -> None:
+        """What a file has forgotten of whose a message is, it shows as a message that has to be read."""
+
+        async def ask() -> tuple[set[int], set[int], set[int]]:
+            unread = {message.id async for message in self.file.unowned()}
+            return await _owned(self.memory, user), await _owned(self.file, user), unread
+
+        every, owned, unread = self.loop.run_until_complete(ask())
+        assert owned <= every <= owned | unread
 
     def teardown(self) -> None:
         self.loop.run_until_complete(self.file.close())
@@ -201,6 +245,25 @@ _ends = st.sampled_from(
         Settlement(call_id=0, dry=True),
     ]
 )
+
+
+async def _trip(store: MemoryStore | SqliteStore, number: int) -> MessageTrip | None:
+    """Return a trip; when a keeper found a call lost is its own affair."""
+    trip = await store.trip(number)
+    if trip is None:
+        return None
+    calls = [replace(call, attempts=[_at_no_time(tried) for tried in call.attempts]) for call in trip.calls]
+    return replace(trip, calls=calls)
+
+
+def _at_no_time(tried: Attempt) -> Attempt:
+    return replace(tried, at=NOW) if tried.detail == LOST_AT_THE_END.detail else tried
+
+
+async def _owned(store: MemoryStore | SqliteStore, user: str) -> set[int]:
+    """Return the messages of a user that are there."""
+    found = {number async for page in store.owned(user) for number in page}
+    return {message.id for message in await store.messages(sorted(found))}
 
 
 async def _counts(store: MemoryStore | SqliteStore) -> Census:

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from bridge.core.model import Residence
-from bridge.store.port import DeadFilter, Receipt, Settlement, StoreBroken, StoreUnavailable, Work
+from bridge.store.port import DeadFilter, Forgetting, Receipt, Settlement, StoreBroken, StoreUnavailable, Work
 from bridge.store.refusal import StoreRefused
 from bridge.store.sqlite import SqliteStore, checkpoint, files, rounds
 from tests.store.values import DAY, HOLD, NOW, arrival, events, house, out, stillborn
@@ -316,6 +316,28 @@ async def test_what_a_command_retries_reaches_the_running_daemon(store: SqliteSt
     assert [1, 2] == [message.id for message in (await store.claim(10))[0]]
     await store.commit(Work(now=NOW, settled=[1, 2]))
     assert [] == await store.verify()
+
+
+@pytest.mark.parametrize("verb", ["retry", "discard", "forget"])
+async def test_letters_are_worked_on_in_small_transactions(path: Path, verb: str) -> None:
+    """A command beside a running daemon writes at most 100 rows a transaction: accepts get their turn in between."""
+    transactions: list[float] = []
+    desk = SqliteStore(str(path), committed=transactions.append)
+    await desk.open()
+    await desk.accept([stillborn() for _ in range(250)])
+    letters = await desk.dead_letters(DeadFilter(), limit=1_000)
+    transactions.clear()
+    match verb:
+        case "retry":
+            await desk.retry([letter.id for letter in letters], NOW)
+        case "discard":
+            await desk.discard([letter.id for letter in letters], NOW)
+        case _:
+            ids = [letter.message_id for letter in letters if letter.message_id is not None]
+            assert 250 == sum([step.messages async for step in desk.forget(Forgetting(messages=ids), lambda: NOW)])
+    assert 3 == len(transactions)
+    assert {} == (await desk.census()).dead_letters
+    await desk.close()
 
 
 async def test_a_store_held_by_another_process_is_unavailable_and_recovers(

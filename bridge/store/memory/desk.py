@@ -1,23 +1,19 @@
 """The desk of the keeper in memory."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from bridge.core.effects import SendEvents
 from bridge.core.model import Residence
 from bridge.store.calls import CallState
 from bridge.store.codec import encode_call, from_ms, to_ms
-from bridge.store.memory.rows import CallRow, Letter, Rows
+from bridge.store.memory.forgetting import MemoryForgetting, lose
+from bridge.store.memory.rows import CallRow, Letter
 from bridge.store.port import CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Reach, Ticked, Versioned
 
 
-class MemoryDesk:
+class MemoryDesk(MemoryForgetting):
     """What the commands ask."""
-
-    def __init__(self) -> None:
-        """Hold nothing yet."""
-        self._rows = Rows()
 
     async def residences(self) -> Sequence[Residence]:
         """Return the directory, by user and location; the row without location first."""
@@ -57,7 +53,7 @@ class MemoryDesk:
             elif letter.row is not None and letter.item is not None:
                 self._rows.ledger.revive_call(letter.reason)
                 self._rows.queue(letter.item, letter.row.cause, now)
-                _lose(letter.row, CallState.RETRIED)
+                lose(letter.row, CallState.RETRIED)
         return len(letters)
 
     async def discard(self, ids: Sequence[int], now: datetime) -> int:  # noqa: ARG002 - the promise names it
@@ -69,7 +65,7 @@ class MemoryDesk:
                 self._rows.discarded.add(letter.message)
             elif letter.row is not None:
                 self._rows.ledger.discard_call(letter.reason)
-                _lose(letter.row, CallState.DISCARDED)
+                lose(letter.row, CallState.DISCARDED)
         return len(letters)
 
     def _take(self, ids: Sequence[int]) -> list[Letter]:
@@ -162,13 +158,6 @@ class MemoryDesk:
             message_id=letter.message,
             call_id=None if letter.row is None else letter.row.id,
         )
-
-
-def _lose(row: CallRow, end: CallState) -> None:
-    """Take one dead item out of a row; the last one decides how a finished row ended."""
-    row.progress = replace(row.progress, buried=row.progress.buried - 1)
-    if row.progress.state is CallState.DEAD and not row.progress.buried:
-        row.progress = replace(row.progress, state=end)
 
 
 def _trip(row: CallRow) -> CallTrip:

@@ -7,22 +7,24 @@ Rules:
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from bridge.core.effects import Call
 from bridge.core.vocabulary import Kind
-from bridge.store.calls import CallState, advance, item, laid_over, replaceable, rest, sheet
+from bridge.store.calls import LOST_AT_THE_END, CallState, advance, item, laid_over, replaceable, rest, sheet
 from bridge.store.codec import form, from_ms, plain, to_ms
 from bridge.store.memory.desk import MemoryDesk
 from bridge.store.memory.rows import CallRow, LaneRow, Letter
 from bridge.store.port import (
     Arrival,
+    Attempt,
     Begin,
     Burial,
     Census,
     Home,
     Lane,
     Loaded,
+    Outdated,
     Owed,
     Pending,
     Receipt,
@@ -50,6 +52,8 @@ class MemoryStore(MemoryDesk):
                     if row.doubt is not None and not row.progress.lost:
                         row.progress = replace(row.progress, lost=True)
                         self._rows.ledger.in_doubt += 1
+                        told = {"outcome": LOST_AT_THE_END.outcome, "detail": LOST_AT_THE_END.detail}
+                        row.attempts.append(Attempt(at=from_ms(to_ms(datetime.now(UTC))), **told))
         self._rows.hasten(from_ms(0))
 
     async def close(self) -> None:
@@ -111,13 +115,15 @@ class MemoryStore(MemoryDesk):
         moved = [new.state.id for new in work.buildings if self._version(new.state.id) != new.version]
         if moved:
             return sorted(moved)
+        self._refuse_erased(work)
         self._unpark(work.unparked)
         late = min(self._rows.again.intersection(work.settled), default=None)
         self._process(work)
         for new in work.buildings:
             old = self._rows.buildings.get(new.state.id)
             self._rows.ledger.flag(() if old is None else old.state.flags, new.state.flags)
-            self._rows.buildings[new.state.id] = replace(new, version=new.version + 1)
+            version = new.version + 1 if old is not None else self._rows.ledger.first_version()
+            self._rows.buildings[new.state.id] = replace(new, version=version)
         self._plan(work)
         for outgoing in work.calls:
             self._queue(outgoing.call, outgoing.cause, work.now)
@@ -150,6 +156,12 @@ class MemoryStore(MemoryDesk):
             (name, replace(ticked, state=None) if name in buildings and ticked.after >= after else ticked)
             for name, ticked in self._rows.ticks
         ]
+
+    def _refuse_erased(self, work: Work) -> None:
+        """Raise Outdated where a message of the step was erased."""
+        ids = {*work.settled, *(row[0] for row in work.dead), *(row[0] for row in work.parked)}
+        if {number for number in ids if number <= self._rows.ledger.erased_to} - self._rows.inbox.keys():
+            raise Outdated
 
     def _version(self, building: str) -> int:
         row = self._rows.buildings.get(building)
@@ -275,8 +287,9 @@ class MemoryStore(MemoryDesk):
 
     async def settle(
         self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]
-    ) -> None:
+    ) -> Sequence[int]:
         """Write what became of calls."""
+        gone = [said.call_id for said in settlements if said.call_id not in self._rows.outbox]
         for said in settlements:
             row = self._rows.outbox.get(said.call_id)
             if row is not None and row.owed:
@@ -286,10 +299,13 @@ class MemoryStore(MemoryDesk):
             if row is not None and row.owed:
                 row.doubt = begin.doubt
                 row.progress = replace(row.progress, in_doubt=True, lost=False)
+            else:
+                gone.append(begin.call_id)
         for back in returned:
             lane = self._rows.lanes.get(back.building)
             if lane is not None and lane.lent_until is not None:
                 self._rows.take_back(back.building, from_ms(to_ms(back.at)))
+        return gone
 
     def _settle(self, row: CallRow, said: Settlement, now: datetime) -> None:
         ledger = self._rows.ledger
@@ -344,8 +360,9 @@ class MemoryStore(MemoryDesk):
         front = min(rows.pending, default=rows.ledger.last_message + 1)
         old = [number for number in sorted(rows.inbox) if number < front and number not in exempt][:SWEEP_ROWS]
         old = [number for number in old if too_many or rows.inbox[number].received < edge]
+        rows.ledger.forget(old, [to_ms(rows.inbox[number].received) for number in old])
         for number in old:
-            self._forget(number)
+            rows.drop(number)
         done = [row for row in rows.outbox.values() if row.settled is not None and row.settled < edge]
         done = [row for row in done if row.progress.state is not CallState.DEAD][:SWEEP_ROWS]
         for row in done:
@@ -353,17 +370,6 @@ class MemoryStore(MemoryDesk):
         rows.ledger.forget_calls(to_ms(row.settled) for row in done if row.settled is not None)
         rows.ticks = [one for one in rows.ticks if one[1].after >= rows.ledger.forgotten_message]
         return len(old) + len(done)
-
-    def _forget(self, number: int) -> None:
-        rows, row = self._rows, self._rows.inbox.pop(number)
-        rows.ledger.inbox_rows -= 1
-        rows.ledger.inbox_bytes -= len(row.body)
-        rows.ledger.forget([number], [to_ms(row.received)])
-        rows.discarded.discard(number)
-        rows.owners.pop(number, None)
-        rows.notes = [(cause, note) for cause, note in rows.notes if cause != number]
-        if row.message_id is not None:
-            rows.seen[plain(row.message_id), row.subscription, row.position].discard(row.body)
 
 
 def _owed(row: CallRow) -> Owed:

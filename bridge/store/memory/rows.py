@@ -8,7 +8,7 @@ from bridge.core.effects import Call, Note
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason, Kind
 from bridge.store.calls import CallState, Progress, size
-from bridge.store.codec import Form, form, from_ms, to_ms
+from bridge.store.codec import Form, form, from_ms, plain, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.port import Arrival, Attempt, Doubt, Home, Pending, Ticked, Versioned
 
@@ -97,6 +97,17 @@ class Rows:
         return Pending(
             id=number, subscription=row.subscription, topic=row.topic, body=row.body, received=_whole(row.received)
         )
+
+    def drop(self, number: int) -> None:
+        """Delete a message with its notes, and what knows a repeat of it."""
+        row = self.inbox.pop(number)
+        self.ledger.inbox_rows -= 1
+        self.ledger.inbox_bytes -= len(row.body)
+        self.discarded.discard(number)
+        self.owners.pop(number, None)
+        self.notes = [(cause, note) for cause, note in self.notes if cause != number]
+        if row.message_id is not None:
+            self.seen[plain(row.message_id), row.subscription, row.position].discard(row.body)
 
     def oldest_pending(self) -> datetime | None:
         """Return the earliest receipt among the first of those that wait."""

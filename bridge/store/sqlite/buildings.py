@@ -1,7 +1,7 @@
 """States, homes and the directory, as the worker and the clock need them."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -82,6 +82,13 @@ def homes_of(con: sqlite3.Connection, user: str) -> dict[tuple[Kind, str], str]:
     """Return all devices of a user."""
     found = con.execute("SELECT kind, device, building FROM home WHERE user = ?", (user,))
     return {(Kind(kind), device): building for kind, device, building in found}
+
+
+def names_user(state: bytes, user: str, raw_users: Collection[str]) -> bool:
+    """Tell whether a state knows a user."""
+    known = decode_state(state)
+    living = (*known.devices.values(), *known.departed)
+    return any(device.user == user for device in living) or any(name in raw_users for name in known.users)
 
 
 def due(con: sqlite3.Connection, horizon: int, limit: int) -> list[str]:
@@ -165,6 +172,9 @@ def write(
         was = before[building].flags if building in before else "[]"
         if was != flags:
             ledger.flag(_strings.decode(was), _strings.decode(flags))
+    if ledger.erasures:
+        first = ledger.first_version()
+        rows = [row if row[0] in before else (row[0], first, *row[2:]) for row in rows]
     written = {row[0] for row in rows}
     _WRITE.run(con, [row for row in rows if row[0] not in due])
     _WRITE_DUE.run(con, [(*row, maybe_ms(due[row[0]])) for row in rows if row[0] in due])

@@ -12,6 +12,7 @@ import fcntl
 import importlib.resources
 import os
 import sqlite3
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -39,6 +40,12 @@ LOW_SHARE: Final = 0.13
 
 The door closes at a tenth (`receiver.gate`).
 """
+
+SMALL_BYTES: Final = 32 * 1024 * 1024
+"""A file up to this size is written anew within a fraction of a second, on a slow disk too."""
+
+EMPTY_S: Final = 30.0
+"""How long to try to empty the log beside a busy daemon."""
 
 _CACHE_KIB: Final = 16 * 1024
 
@@ -196,6 +203,36 @@ class Reserve:
     def low(self) -> bool:
         """Tell whether less than half of the space is left on the disk."""
         return (free_bytes(self._path) or 0) < self._size // 2
+
+
+def served(path: Path) -> bool:
+    """Tell whether a daemon holds the lock of a store."""
+    try:
+        Lock(path).release()
+    except StoreRefused:
+        return True
+    return False
+
+
+def small(path: Path) -> bool:
+    """Tell whether a file is written anew before anybody notices."""
+    return path.stat().st_size <= SMALL_BYTES
+
+
+def rewrite(con: sqlite3.Connection, path: Path) -> None:
+    """Write the whole file anew: nothing of what was deleted is in it afterwards."""
+    if not small(path):
+        con.execute("PRAGMA temp_store = FILE")  # not in memory
+    con.execute("VACUUM")
+
+
+def empty_log(con: sqlite3.Connection) -> None:
+    """Write the log back and cut it to nothing; a reader, or another checkpoint, is waited for."""
+    end = time.monotonic() + EMPTY_S
+    while con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if time.monotonic() > end:
+            raise StoreUnavailable("the log cannot be emptied: another process reads the store all the time")
+        time.sleep(0.05)
 
 
 def free_bytes(path: Path) -> int | None:

@@ -13,7 +13,7 @@ from typing import Final
 from bridge.core.vocabulary import DeadReason
 from bridge.store.codec import from_ms, plain, to_json, to_ms
 from bridge.store.ledger import Ledger
-from bridge.store.port import Arrival, Pending, Receipt, Work
+from bridge.store.port import Arrival, Outdated, Pending, Receipt, Work
 from bridge.store.sqlite.statements import Batch, gathered, value
 
 CLAIM_BYTES: Final = 4 * 1024 * 1024
@@ -177,6 +177,8 @@ def process(con: sqlite3.Connection, ledger: Ledger, work: Work) -> int | None:
     Returns the first id that is settled late, after newer ones: it had waited once more.
     """
     ids = {*work.settled, *(n for n, _, _ in work.dead), *(n for n, _ in work.parked)}
+    if ids and min(ids) <= ledger.erased_to:
+        _stay(con, ids)
     late = _take_again(con, ledger, ids) if ledger.again and ids else set()
     waited = late | _begin(con, ledger, ids - late)
     ledger.settle(len(waited.intersection(work.settled)))
@@ -195,6 +197,15 @@ def process(con: sqlite3.Connection, ledger: Ledger, work: Work) -> int | None:
         ledger.park(len(parked))
         _INSERT_PARKED.run(con, parked)
     return min(late.intersection(work.settled), default=None)
+
+
+_THERE: Final = "SELECT count(*) FROM inbox WHERE id IN (SELECT value FROM json_each(?))"
+
+
+def _stay(con: sqlite3.Connection, ids: Collection[int]) -> None:
+    """Raise Outdated if one of these messages was erased."""
+    if value(con, _THERE, (to_json(sorted(ids)),)) != len(ids):
+        raise Outdated
 
 
 def _begin(con: sqlite3.Connection, ledger: Ledger, ids: Collection[int]) -> set[int]:
@@ -273,3 +284,26 @@ def unpark(con: sqlite3.Connection, ledger: Ledger, shown: dict[str, int], users
     con.execute(_DEALT_WITH, (to_json([(user, shown.get(user)) for user in users]),))
     ledger.unpark(freed)
     ledger.again += freed
+
+
+# ---- gone -----------------------------------------------------------------------------------------------------------
+
+_FORGET: Final = (
+    """
+    DELETE FROM seen WHERE (message_id, subscription, position, digest) IN (
+        SELECT seen.message_id, seen.subscription, seen.position, digest
+        FROM json_each(?) AS gone
+        CROSS JOIN inbox ON inbox.id = gone.value
+        CROSS JOIN seen ON seen.message_id = inbox.message_id AND seen.message = inbox.id
+    )
+    """,
+    "DELETE FROM note WHERE message IN (SELECT value FROM json_each(?))",
+    "DELETE FROM discarded WHERE id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM inbox WHERE id IN (SELECT value FROM json_each(?))",
+)
+
+
+def forget_rows(con: sqlite3.Connection, gone: str) -> None:
+    """Delete messages with their notes and the digests that know a repeat; `gone` is a JSON array of ids."""
+    for statement in _FORGET:
+        con.execute(statement, (gone,))

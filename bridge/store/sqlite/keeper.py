@@ -14,7 +14,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -32,12 +32,15 @@ from bridge.store.port import (
     Census,
     DeadFilter,
     DeadLetter,
+    Erased,
+    Forgetting,
     Lane,
     Loaded,
     MessageTrip,
     Pending,
     Reach,
     Receipt,
+    Redaction,
     Return,
     Settlement,
     StoreBroken,
@@ -47,7 +50,7 @@ from bridge.store.port import (
     Work,
 )
 from bridge.store.sqlite import buildings as states
-from bridge.store.sqlite import desk, files, inbox, outbox, upkeep
+from bridge.store.sqlite import desk, files, forgetting, inbox, outbox, upkeep
 from bridge.store.sqlite import work as steps
 from bridge.store.sqlite.checkpoint import Checkpoints
 from bridge.store.sqlite.inspection import Inspection
@@ -59,6 +62,9 @@ SWITCH_INTERVAL_S: Final = 0.0005
 
 STATES_AT_ONCE: Final = 40
 """States read without a pause, some 30 µs each; versions make up for the snapshot that they do not share."""
+
+LENT_S: Final = 0.1
+"""How often to look whether a sender has given back what it was lent."""
 
 CHANGED_USERS: Final = 100
 """Users whose directory changed, per claim."""
@@ -115,10 +121,11 @@ class SqliteStore:
         self._checkpoints = Checkpoints(connect, self._path)
         self._rounds = Rounds(Writer(connect, self._path, reserve, self._checkpoints, self._committed))
         if self._exclusive:
+            free = partial(outbox.free, now=datetime.now(UTC))
             try:
-                await self._rounds.write(Turn.SETTLE, outbox.free)
+                await self._rounds.write(Turn.SETTLE, free)
             except StoreUnavailable:  # on a full disk the first try has given up the reserve
-                await self._rounds.write(Turn.SETTLE, outbox.free)
+                await self._rounds.write(Turn.SETTLE, free)
             self._inspection = Inspection(partial(files.connect, self._path, write=False), self._path)
 
     def _open_on(self, reserve: files.Reserve) -> None:
@@ -264,15 +271,16 @@ class SqliteStore:
 
     async def settle(
         self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]
-    ) -> None:
+    ) -> Sequence[int]:
         """Write what became of calls, which go on the wire next, and which lanes are given back."""
 
-        def write(con: sqlite3.Connection, ledger: Ledger) -> None:
-            outbox.settle(con, ledger, now, settlements)
-            outbox.begin(con, begun)
+        def write(con: sqlite3.Connection, ledger: Ledger) -> list[int]:
+            gone = outbox.settle(con, ledger, now, settlements)
+            gone += outbox.begin(con, begun)
             outbox.give_back(con, returned)
+            return gone
 
-        await self._writing().write(Turn.SETTLE, write)
+        return await self._writing().write(Turn.SETTLE, write)
 
     async def next_due(self) -> datetime | None:
         """Return when `lease` could next lend something."""
@@ -392,6 +400,107 @@ class SqliteStore:
         """Return the calls with events of a building that are remembered, with id > after, in order."""
         return await self._read_aside(lambda con, _: desk.event_calls(con, building, after, limit))
 
+    async def unowned(self) -> AsyncIterator[Pending]:
+        """Stream the messages whose user the store does not know."""
+        for statement in forgetting.UNOWNED:
+            after = 0
+            while page := await self._read_aside(lambda con, _: forgetting.unowned(con, statement, after)):  # noqa: B023 - run at once
+                for message in page:
+                    yield message
+                after = page[-1].id
+
+    async def owned(self, user: str) -> AsyncIterator[Sequence[int]]:
+        """Stream pages of the ids of messages that the worker found to be a user's."""
+        after: int | None = 0
+        while after is not None:
+            page, after = await self._read_aside(partial(_owned, user=user, after=after))
+            yield page
+        yield await self._read_aside(lambda con, _: forgetting.apart(con, user))
+
+    async def buildings_of(self, user: str, raw_users: Collection[str]) -> Sequence[str]:
+        """Return the buildings that know a user; states are looked through a page at a time."""
+        found = set(await self._read_aside(lambda con, _: forgetting.buildings_by_rows(con, user)))
+        after: str | None = ""
+        while after is not None:
+            page, after = await self._read_aside(partial(_knowing, user=user, raw_users=raw_users, after=after))
+            found.update(page)
+        return sorted(found)
+
+    async def forget(self, what: Forgetting, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
+        """Erase, a bounded number of rows a transaction."""
+        ids = sorted(set(what.messages))
+        for start in range(0, len(ids), desk.STEP):
+            yield await self._erase(partial(forgetting.messages, ids=ids[start : start + desk.STEP]))
+        if what.user is not None:
+            yield await self._forget_user(what.user)
+        if what.building is not None and what.redaction is not None:
+            async for erased in self._redact(what.building, what.redaction, now):
+                yield erased
+        elif what.building is not None:
+            more = True
+            while more:
+                erased, more, *_ = await self._erase(partial(forgetting.building, name=what.building))
+                yield erased
+
+    async def _erase(self, write: Callable[[sqlite3.Connection, Ledger], T]) -> T:
+        """Write in a transaction that overwrites what it deletes."""
+
+        def thoroughly(con: sqlite3.Connection, ledger: Ledger) -> T:
+            con.execute("PRAGMA secure_delete = ON")
+            return write(con, ledger)
+
+        return await self._writing().write(Turn.DESK, thoroughly)
+
+    async def _forget_user(self, user: str) -> Erased:
+        after: int | None = 0
+        while after is not None:
+            after = await self._erase(partial(_disown, user=user, after=after))
+        return await self._erase(lambda con, _: forgetting.rows_of_user(con, user))
+
+    async def _redact(self, name: str, what: Redaction, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
+        await self._erase(lambda con, _: forgetting.sheet(con, name, what))
+        step = forgetting.Step(Erased(), more=True)
+        while step.more:
+            if step.waits:
+                await asyncio.sleep(LENT_S)
+            call = partial(forgetting.calls, name=name, what=what, after=step.after, now=to_ms(now()))
+            step = await self._erase(call)
+            yield step.erased
+        step = forgetting.Step(Erased(), more=True)
+        while step.more:
+            step = await self._erase(partial(forgetting.letters, name=name, what=what, after=step.after))
+            yield step.erased
+
+    async def compact(self, *, gently: bool) -> bool:
+        """Give free pages back and empty the log; where that is quick, or not `gently`, write the whole file anew.
+
+        Free pages are not all: what a page held before its rows were moved to another may stay in the gap between its
+        rows, whatever secure_delete says (tried: 28 fragments of 3,000 rows). Only a file written anew has none.
+        """
+        whole = not gently or files.small(self._path) or not (self._exclusive or files.served(self._beside("-lock")))
+        if not whole:
+            rounds = self._writing()
+
+            def step(con: sqlite3.Connection, _: Ledger) -> int:
+                spare = upkeep.spare_pages(con)
+                rounds.give_back(spare)
+                return spare
+
+            while await rounds.write(Turn.DESK, step):
+                pass
+        await asyncio.to_thread(self._empty, whole=whole)
+        return whole
+
+    def _empty(self, *, whole: bool) -> None:
+        with translated():
+            con = files.connect(self._path, write=True)
+            try:
+                if whole:
+                    files.rewrite(con, self._path)
+                files.empty_log(con)
+            finally:
+                con.close()
+
     async def verify(self) -> Sequence[str]:
         """Check the file, and the ledger against the rows; one sentence per problem.
 
@@ -406,6 +515,20 @@ class SqliteStore:
 def _claim(con: sqlite3.Connection, ledger: Ledger, *, limit: int) -> tuple[list[Pending], list[tuple[str, int]]]:
     changed = con.execute("SELECT user, change FROM changed ORDER BY change LIMIT ?", (CHANGED_USERS,)).fetchall()
     return inbox.claim(con, ledger, limit), changed
+
+
+def _owned(con: sqlite3.Connection, _: Ledger, *, user: str, after: int) -> tuple[list[int], int | None]:
+    return forgetting.owned(con, user, after)
+
+
+def _knowing(
+    con: sqlite3.Connection, _: Ledger, *, user: str, raw_users: Collection[str], after: str
+) -> tuple[list[str], str | None]:
+    return forgetting.buildings_by_state(con, user, sorted(raw_users), after)
+
+
+def _disown(con: sqlite3.Connection, _: Ledger, *, user: str, after: int) -> int | None:
+    return forgetting.disown(con, user, after)
 
 
 def _transaction(con: sqlite3.Connection, read: Read[T]) -> T:

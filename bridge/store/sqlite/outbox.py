@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from bridge.core.effects import Call
-from bridge.store.calls import CallState, Progress, Step, advance, item, rest, sheet
+from bridge.store.calls import LOST_AT_THE_END, CallState, Progress, Step, advance, item, rest, sheet
 from bridge.store.codec import (
     decode_call,
     encode_call,
@@ -158,13 +158,19 @@ def hasten(con: sqlite3.Connection, now: datetime) -> None:
     con.execute("UPDATE lane SET due = ?1 WHERE due > ?1", (to_ms(now),))
 
 
-def free(con: sqlite3.Connection, ledger: Ledger) -> None:
+_ON_THE_WIRE: Final = """
+WHERE lost = 0 AND doubt IS NOT NULL AND state = 'owed'
+    AND building IN (SELECT building FROM lane WHERE lent_until IS NOT NULL)
+"""
+
+
+def free(con: sqlite3.Connection, ledger: Ledger, now: datetime) -> None:
     """End all leases and waits of a former process; what it had on the wire has lost its reply."""
-    lost = con.execute(
-        "UPDATE outbox SET lost = 1 WHERE lost = 0 AND doubt IS NOT NULL AND state = 'owed'"
-        " AND building IN (SELECT building FROM lane WHERE lent_until IS NOT NULL)"
-    ).rowcount
-    ledger.in_doubt += lost
+    con.execute(
+        f"INSERT INTO attempt (call, at, outcome, detail) SELECT id, ?, ?, ? FROM outbox {_ON_THE_WIRE}",  # noqa: S608 - a part
+        (to_ms(now), LOST_AT_THE_END.outcome, LOST_AT_THE_END.detail),
+    )
+    ledger.in_doubt += con.execute(f"UPDATE outbox SET lost = 1 {_ON_THE_WIRE}").rowcount  # noqa: S608 - a part
     con.execute(
         f"UPDATE lane SET due = CASE WHEN {_OWES} THEN 0 END, lent_until = NULL, lent = NULL"  # noqa: S608 - a part
         " WHERE lent_until IS NOT NULL"
@@ -236,10 +242,10 @@ class _Live(msgspec.Struct, array_like=True):
         )
 
 
-def settle(con: sqlite3.Connection, ledger: Ledger, now: datetime, settlements: Sequence[Settlement]) -> None:
-    """Write what became of calls."""
+def settle(con: sqlite3.Connection, ledger: Ledger, now: datetime, settlements: Sequence[Settlement]) -> list[int]:
+    """Write what became of calls; return those that are not there any more."""
     if not settlements:
-        return
+        return []
     asked = sorted({said.call_id for said in settlements})
     rows = {row.id: row for row in msgspec.convert(gathered(con, _SETTLED, (to_json(asked),)), list[_Live])}
     progress = {number: row.progress() for number, row in rows.items()}
@@ -263,6 +269,16 @@ def settle(con: sqlite3.Connection, ledger: Ledger, now: datetime, settlements: 
     _ATTEMPT.run(con, attempts)
     if buried:
         _bury(con, ledger, now, buried)
+    return _missing(con, _THERE, asked) if len(rows) < len(asked) else []
+
+
+_THERE: Final = "SELECT id FROM outbox WHERE id IN (SELECT value FROM json_each(?))"
+_OWED: Final = f"{_THERE} AND state = 'owed'"
+
+
+def _missing(con: sqlite3.Connection, statement: str, asked: Sequence[int]) -> list[int]:
+    found = {number for (number,) in con.execute(statement, (to_json(asked),))}
+    return [number for number in asked if number not in found]
 
 
 def _written(number: int, row: Progress, said: Settlement, now: datetime) -> tuple[object, ...]:
@@ -310,11 +326,12 @@ def _contents(con: sqlite3.Connection, ids: set[int]) -> Mapping[int, bytes]:
     return dict(con.execute(statement, (to_json(sorted(ids)),)).fetchall())
 
 
-def begin(con: sqlite3.Connection, begun: Sequence[Begin]) -> None:
-    """Mark the calls that go on the wire next."""
-    _BEGIN.run(
+def begin(con: sqlite3.Connection, begun: Sequence[Begin]) -> list[int]:
+    """Mark the calls that go on the wire next; return those that are not owed any more."""
+    marked = _BEGIN.run(
         con, [(next_.call_id, next_.doubt.payload, next_.doubt.historical, next_.doubt.count) for next_ in begun]
     )
+    return _missing(con, _OWED, [next_.call_id for next_ in begun]) if marked < len(begun) else []
 
 
 def give_back(con: sqlite3.Connection, returned: Sequence[Return]) -> None:

@@ -29,13 +29,14 @@ class Batch:
         row = "(" + ", ".join("?" * width) + ")"
         self._statements = tuple((size, f"{head}{', '.join([row] * size)}{tail}") for size in SIZES)
 
-    def run(self, con: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        """Execute it for all rows, 64 at a time."""
-        start, left = 0, len(rows)
+    def run(self, con: sqlite3.Connection, rows: Sequence[Row]) -> int:
+        """Execute it for all rows, 64 at a time; return how many rows it has changed."""
+        start, left, changed = 0, len(rows), 0
         for size, statement in self._statements:
             while left >= size:
-                con.execute(statement, [value for row in rows[start : start + size] for value in row])
-                start, left = start + size, left - size
+                done = con.execute(statement, [value for row in rows[start : start + size] for value in row])
+                start, left, changed = start + size, left - size, changed + done.rowcount
+        return changed
 
 
 _rows: Final = msgspec.json.Decoder(list[list[object]])

@@ -9,7 +9,7 @@ from bridge.store.codec import maybe_from_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Census
 from bridge.store.sqlite.files import disk_is_low, free_bytes, log_bytes
-from bridge.store.sqlite.inbox import advance, oldest_pending
+from bridge.store.sqlite.inbox import advance, forget_rows, oldest_pending
 from bridge.store.sqlite.statements import gathered, value
 
 STEP_ROWS: Final = 200
@@ -49,19 +49,6 @@ WITH kept AS (
     UNION ALL SELECT message FROM letter WHERE message BETWEEN ?1 AND ?2
 )
 """
-_FORGET: Final = (
-    """
-    DELETE FROM seen WHERE (message_id, subscription, position, digest) IN (
-        SELECT seen.message_id, seen.subscription, seen.position, digest
-        FROM json_each(?) AS gone
-        CROSS JOIN inbox ON inbox.id = gone.value
-        CROSS JOIN seen ON seen.message_id = inbox.message_id AND seen.message = inbox.id
-    )
-    """,
-    "DELETE FROM note WHERE message IN (SELECT value FROM json_each(?))",
-    "DELETE FROM discarded WHERE id IN (SELECT value FROM json_each(?))",
-    "DELETE FROM inbox WHERE id IN (SELECT value FROM json_each(?))",
-)
 
 
 def sweep(con: sqlite3.Connection, ledger: Ledger, edge: int, *, max_size: int, path: Path, full: bool) -> Swept:
@@ -91,8 +78,8 @@ def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everythi
             size += int(str(length))
     moved = last > ledger.swept
     ledger.swept = last
-    for statement in _FORGET if gone else ():
-        con.execute(statement, (to_json(gone),))
+    if gone:
+        forget_rows(con, to_json(gone))
     con.execute("DELETE FROM owner WHERE last <= ?", (ledger.swept,))
     ledger.forget(gone, ages)
     ledger.inbox_rows -= len(gone)
@@ -144,6 +131,11 @@ def _spare(con: sqlite3.Connection, *, low: bool) -> int:
     if low:
         return min(int(free), SPARE_PAGES_LOW)
     return SPARE_PAGES if free > max(SPARE_PAGES, pages * MANY_FREE) else 0
+
+
+def spare_pages(con: sqlite3.Connection) -> int:
+    """Return how many free pages to give back next, however few there are."""
+    return min(int(con.execute(_PAGES).fetchone()[1]), SPARE_PAGES_LOW)
 
 
 # ---- counting -------------------------------------------------------------------------------------------------------
