@@ -36,6 +36,7 @@ COLUMNS: Final[Mapping[str, str]] = {
 """The columns of the CSV file, and MOOST's attribute where a column is one."""
 
 _BUILDING_ID: Final = re.compile(r"[a-zA-Z0-9:._-]{1,100}")
+_RESERVED: Final = frozenset({"core-data", ".", ".."})  # as part of a path they name something else
 _TARIFFS: Final = ("SINGLE", "DUAL")  # DYNAMIC prices come from the device cloud
 _PRICE: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _TIME: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
@@ -200,8 +201,8 @@ def _is_text(value: object) -> bool:
 
 
 def _building_id(value: object) -> str:
-    if not isinstance(value, str) or not _BUILDING_ID.fullmatch(value) or value == "core-data":
-        raise ValueError("must be 1 to 100 letters, digits or : . _ - (and not core-data)")
+    if not isinstance(value, str) or not _BUILDING_ID.fullmatch(value) or value in _RESERVED:
+        raise ValueError("must be 1 to 100 letters, digits or : . _ - (and not core-data, . or ..)")
     return value
 
 

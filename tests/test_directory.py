@@ -79,18 +79,20 @@ def test_every_problem_of_a_file_is_named_at_once() -> None:
         "u5",
         "u6,,b6,,,,,,,",
         "u6,,b6,,,,,,,",
+        "u7,,..,,,,,,,",
     ]
     assert [
         "line 2: user_id: is missing or not text",
         "line 3: customerBuildingId: is missing",
-        "line 4: customerBuildingId: must be 1 to 100 letters, digits or : . _ - (and not core-data)",
+        "line 4: customerBuildingId: must be 1 to 100 letters, digits or : . _ - (and not core-data, . or ..)",
         'line 4: countryCode: must be a two-letter code such as "DE"',
         'line 4: timeZoneId: must be an IANA time zone such as "Europe/Berlin"',
         "line 4: registrationTimestamp: must be a time such as 2024-05-01 or 2024-05-01T12:00:00Z",
         "line 4: geolocation: needs lat and lon, both or none",
-        "line 5: customerBuildingId: must be 1 to 100 letters, digits or : . _ - (and not core-data)",
+        "line 5: customerBuildingId: must be 1 to 100 letters, digits or : . _ - (and not core-data, . or ..)",
         "line 6: has 1 cells, the header has 10",
         "line 8: the same user_id and location_id as in an earlier line",
+        "line 9: customerBuildingId: must be 1 to 100 letters, digits or : . _ - (and not core-data, . or ..)",
     ] == problems(HEADER + "\n".join(rows))
 
 

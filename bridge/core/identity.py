@@ -23,8 +23,8 @@ _UNSAFE: Final = re.compile(r"[^a-zA-Z0-9:._-]")
 _USER: Final = re.compile(r"[a-zA-Z0-9:._@-]{1,100}")
 _BREAKS: Final = re.compile(r"\s+")
 _HASH: Final = 12  # hex digits of SHA-256 that keep two unsafe names apart
-# The single-building path of this id collides with MOOST's list of core data.
-_RESERVED: Final = frozenset({"core-data"})
+# As part of a path these name something else: MOOST's list of core data, the folder, the one above.
+_RESERVED: Final = frozenset({"core-data", ".", ".."})
 
 
 def safe(text: str, longest: int) -> str:

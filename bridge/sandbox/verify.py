@@ -38,6 +38,7 @@ TOLERANCE_WH: Final = 0.5
 _PAGE: Final = 20_000
 _POLL_S: Final = 1.0
 _HASH: Final = 12
+_RESERVED: Final = frozenset({"core-data", ".", ".."})
 
 Slot = tuple[str, str, str, int]
 """Building, device id, event type, start [epoch s]."""
@@ -196,7 +197,7 @@ def _row(kind: str, expected: Mapping[Slot, tuple[float, int]], arrived: Mapping
 
 def safe(text: str, most: int) -> str:
     """Return an id as MOOST accepts it: itself where it fits, else spelled safely with a hash of the original."""
-    if re.fullmatch(r"[a-zA-Z0-9:._-]+", text) and len(text) <= most and text != "core-data":
+    if re.fullmatch(r"[a-zA-Z0-9:._-]+", text) and len(text) <= most and text not in _RESERVED:
         return text
     cut = re.sub(r"[^a-zA-Z0-9:._-]", "_", text)[: most - _HASH - 1]
     return f"{cut}-{hashlib.sha256(text.encode()).hexdigest()[:_HASH]}"

@@ -1,6 +1,7 @@
 """Ground rules (M0): absence, units, newest wins, deletes, identity, names, privacy, limits."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -311,7 +312,8 @@ def test_safe_names_are_as_the_rule_spells_them() -> None:
     assert 64 == len(device_id(Kind.PV_INVERTER, "x" * 100))
     assert device_id(Kind.PV_INVERTER, "x" * 100).startswith("pv-inverter:" + "x" * 39 + "-")
     assert "x" * 87 + "-" == building_id("x" * 101)[:88]
-    assert building_id("core-data").startswith("core-data-")
+    for reserved in ("core-data", ".", ".."):  # each means something else in a path
+        assert re.fullmatch(rf"{re.escape(reserved)}-[0-9a-f]{{12}}", building_id(reserved))
     assert "gateway:user-1" == gateway_id("user-1")
     assert building_id("").startswith("-")
 
