@@ -24,7 +24,7 @@ from tests.life.stage import signed
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-TIMEOUT: Final = aiohttp.ClientTimeout(total=4)
+TIMEOUT: Final = aiohttp.ClientTimeout(total=8)  # longer than the door waits for a held store
 FIRST_WAIT_S: Final = 0.1
 LONGEST_WAIT_S: Final = 1.0  # an impatient cloud: the run lasts a minute
 AGAIN: Final = 0.08  # of the letters are sent again though they were taken

@@ -4,6 +4,7 @@ import random
 import time
 from typing import cast
 
+from bridge.store.sqlite.files import BUSY_TIMEOUT_S
 from tests.chaos.fault import Fault, Needs
 from tests.chaos.keeping import Embedded
 from tests.chaos.scene import Scene, directory, seen
@@ -37,12 +38,12 @@ class HeldStore(Fault):
     needs = frozenset({Needs.STORE})
 
     def inject(self, scene: Scene, dice: random.Random) -> int:
-        """Hold it, sometimes longer than the daemon waits."""
+        """Hold it; the first time, and every third, longer than the daemon waits."""
         statuses = scene.crowd.statuses
         with _keeping(scene).held():
             time.sleep(0.3)  # for the answers to what was committed before
             before = statuses[202]
-            time.sleep(dice.choice((0.5, 1.5, 6.5)))
+            time.sleep(BUSY_TIMEOUT_S + 1.5 if self.injected % 3 == 1 else dice.uniform(0.5, 2))
             return statuses[202] == before
 
 

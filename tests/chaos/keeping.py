@@ -26,6 +26,7 @@ class Keeping(AbstractContextManager["Keeping"], Protocol):
 
     replicas: int
     settings: Table  # the section [store]
+    takes_over_s: float  # after so long what a killed daemon had in hand is another's, or its next life's
 
     def in_trouble(self) -> bool:
         """Return whether it cannot be had just now, so that a daemon may refuse to start."""
@@ -38,6 +39,7 @@ class Embedded(Keeping):
     """SQLite, on a small disk of its own where one can be made."""
 
     replicas = 1
+    takes_over_s = 3.0
 
     def __init__(self, folder: Path) -> None:
         """Name the place; nothing is there yet."""

@@ -41,7 +41,7 @@ class KilledOnTheWire(Fault):
         replica.kill()
         scene.platform.faults()
         replica.start()
-        return seen(lambda: scene.health()["calls"]["in_doubt"] > before, 3)
+        return seen(lambda: scene.health()["calls"]["in_doubt"] > before, scene.keeping.takes_over_s)
 
 
 class KilledAtStart(Fault):
