@@ -30,6 +30,7 @@ from tests.life.stage import vehicle
 
 HANDS: Final = 4
 GREEDY: Final = 0.1  # of the choices are followed by a fault that needs more than one thing
+LONGEST_REST_S: Final = 30.0
 CHANCES: Final = 3
 FRESH_S: Final = 15.0
 DRAINED_S: Final = 90.0  # for what is owed, once nothing is wrong any more
@@ -117,6 +118,7 @@ class Conductor:
                 fault.strike(self.scene, dice)
                 when, lasted = began - self._began, time.monotonic() - began
                 self._note(f"{when:6.1f} s, for {lasted:4.1f} s: {fault.name}, fired {fault.fired - before}")
+                self._rest(fault, dice)
             except Exception as error:
                 self._over.set()
                 raise AssertionError(f"{fault.name}: {error!r}") from error
@@ -124,6 +126,12 @@ class Conductor:
                 with self._changed:
                     self._free |= fault.needs
                     self._changed.notify_all()
+
+    def _rest(self, fault: Fault, dice: random.Random) -> None:
+        """Leave store and door alone for a while: they are two of four, and would trouble every start."""
+        left = self.plan.seconds - (time.monotonic() - self._began)
+        if left > LONGEST_REST_S and not fault.needs & {Needs.BRIDGE, Needs.MOOST}:
+            self._over.wait(dice.uniform(0, LONGEST_REST_S))
 
     def _note(self, line: str) -> None:
         """Write down what struck when, for whoever wants to know how something came about."""

@@ -17,7 +17,6 @@ from typing import Final, Protocol, Self
 
 from tests.life.stage import Table
 
-LINGER_S: Final = 8.0  # longer than a start waits for a store
 DISK: Final = 512 * 2**20  # bytes: the store of a long run, its log and its reserve
 
 
@@ -28,8 +27,8 @@ class Keeping(AbstractContextManager["Keeping"], Protocol):
     settings: Table  # the section [store]
     takes_over_s: float  # after so long what a killed daemon had in hand is another's, or its next life's
 
-    def in_trouble(self) -> bool:
-        """Return whether it cannot be had just now, so that a daemon may refuse to start."""
+    def troubled(self, since: float) -> bool:
+        """Return whether it could not be had at some time since [monotonic s], so that a daemon may refuse to start."""
 
     def heal(self) -> None:
         """End all troubles."""
@@ -64,13 +63,14 @@ class Embedded(Keeping):
         if self.small:
             subprocess.run(["umount", "--lazy", str(self.disk)], check=True)  # noqa: S607 - the one of this system
 
-    def in_trouble(self) -> bool:
-        """Return whether the disk is full or the store held, or was so when a daemon that ends now looked."""
-        return self._held.is_set() or self.ballast.exists() or time.monotonic() < self._healed + LINGER_S
+    def troubled(self, since: float) -> bool:
+        """Return whether the disk was full or the store held at some time since."""
+        return self._held.is_set() or self.ballast.exists() or self._healed > since
 
     def heal(self) -> None:
         """Free the disk."""
         if self.ballast.exists():
+            self._healed = float("inf")  # no moment between the two
             self.ballast.unlink()
             self._healed = time.monotonic()
 

@@ -109,7 +109,7 @@ class Replica:
 
     bridge: Bridge
     clock: SystemClock
-    excused: Callable[[], bool]  # whether the store cannot be had just now
+    troubled: Callable[[float], bool]  # whether the store could not be had at some time since [monotonic s]
     troubles: list[str]
     name: str = ""
     starts: int = 0
@@ -131,13 +131,14 @@ class Replica:
         self.bridge.configure(**sections)
         end = time.monotonic() + PATIENCE_S
         while True:
+            began = time.monotonic()
             self.launch()
             code = self._served()
             if code is None:
                 self.wanted = True
                 return
             self.refused += 1
-            if code != 2 or not self.excused():
+            if code != 2 or not self.troubled(began):
                 self.troubles.append(f"{self.name} did not start ({code}): {self.process.text()[-600:]}")
             assert time.monotonic() < end, f"{self.name} does not come up: {self.process.text()[-600:]}"
             time.sleep(0.2)
@@ -308,7 +309,7 @@ def staged(folder: Path, keeping: Keeping, *, dice: random.Random, homes: int, p
             Replica(
                 _bridge(folder / f"replica-{number}", sandbox, keeping, world),
                 clock,
-                keeping.in_trouble,
+                keeping.troubled,
                 troubles,
                 f"replica {number}",
             )
