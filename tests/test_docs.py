@@ -138,3 +138,14 @@ def test_every_scenario_has_a_flawed_bridge_that_fails_it() -> None:
     mutants = [tomllib.loads(path.read_text()) for path in (ROOT / "tests" / "mutants").glob("*.toml")]
     failing = {test.partition("[")[0] for mutant in mutants for test in mutant["tests"]}
     assert [] == [test for test in conformance() if f"{CONFORMANCE}::{test}" not in failing]
+
+
+# ---- promises -------------------------------------------------------------------------------------------------------
+
+
+def test_every_promise_names_what_shows_it() -> None:
+    rows = table("What is promised, and what is not")
+    assert [f"R{number}" for number in range(1, 13)] == [row[0] for row in rows]
+    files = [name for row in rows for name in re.findall(r"`(tests/[\w./]+)`", row[2])]
+    assert [] == [name for name in files if not (ROOT / name).exists()]
+    assert [] == [row[0] for row in rows if "`" not in row[2]]
