@@ -147,6 +147,38 @@ async def test_a_building_whose_tick_raises_is_set_aside_and_the_others_go_on(mo
     assert at("11:15") == await hall.open_from("user-1")
 
 
+async def test_readiness_is_looked_at_however_many_buildings_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge.clock, "LOOK_S", 0.0)
+    monkeypatch.setattr(bridge.clock, "BATCH", 1)
+    hall = Hall(MemoryStore(), "10:25")
+    await hall.hear("user-1", "user-2", "user-3")
+    closed: list[int] = []
+
+    def look(_: object) -> None:
+        states = [there.state for there in hall.store._rows.buildings.values()]
+        closed.append(sum(state.open_from == at("10:15") for state in states))
+        if len(closed) == 3:
+            hall.stop.set()
+
+    hall.clock._looked = look
+    await hall.clock.run(hall.stop)
+    assert [0, 1, 2] == closed
+
+
+async def test_a_store_with_millions_of_rows_to_forget_still_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(MemoryStore):
+        async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:  # noqa: ARG002 - as the store
+            return 1
+
+    monkeypatch.setattr(bridge.clock, "LOOK_S", 0.0)
+    monkeypatch.setattr(bridge.clock, "SWEEP_TURN_S", 0.0)
+    hall = Hall(Endless(), "10:25")
+    await hall.hear("user-1")
+    async with asyncio.timeout(20):
+        await hall.turn("10:25")
+    assert at("10:15") == await hall.open_from("user-1")
+
+
 async def test_what_is_not_due_is_left_alone() -> None:
     hall = Hall(MemoryStore(), "10:16")
     await hall.hear("user-1")
