@@ -14,7 +14,7 @@ from typing import Final
 
 from bridge.core import tariffs
 from bridge.core.copying import replace
-from bridge.core.devices import device_list
+from bridge.core.devices import device_list, entry_of
 from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, Effect, PutDevices
 from bridge.core.identity import moost_user
 from bridge.core.messages import Message, Prices, Readdressed, Report, Tick
@@ -102,9 +102,10 @@ def _lists_differently(before: Building, after: Building) -> bool:
     old, new = before.devices, after.devices
     if old is new:
         return False
-    if old.keys() == new.keys() and all(device.facts is old[name].facts for name, device in new.items()):
-        return False
-    return device_list(before.id, old.values()) != device_list(after.id, new.values())
+    if old.keys() != new.keys():
+        return device_list(before.id, old.values()) != device_list(after.id, new.values())
+    told = [(old[name], device) for name, device in new.items() if device.facts is not old[name].facts]
+    return any(entry_of(known) != entry_of(device) for known, device in told)
 
 
 def _tariffs_differ(before: Building, after: Building) -> bool:

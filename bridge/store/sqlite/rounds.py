@@ -5,7 +5,8 @@ Rules:
 - A round that fails is rolled back and its parts run one by one: a part that fails takes no other along.
 - Whatever happens in the thread becomes the answer of a part; the thread ends only when it is told to.
 - A transaction ends after `SLICE_S`; what has not begun by then stands first in the next round.
-- Under load new messages gather for `GATHER_S` before their round begins: a round costs some 0.3 ms whatever it holds.
+- Under load new messages gather for `GATHER_S` before their round begins, or until there are `GATHER_PARTS` of them: a
+  round costs some 0.3 ms whatever it holds.
 
 Theory of operation: the event loop collects parts while a round is under way and starts the next one when its results
 arrive; the thread itself never waits for the interpreter's lock to look for more work.
@@ -44,8 +45,11 @@ SLICE_S: Final = 0.015
 ACCEPT_ROWS: Final = 1_000
 """Most messages of one round; more wait for the next."""
 
-GATHER_S: Final = 0.005
-"""Least time from the start of a round to that of the next one that has nothing but new messages to store."""
+GATHER_S: Final = 0.01
+"""Least time from the start of a round to that of the next one that has nothing but new messages to store …"""
+
+GATHER_PARTS: Final = 32
+"""… unless so many wait already: then it is worth its price at once, and a door in full use is not slowed down."""
 
 GATHER_FROM: Final = 4
 """Parts of a round from which on the next one gathers: a sender that waits for each answer is not kept waiting."""
@@ -148,6 +152,8 @@ class Rounds:
         """Store new messages in the next round."""
         part = Part(turn=Turn.ACCEPT, future=self._loop.create_future(), entries=entries)
         self._waiting.accepts.append(part)
+        if len(self._waiting.accepts) == GATHER_PARTS:
+            self._gathered()
         receipts: list[Receipt] = await self._wait(part)
         return receipts
 
@@ -155,9 +161,7 @@ class Rounds:
         """Run a function of the connection and the ledger in the next round."""
         part = Part(turn=turn, future=self._loop.create_future(), run=run)
         self._waiting.others.append(part)
-        if self._scheduled is not None:  # a round that gathers new messages need not wait for more
-            self._scheduled.cancel()
-            self._scheduled = None
+        self._gathered()
         result: T = await self._wait(part)
         return result
 
@@ -176,6 +180,13 @@ class Rounds:
             self._scheduled = self._loop.call_soon(self._start)
         else:
             self._scheduled = self._loop.call_at(self._gather_until, self._start)
+
+    def _gathered(self) -> None:
+        """Let a round that gathers new messages wait for no more."""
+        self._gather_until = 0.0
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
 
     def _start(self) -> None:
         self._scheduled = None
