@@ -14,11 +14,11 @@ from typing import Final
 
 from bridge.core import tariffs
 from bridge.core.copying import replace
-from bridge.core.devices import device_list, entry_of
+from bridge.core.devices import device_list
 from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, Effect, PutDevices
 from bridge.core.identity import moost_user
 from bridge.core.messages import Message, Prices, Readdressed, Report, Tick
-from bridge.core.model import Building, Flag, Residence, flagged, key
+from bridge.core.model import Building, Device, Flag, Residence, flagged, key
 from bridge.core.rules import Rules, Unknown
 from bridge.core.vocabulary import Action, Kind
 
@@ -32,7 +32,8 @@ def announce(
     """Return the building and the calls about it as a whole: itself, its device list, its tariff."""
     if isinstance(message, Report | Prices | Readdressed):
         after = _placed(after, message, rules, residence)
-    if after.devices is not before.devices or after.known != before.known:
+    news = _tells_anew(before, after)
+    if news or after.flags or after.known != before.known:
         after = _doubted(after, rules)
     now = message.now if isinstance(message, Tick) else message.received
     calls: list[Effect] = []
@@ -43,7 +44,7 @@ def announce(
     else:
         if isinstance(message, Readdressed) or after.users != before.users or after.known != before.known:
             after, calls = _changed(after, rules, residence, now)
-        if _lists_differently(before, after):
+        if news and _lists_differently(before, after):
             calls.append(PutDevices(building=after.id, devices=device_list(after.id, after.devices.values())))
     if after.prices is not before.prices or _tariffs_differ(before, after):
         calls += _tariff_change(before, after, rules, residence, now)
@@ -97,15 +98,27 @@ def _created(building: Building, rules: Rules, residence: Residence | None) -> t
     ]
 
 
-def _lists_differently(before: Building, after: Building) -> bool:
-    """Tell whether the device list has changed; almost always a glance at the static data is enough."""
+def _tells_anew(before: Building, after: Building) -> bool:
+    """Tell whether a device has joined, left or said something new of itself; almost always none has.
+
+    Devices that are the same object are not looked into: that would bring the whole building into the processor's
+    cache.
+    """
     old, new = before.devices, after.devices
-    if old is new:
-        return False
-    if old.keys() != new.keys():
-        return device_list(before.id, old.values()) != device_list(after.id, new.values())
-    told = [(old[name], device) for name, device in new.items() if device.facts is not old[name].facts]
-    return any(entry_of(known) != entry_of(device) for known, device in told)
+    return old is not new and (
+        old.keys() != new.keys()
+        or any(device is not old[name] and _differ(old[name], device) for name, device in new.items())
+    )
+
+
+def _differ(one: Device, other: Device) -> bool:
+    """Tell whether two states of a device may be listed or placed differently."""
+    return one.facts is not other.facts or one.location != other.location
+
+
+def _lists_differently(before: Building, after: Building) -> bool:
+    """Tell whether the device list has changed."""
+    return device_list(before.id, before.devices.values()) != device_list(after.id, after.devices.values())
 
 
 def _tariffs_differ(before: Building, after: Building) -> bool:

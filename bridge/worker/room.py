@@ -26,8 +26,8 @@ from bridge.metrics import Metrics
 from bridge.store.port import Loaded, Outdated, Pending, Store, StoreBroken, StoreUnavailable, Work
 from bridge.worker.step import Decoded, Step, read
 
-BATCH: Final = 128  # messages a transaction; the store bounds its time besides
-PACE_S: Final = 0.02  # least time from one batch to the next, where messages come fast: a transaction costs 1 ms
+BATCH: Final = 256  # messages a transaction, some 10 ms of the store
+PACE_S: Final = 0.05  # least time from one batch to the next, where messages come fast: a batch costs 1 ms by itself
 PACE_FROM: Final = 8  # messages of a batch from which on they come fast
 SLICE_S: Final = 0.002  # longest computing without letting the door breathe
 IDLE_S: Final = 0.5  # how often to look for messages that another process put back

@@ -266,7 +266,7 @@ def give_back(con: sqlite3.Connection, pages: int) -> None:
 def log_bytes(path: Path) -> int:
     """Return the length of the log file of a store [bytes]."""
     try:
-        return path.with_name(path.name + "-wal").stat().st_size
+        return os.stat(f"{path}-wal").st_size  # noqa: PTH116 - after every transaction: a path of its own costs 15 µs
     except OSError:
         return 0
 
