@@ -3,6 +3,11 @@
 Without sockets, and with batches of one size: each part is measured several times, and the fastest counts, so that two
 versions can be compared on a noisy machine. The sum is less than what B2 shows, which has the system's part of the
 network besides, smaller transactions at lower rates, and caches that others use too.
+
+Measured before batches became larger, with little else on the machine (AMD EPYC, Python 3.11), in µs: http 16, door 24,
+accept 40, decode 23, reduce 51, work 76, together 230. Two things stand behind the parts: a round of the store costs
+some 400 µs whatever it holds, and reducing a message whose household is in the processor's cache takes only 36 µs
+instead of 60, so that objects left untouched are worth more than calls saved.
 """
 
 import asyncio

@@ -169,6 +169,12 @@ class TestGathering:
         await store.commit(Work(now=NOW))
         assert rounds.GATHER_FROM == len(await gathering), "it left with the work"
 
+    async def test_as_many_as_are_worth_a_round_wait_for_no_more(self, store: SqliteStore) -> None:
+        await asyncio.gather(*(store.accept([arrival()]) for _ in range(rounds.GATHER_FROM)))
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(store.accept([arrival()]) for _ in range(rounds.GATHER_PARTS)))
+        assert rounds.GATHER_FROM + rounds.GATHER_PARTS == (await store.census()).accepted
+
     async def test_the_end_does_not_come_before_what_gathers(
         self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
