@@ -330,6 +330,14 @@ def test_a_charger_s_location_is_one() -> None:
     assert (Flag.AMBIGUOUS_LOCATION,) == house.state.flags
 
 
+def test_a_known_device_that_names_another_place_raises_the_doubt() -> None:
+    house = House()
+    house.hear("meter.update", body("meter", locationId="loc-1"))
+    house.hear("battery.update", body("battery", locationId="loc-1"))
+    house.hear("battery.update", body("battery", "10:01", locationId="loc-2"), received="10:01")
+    assert (Flag.AMBIGUOUS_LOCATION,) == house.state.flags
+
+
 def test_the_doubt_goes_with_the_device_that_raised_it() -> None:
     house = House()
     house.hear("meter.update", body("meter", locationId="loc-1"))
