@@ -160,7 +160,9 @@ async def _trial(subject: Bridge, kind: Kind, rate: float, seconds: float) -> Tr
     while not offering.done():
         await asyncio.sleep(_LOOK_S)
         settled = (await subject.health())["ledger"]["settled"] - before["ledger"]["settled"]
-        looks.append(min(time.perf_counter() - began, seconds) * rate - settled)
+        since = time.perf_counter() - began
+        if since <= seconds or not looks:  # what is worked off after the offer's end would hide that it grew
+            looks.append(since * rate - settled)
     use = watch.stop()
     follows = await offering
     await subject.idle()
