@@ -298,6 +298,17 @@ async def test_of_a_shared_building_only_what_names_the_user_goes(store: Keeper)
     assert [] == await store.verify()
 
 
+async def test_copies_of_a_shared_state_go_and_its_ticks_stay(store: Keeper) -> None:
+    tick, names = Tick(now=NOW), ["home", "next"]
+    states = [at_home(name, ME, "user-2") for name in names]
+    await store.commit(Work(now=NOW, buildings=states, tick=tick, copied=names))
+    await forgotten(store, Forgetting(building="home", redaction=WHAT))
+    assert [None] == [one.state for one in await store.ticks("home")]
+    assert [states[1].state] == [one.state for one in await store.ticks("next")]
+    await forgotten(store, Forgetting(building="next"))
+    assert [] == list(await store.ticks("next"))
+
+
 async def test_a_call_of_a_shared_building_keeps_its_place_and_what_is_done(store: Keeper) -> None:
     mixed = both("home", ("mine", 1.0), ("theirs", 2.0), ("mine", 3.0), ("theirs", 4.0), ("theirs", 5.0))
     await store.commit(Work(now=NOW, calls=out(mixed)))
