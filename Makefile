@@ -39,6 +39,8 @@ test: setup
 	@command -v strace >/dev/null || echo "strace is missing, so the tests that trace system calls are skipped: apt-get install strace"
 	@command -v java >/dev/null && command -v mvn >/dev/null || \
 		echo "The tests of the Kafka source are skipped: they need Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)."
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
+		|| echo "The tests of the PostgreSQL store are skipped: apt-get install postgresql brings the server."
 	$(BIN)/pytest -q -n 4 --dist loadfile
 
 check: setup

@@ -36,12 +36,14 @@ from bridge.receiver.server import DoorServer, make_server
 from bridge.sender import Sender
 from bridge.sink.client import MoostClient
 from bridge.sink.token import Grant, Trouble, granted
+from bridge.source.hint import finder
 from bridge.store.port import Census, Desk, Store, StoreBroken, StoreUnavailable
 from bridge.store.sqlite import SqliteStore
 from bridge.worker import Worker
 
 if TYPE_CHECKING:
     from bridge.consumer.room import Consumer
+    from bridge.store.postgres import PostgresStore
 
 ALL_ROOMS: Final = frozenset({"receiver", "consumer", "worker", "sender", "clock"})
 DONE, CRASHED = 0, 1
@@ -71,20 +73,66 @@ def sqlite_path(url: str) -> Path:
     return Path(unquote(parts.path[1:]))
 
 
-def _path(settings: Settings) -> str:
-    """Return the file that the settings name."""
-    return str(sqlite_path(settings.store.url.get_secret_value()))
+def _is_shared(settings: Settings) -> bool:
+    """Tell whether the settings name a database that several bridges share."""
+    return urlsplit(settings.store.url.get_secret_value()).scheme in ("postgresql", "postgres")
+
+
+def _keeper(
+    settings: Settings, *, serving: bool, dry: bool = False, committed: Callable[[float], None] = lambda _seconds: None
+) -> Keeper:
+    """Return the store that the settings name, not yet open; raises UsageError where its driver is missing."""
+    url = settings.store.url.get_secret_value()
+    if not _is_shared(settings):
+        return SqliteStore(str(sqlite_path(url)), exclusive=serving, dry=dry, committed=committed)
+    shared = _shared()
+    find = finder(settings.rules())
+    return shared(
+        url, serving=serving, dry=dry, committed=committed, whose=lambda arrival: find(arrival.topic, arrival.body)
+    )
+
+
+def _shared() -> "type[PostgresStore]":
+    """Return the keeper for PostgreSQL; raises UsageError without its driver."""
+    try:
+        from bridge.store.postgres import PostgresStore  # noqa: PLC0415 - an extra, and slow to import
+    except ModuleNotFoundError as missing:
+        msg = f"store.url: PostgreSQL needs the package {missing.name}: pip install 'moost-bridge[postgres]'"
+        raise errors.UsageError(msg) from None
+    return PostgresStore
 
 
 @contextlib.asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Keeper]:
     """Open the store beside a running daemon or without one, as the commands do."""
-    keeper = SqliteStore(_path(settings))
+    keeper = _keeper(settings, serving=False)
     await keeper.open()
     try:
         yield keeper
     finally:
         await keeper.close()
+
+
+def migrate(settings: Settings) -> int:
+    """Bring the schema of the store up to date; return how many steps were taken.
+
+    The embedded store takes them whenever it is opened. Raises BridgeError where the store cannot be used.
+    """
+
+    async def opened() -> int:
+        if not _is_shared(settings):
+            async with open_store(settings):
+                return 0
+        keeper = _shared()(settings.store.url.get_secret_value(), migrate=True)
+        await keeper.open()
+        await keeper.close()
+        return keeper.steps_taken
+
+    try:
+        return asyncio.run(opened())
+    except StoreUnavailable as why:
+        msg = f"the store cannot be used: {why}"
+        raise errors.BridgeError(msg) from None
 
 
 # ---- the daemon ---------------------------------------------------------------------------------------------------
@@ -158,9 +206,7 @@ class _Daemon:
     async def run(self) -> int:
         """Run all rooms; return the exit code."""
         metrics = Metrics()
-        keeper = SqliteStore(
-            _path(self._settings), exclusive=True, dry=self._dry_run, committed=metrics.commit_seconds.observe
-        )
+        keeper = _keeper(self._settings, serving=True, dry=self._dry_run, committed=metrics.commit_seconds.observe)
         try:
             await keeper.open()
         except StoreUnavailable as why:
@@ -321,7 +367,9 @@ def _clock(settings: Settings) -> times.Now:
 
 
 def _disk_bytes(settings: Settings) -> int | None:
-    """Return the size of the disk that the store fills."""
+    """Return the size of the disk that the store fills; None where that is a server's."""
+    if _is_shared(settings):
+        return None
     folder = sqlite_path(settings.store.url.get_secret_value()).resolve().parent
     found = os.statvfs(folder)
     return found.f_blocks * found.f_frsize

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.postgres import MISSING, Server, binaries, running
+
 # A shared machine is slow at times; a law is not broken by that.
 settings.register_profile("bridge", deadline=None, print_blob=True)
 settings.load_profile("bridge")
@@ -37,3 +39,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small file system needs root")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607 - from the system
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Return the PostgreSQL server that the tests share; where none is installed they are skipped, and say so."""
+    if binaries() is None:
+        pytest.skip(MISSING)
+    with running() as one:
+        yield one

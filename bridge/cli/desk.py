@@ -195,6 +195,18 @@ def compact(config: Config = DEFAULT_CONFIG) -> None:
 
 
 @store.command()
+def migrate(config: Config = DEFAULT_CONFIG) -> None:
+    """Bring the schema of the store up to date; on PostgreSQL before the replicas are replaced one by one."""
+    from bridge.config import load
+
+    loaded = load(config, serving=False)  # before the rooms are imported: a mistake is told at once
+    from bridge import run
+
+    steps = run.migrate(loaded)
+    say(f"{steps} steps taken" if steps else "the schema is up to date")
+
+
+@store.command()
 def export(
     config: Config = DEFAULT_CONFIG,
     since: Since = None,

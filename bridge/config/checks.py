@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from bridge.config import kafka
 from bridge.config.fields import Auth, is_loopback
@@ -168,9 +168,24 @@ def _credentials(settings: Settings) -> Iterator[Problem]:
 def _store(settings: Settings) -> Iterator[Problem]:
     url = settings.store.url.get_secret_value()
     if url.startswith(("postgresql:", "postgres:")):
-        yield ("store", "url"), "PostgreSQL is not part of this version; use sqlite:///FILE"
+        yield from ((("store", "url"), problem) for problem in _database(url))
     elif not url.startswith("sqlite:///") or not url.removeprefix("sqlite:///").strip("/"):
-        yield ("store", "url"), 'must be "sqlite:///FILE" (relative) or "sqlite:////FILE" (absolute)'
+        yield (
+            ("store", "url"),
+            'must be "sqlite:///FILE" (relative), "sqlite:////FILE" (absolute) or "postgresql://USER:PASSWORD@HOST/DATABASE"',
+        )
+
+
+def _database(url: str) -> Iterator[str]:
+    """Yield what is wrong with the address of a database; no word of it, it holds a password."""
+    parts = urlsplit(url)
+    options = parse_qs(parts.query)
+    if not parts.netloc.rpartition("@")[2] and "host" not in options:
+        yield "names no host: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    if not parts.path.strip("/") and "dbname" not in options and "database" not in options:
+        yield "names no database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    if "password" in options:
+        yield "the password belongs before the host: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
 
 
 def _intervals(settings: Settings) -> Iterator[Problem]:

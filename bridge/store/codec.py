@@ -10,7 +10,7 @@ Rules:
 - A time outside such a document is whole milliseconds since 1970, UTC, rounded down.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Final, assert_never, cast
@@ -75,6 +75,13 @@ def encode_state(state: Building, pieces: Pieces | None = None) -> bytes:
 def decode_state(data: bytes) -> Building:
     """Read a building's state, also one of an older release."""
     return _state_decoder.decode(data)
+
+
+def names_user(state: bytes, user: str, raw_users: Collection[str]) -> bool:
+    """Tell whether a state knows a user."""
+    known = decode_state(state)
+    living = (*known.devices.values(), *known.departed)
+    return any(device.user == user for device in living) or any(name in raw_users for name in known.users)
 
 
 # ---- calls ----------------------------------------------------------------------------------------------------------

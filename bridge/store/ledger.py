@@ -8,6 +8,7 @@ Rules:
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -262,6 +263,30 @@ def _known(mark: int | None) -> tuple[int, ...]:
 
 
 def _take(counts: dict[str, int], name: str) -> None:
+    """Count one down; a part of a shared ledger may owe what another part has counted."""
     counts[name] = counts.get(name, 0) - 1
-    if counts[name] <= 0:
+    if not counts[name]:
         del counts[name]
+
+
+def total(parts: Iterable[Ledger]) -> Ledger:
+    """Return what several ledgers say together."""
+    summed = Ledger()
+    for part in parts:
+        for name in _SUMMED:
+            setattr(summed, name, getattr(summed, name) + getattr(part, name))
+        for name in _NAMED:
+            counts: dict[str, int] = getattr(summed, name)
+            for key, count in getattr(part, name).items():
+                counts[key] = counts.get(key, 0) + count
+        for name in _NEWEST:
+            known = (*_known(getattr(summed, name)), *_known(getattr(part, name)))
+            setattr(summed, name, max(known, default=None))
+    for name in _NAMED:
+        setattr(summed, name, {key: count for key, count in getattr(summed, name).items() if count})
+    return summed
+
+
+_NAMED: Final = ("dead_letters", "flags", "notes")
+_NEWEST: Final = ("forgotten", "forgotten_message", "forgotten_calls", "erased_to", "last_tick")
+_SUMMED: Final = tuple(set(Ledger.__struct_fields__).difference(_NAMED, _NEWEST))

@@ -115,6 +115,7 @@ class Work:
     )  # message id -> user, where known (for `forget` and the lists)
     unparked: Sequence[str] = ()  # changed users that have been dealt with: their parked messages are pending again
     buildings: Sequence[Versioned] = ()  # new states, each with the version it was read at
+    newest: Mapping[str, int] = field(default_factory=dict)  # building -> newest message that was applied to it
     due: Mapping[str, datetime | None] = field(
         default_factory=dict
     )  # building -> when the clock should look at it; None = never

@@ -48,6 +48,7 @@ class Step:
         self._states: dict[str, Building] = {}
         self._homes: dict[tuple[Kind, str], Home | None] = {}
         self._due: dict[str, datetime | None] = {}
+        self._newest: dict[str, int] = {}
         self._users: dict[int, str] = {}
         self.settled: list[int] = []
         self.dead: list[tuple[int, DeadReason, str]] = []
@@ -72,6 +73,7 @@ class Step:
             unparked=unparked,
             buildings=states,
             due=self._due,
+            newest=self._newest,
             homes=self._homes,
             calls=self.calls,
             notes=self.notes,
@@ -211,6 +213,7 @@ class Step:
         """Apply a message to one building and collect the effects."""
         before = self._state(name)
         after, effects = reduce(before, message, self._rules, row)
+        self._newest[name] = max(number, self._newest.get(name, 0))
         if after is not before:
             self._states[name] = after
             self._schedule(after, message)

@@ -16,7 +16,7 @@ from typing import Final
 
 import uvloop
 
-from tests.bench import b1, b2, b3, b4, b5, b6, machine, report, split
+from tests.bench import b1, b2, b3, b4, b5, b6, b7, machine, report, split
 from tests.bench.process import BrokenError
 from tests.bench.report import Result
 from tests.bench.setting import Setting
@@ -28,6 +28,7 @@ BENCHMARKS: Final[dict[str, Callable[[Setting], Awaitable[list[Result]]]]] = {
     "B4": b4.run,
     "B5": b5.run,
     "B6": b6.run,
+    "B7": b7.run,
     "SPLIT": split.run,
 }
 RESULTS: Final = Path(__file__).parents[2] / "bench-results"

@@ -33,7 +33,7 @@ client_id = "{client}"
 client_secret = "{client_secret}"
 customer_id = "{customer}"
 [store]
-url = "sqlite:///{folder}/bridge.db"
+url = "{url}"
 [logs]
 format = "json"
 {more}
@@ -109,7 +109,7 @@ def bridge(
             client=CLIENT,
             client_secret=CLIENT_SECRET,
             customer=CUSTOMER,
-            folder=folder,
+            url=f"sqlite:///{folder}/bridge.db",
             more=more,
         )
     )

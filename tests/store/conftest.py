@@ -1,36 +1,54 @@
 """One contract, every keeper: a new one is one more line in KEEPERS."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
 
 from bridge.store.memory import MemoryStore
 from bridge.store.port import Desk, Store
+from bridge.store.postgres import PostgresStore
 from bridge.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.postgres import Server
 
 
 class Keeper(Store, Desk, Protocol):
     """What every keeper is: a store and a desk."""
 
 
-def _memory(_: Path) -> Keeper:
-    return MemoryStore()
+Maker = Callable[[], Keeper]
 
 
-def _sqlite(folder: Path) -> Keeper:
-    return SqliteStore(str(folder / "bridge.db"), exclusive=True)
+def _memory(_: pytest.FixtureRequest) -> Maker:
+    return MemoryStore
 
 
-KEEPERS: Final[Mapping[str, Callable[[Path], Keeper]]] = {"memory": _memory, "sqlite": _sqlite}
+def _sqlite(request: pytest.FixtureRequest) -> Maker:
+    folder: Path = request.getfixturevalue("tmp_path")
+    return lambda: SqliteStore(str(folder / "bridge.db"), exclusive=True)
+
+
+def _postgres(request: pytest.FixtureRequest) -> Maker:
+    server: Server = request.getfixturevalue("server")
+    url = server.emptied()
+    return lambda: PostgresStore(url, serving=True)
+
+
+KEEPERS: Final[Mapping[str, Callable[[pytest.FixtureRequest], Maker]]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+    "postgres": _postgres,
+}
 
 
 @pytest.fixture(params=KEEPERS)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Keeper]:
-    """Return a maker of keepers of one kind over the same file."""
-    kind: str = request.param
-    return lambda: KEEPERS[kind](tmp_path)
+def make(request: pytest.FixtureRequest) -> Maker:
+    """Return a maker of keepers of one kind over the same file or database."""
+    return KEEPERS[request.param](request)
 
 
 @pytest.fixture

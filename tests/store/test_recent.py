@@ -11,8 +11,8 @@ from bridge.core.model import Building, Device, key
 from bridge.core.vocabulary import Kind
 from bridge.store.codec import decode_state, encode_state
 from bridge.store.port import Work
+from bridge.store.recent import Recent
 from bridge.store.sqlite import SqliteStore
-from bridge.store.sqlite.recent import Recent
 from tests.store.values import NOW, house
 
 

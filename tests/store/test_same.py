@@ -1,16 +1,17 @@
-"""Whatever is done to them, the file and the memory say the same, and both ledgers hold after each step."""
+"""Whatever is done to them, file, database and memory say the same, and both ledgers hold after each step."""
 
 import asyncio
+import itertools
 import tempfile
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from bridge.core.effects import Note
 from bridge.core.model import Residence
@@ -31,7 +32,10 @@ from bridge.store.port import (
     Settlement,
     Work,
 )
+from bridge.store.postgres import PostgresStore
 from bridge.store.sqlite import SqliteStore
+from tests.postgres import Server
+from tests.store.conftest import Keeper
 from tests.store.values import (
     DAY,
     HOLD,
@@ -75,18 +79,15 @@ arrivals = st.one_of(
 
 
 class Same(RuleBasedStateMachine):
-    """Does everything to both keepers and compares every answer."""
+    """Does everything to both keepers and compares every answer; `make` returns the one beside the memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[], Keeper]) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.folder = tempfile.TemporaryDirectory()
+        self.make = make
         self.memory = MemoryStore()
-        self.file = self.new_file()
+        self.file = make()
         self.now = NOW
-
-    def new_file(self) -> SqliteStore:
-        return SqliteStore(str(Path(self.folder.name) / "bridge.db"), exclusive=True)
 
     @initialize()
     def begin(self) -> None:
@@ -166,7 +167,7 @@ class Same(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        async def all_of(store: MemoryStore | SqliteStore) -> None:
+        async def all_of(store: Keeper) -> None:
             while await store.sweep(self.now + DAY, DAY - 20 * SECOND, 1 << 40):
                 pass
 
@@ -184,7 +185,7 @@ class Same(RuleBasedStateMachine):
     def forget(self, what: Forgetting) -> None:
         """Erase in both, whatever is lent: its lease has ended by then."""
 
-        async def all_of(store: MemoryStore | SqliteStore) -> int:
+        async def all_of(store: Keeper) -> int:
             return sum([erased.messages async for erased in store.forget(what, lambda: self.now + 2 * HOLD)])
 
         self.both(all_of(self.memory), all_of(self.file))
@@ -193,7 +194,7 @@ class Same(RuleBasedStateMachine):
     def restart(self) -> None:
         async def again() -> None:
             await self.file.close()
-            self.file = self.new_file()
+            self.file = self.make()
             await asyncio.gather(self.file.open(), self.memory.open())
 
         self.loop.run_until_complete(again())
@@ -227,7 +228,6 @@ class Same(RuleBasedStateMachine):
         self.loop.run_until_complete(self.file.close())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
-        self.folder.cleanup()
 
 
 _flags = st.sampled_from([(), ("x",), ("x", "y")])
@@ -247,7 +247,7 @@ _ends = st.sampled_from(
 )
 
 
-async def _trip(store: MemoryStore | SqliteStore, number: int) -> MessageTrip | None:
+async def _trip(store: Keeper, number: int) -> MessageTrip | None:
     """Return a trip; when a keeper found a call lost is its own affair."""
     trip = await store.trip(number)
     if trip is None:
@@ -260,15 +260,34 @@ def _at_no_time(tried: Attempt) -> Attempt:
     return replace(tried, at=NOW) if tried.detail == LOST_AT_THE_END.detail else tried
 
 
-async def _owned(store: MemoryStore | SqliteStore, user: str) -> set[int]:
+async def _owned(store: Keeper, user: str) -> set[int]:
     """Return the messages of a user that are there."""
     found = {number async for page in store.owned(user) for number in page}
     return {message.id for message in await store.messages(sorted(found))}
 
 
-async def _counts(store: MemoryStore | SqliteStore) -> Census:
+async def _counts(store: Keeper) -> Census:
     return replace(await store.census(), size_bytes=0, owed_bytes=0, free_disk_bytes=None)
 
 
-Same.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
-TestSame = Same.TestCase
+def test_the_file_says_what_the_memory_says() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = itertools.count()
+
+        def life() -> Same:
+            path = str(Path(folder) / f"bridge-{next(numbers)}.db")
+            return Same(lambda: SqliteStore(path, exclusive=True))
+
+        run_state_machine_as_test(
+            cast("type[Same]", life), settings=settings(max_examples=30, stateful_step_count=25, deadline=None)
+        )
+
+
+def test_the_database_says_what_the_memory_says(server: Server) -> None:
+    def life() -> Same:
+        url = server.emptied()
+        return Same(lambda: PostgresStore(url, serving=True))
+
+    run_state_machine_as_test(
+        cast("type[Same]", life), settings=settings(max_examples=5, stateful_step_count=20, deadline=None)
+    )

@@ -1,7 +1,7 @@
 """States, homes and the directory, as the worker and the clock need them."""
 
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,14 +12,11 @@ from bridge.core.vocabulary import Kind
 from bridge.store.codec import decode_state, maybe_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Home, Versioned, Work
-from bridge.store.sqlite.recent import Recent
+from bridge.store.recent import Recent
+from bridge.store.residences import residence
 from bridge.store.sqlite.statements import Batch, Row, gathered
 
-NO_PLACE: Final = ""
-"""The place of a user's row without location; other places are '=' and the location."""
-
 _strings: Final = msgspec.json.Decoder(list[str])
-_attributes: Final = msgspec.json.Decoder(dict[str, object])
 
 # ---- reading --------------------------------------------------------------------------------------------------------
 
@@ -66,29 +63,10 @@ def states(con: sqlite3.Connection, buildings: Sequence[str], recent: Recent) ->
     return found
 
 
-def residence(row: tuple[str, str, str, str]) -> Residence:
-    """Return a row of the directory."""
-    user, place, building, attributes = row
-    location = None if place == NO_PLACE else place[1:]
-    return Residence(user=user, location=location, building=building, attributes=_attributes.decode(attributes))
-
-
-def place(location: str | None) -> str:
-    """Return the key of a location."""
-    return NO_PLACE if location is None else "=" + location
-
-
 def homes_of(con: sqlite3.Connection, user: str) -> dict[tuple[Kind, str], str]:
     """Return all devices of a user."""
     found = con.execute("SELECT kind, device, building FROM home WHERE user = ?", (user,))
     return {(Kind(kind), device): building for kind, device, building in found}
-
-
-def names_user(state: bytes, user: str, raw_users: Collection[str]) -> bool:
-    """Tell whether a state knows a user."""
-    known = decode_state(state)
-    living = (*known.devices.values(), *known.departed)
-    return any(device.user == user for device in living) or any(name in raw_users for name in known.users)
 
 
 def due(con: sqlite3.Connection, horizon: int, limit: int) -> list[str]:

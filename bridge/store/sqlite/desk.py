@@ -13,9 +13,10 @@ from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason
 from bridge.store.codec import Form, decode_call, decode_state, from_ms, maybe_from_ms, maybe_ms, to_json
 from bridge.store.ledger import Ledger
+from bridge.store.places import Planned
 from bridge.store.port import Attempt, CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Ticked
-from bridge.store.sqlite.buildings import place, residence
-from bridge.store.sqlite.queueing import Planned, requeue
+from bridge.store.residences import place, residence
+from bridge.store.sqlite.queueing import requeue
 from bridge.store.sqlite.statements import Row, value
 
 STEP: Final = 100

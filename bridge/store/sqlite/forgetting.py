@@ -14,10 +14,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bridge.store.calls import CallState, done_before, doubt_without, redacted, size
-from bridge.store.codec import Form, decode_call, encode_call, to_json
+from bridge.store.codec import Form, decode_call, encode_call, names_user, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Doubt, Erased, Pending, Redaction
-from bridge.store.sqlite.buildings import names_user
 from bridge.store.sqlite.desk import pending
 from bridge.store.sqlite.inbox import forget_rows
 from bridge.store.sqlite.statements import gathered

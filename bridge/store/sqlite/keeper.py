@@ -49,12 +49,12 @@ from bridge.store.port import (
     Versioned,
     Work,
 )
+from bridge.store.recent import Recent
 from bridge.store.sqlite import buildings as states
 from bridge.store.sqlite import desk, files, forgetting, inbox, outbox, upkeep
 from bridge.store.sqlite import work as steps
 from bridge.store.sqlite.checkpoint import Checkpoints
 from bridge.store.sqlite.inspection import Inspection
-from bridge.store.sqlite.recent import Recent
 from bridge.store.sqlite.rounds import Rounds, Turn, Writer
 
 SWITCH_INTERVAL_S: Final = 0.0005

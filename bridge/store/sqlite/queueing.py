@@ -1,64 +1,15 @@
-"""New calls: where they stand in the order of their building.
-
-A whole state takes the place of an unsent older one; the older content stays as a row of its own, for `explain`.
-"""
+"""New calls: where they stand in the order of their building (see `places`)."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from bridge.core.effects import Call
-from bridge.store.calls import CallState, laid_over, replaceable, size
-from bridge.store.codec import Form, decode_call, encode_call, form, to_json, to_ms
+from bridge.store.calls import CallState, replaceable
+from bridge.store.codec import Form, decode_call, to_json, to_ms
 from bridge.store.ledger import Ledger
-from bridge.store.port import Outgoing
+from bridge.store.places import Place, Plan, Planned, Unsent, find_place
 from bridge.store.sqlite.statements import Batch
-
-Place = tuple[str, Form]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
-    """A call to queue, encoded on the caller's side."""
-
-    call: Call
-    form: Form
-    data: bytes
-    cause: int
-    count: int
-
-    @classmethod
-    def of(cls, call: Call, cause: int) -> "Planned":
-        """Encode a call."""
-        return cls(call=call, form=form(call), data=encode_call(call), cause=cause, count=size(call))
-
-
-def planned(calls: Sequence[Outgoing]) -> list[Planned]:
-    """Encode calls."""
-    return [Planned.of(outgoing.call, outgoing.cause) for outgoing in calls]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsent:
-    """A whole state whose place a newer one may take."""
-
-    number: int
-    content: Planned
-    queued: int
-
-
-@dataclass(slots=True)
-class Plan:
-    """What queueing changes: new rows, rows with new content, rows that keep the old content."""
-
-    new: dict[int, Planned] = field(default_factory=dict)
-    changed: dict[int, Planned] = field(default_factory=dict)
-    retired: list[Unsent] = field(default_factory=list)
-    whole: dict[Place, Planned] = field(default_factory=dict)
-    grown: int = 0  # [bytes] of the rows with new content
-
 
 _APPEND: Final = Batch("INSERT INTO outbox (id, building, state, form, cause, queued, settled, count, call) VALUES ", 9)
 _CHANGE: Final = "UPDATE outbox SET call = ?, cause = ?, repaired = 0 WHERE id = ?"
@@ -91,7 +42,8 @@ def queue(con: sqlite3.Connection, ledger: Ledger, calls: Sequence[Planned], now
     unsent = _unsent(con, {(row.call.building, row.form) for row in calls if replaceable(row.call)}, ms)
     plan = Plan()
     for row in calls:
-        _place(ledger, plan, unsent, row, ms)
+        ledger.last_call += 1
+        find_place(ledger, plan, unsent, row, ledger.last_call, ms)
     _APPEND.run(con, [_row(number, row, CallState.OWED, ms, None) for number, row in plan.new.items()])
     _APPEND.run(con, [_row(old.number, old.content, CallState.REPLACED, old.queued, ms) for old in plan.retired])
     for number, row in plan.changed.items():
@@ -102,33 +54,6 @@ def queue(con: sqlite3.Connection, ledger: Ledger, calls: Sequence[Planned], now
     ledger.outbox_bytes += plan.grown + sum(len(row.data) for row in appended)
     _TURN.run(con, [(building, ms) for building in dict.fromkeys(row.call.building for row in calls)])
     _SHEET.run(con, [_sheet(place, row) for place, row in plan.whole.items()])
-
-
-def _place(ledger: Ledger, plan: Plan, unsent: dict[Place, Unsent], row: Planned, ms: int) -> None:
-    """Find the place of one call."""
-    ledger.queue(row.count)
-    ledger.last_call += 1
-    number = ledger.last_call
-    if not replaceable(row.call):
-        plan.new[number] = row
-        return
-    place = (row.call.building, row.form)
-    older = unsent.get(place)
-    if older is not None:
-        ledger.replace()
-        plan.retired.append(Unsent(number=number, content=older.content, queued=older.queued))
-        number, queued = older.number, older.queued
-        row = Planned.of(laid_over(older.content.call, row.call), row.cause)
-    else:
-        queued = ms
-    if older is None or number in plan.new:
-        plan.new[number] = row
-    else:
-        plan.changed[number] = row
-        plan.grown += len(row.data) - len(unsent[place].content.data)
-    unsent[place] = Unsent(number=number, content=row, queued=queued)
-    plan.whole.pop(place, None)  # last queued, last written
-    plan.whole[place] = row
 
 
 def _unsent(con: sqlite3.Connection, places: set[Place], now: int) -> dict[Place, Unsent]:

@@ -6,9 +6,10 @@ from typing import Final
 
 from bridge.store.codec import plain, to_json, to_ms
 from bridge.store.ledger import Ledger
+from bridge.store.places import Planned, planned
 from bridge.store.port import Work
+from bridge.store.recent import Recent
 from bridge.store.sqlite import buildings, inbox, queueing
-from bridge.store.sqlite.recent import Recent
 from bridge.store.sqlite.statements import Batch
 
 _NOTE: Final = Batch("INSERT INTO note (message, name, detail) VALUES ", 3)
@@ -29,14 +30,14 @@ class Prepared:
 
     work: Work
     states: buildings.States
-    calls: list[queueing.Planned]
+    calls: list[Planned]
     shown: dict[str, int]  # changed users as the worker was last shown them
 
 
 def prepare(work: Work, shown: dict[str, int], recent: Recent) -> Prepared:
     """Encode a step of work."""
     states = buildings.prepared(work.buildings, recent)
-    return Prepared(work=work, states=states, calls=queueing.planned(work.calls), shown=shown)
+    return Prepared(work=work, states=states, calls=planned(work.calls), shown=shown)
 
 
 def commit(con: sqlite3.Connection, ledger: Ledger, step: Prepared) -> list[str]:

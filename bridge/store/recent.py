@@ -44,6 +44,11 @@ class Recent:
         self._known.move_to_end(building)
         return known.newest
 
+    def version(self, building: str) -> int:
+        """Return the version of a state as it is known; 0 = it is not."""
+        known = self._known.get(building)
+        return 0 if known is None else known.newest.version
+
     def keep(self, state: Building, version: int) -> Versioned:
         """Remember a state as of a version."""
         newest = Versioned(state=state, version=version)

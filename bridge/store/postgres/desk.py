@@ -1,0 +1,284 @@
+"""What the commands ask of the database."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from bridge.core.effects import Note
+from bridge.core.messages import Tick
+from bridge.core.model import Residence
+from bridge.core.vocabulary import DeadReason
+from bridge.store.codec import Form, decode_call, decode_state, from_ms, maybe_from_ms, maybe_ms, to_json
+from bridge.store.ledger import Ledger
+from bridge.store.places import Planned
+from bridge.store.port import Attempt, CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Ticked
+from bridge.store.postgres.connection import Connection, Row
+from bridge.store.postgres.inbox import again, cursor, pending
+from bridge.store.postgres.queueing import requeue
+from bridge.store.postgres.replicas import bucket_of
+from bridge.store.residences import place, residence
+
+STEP: Final = 100
+"""Most rows of one transaction beside running daemons."""
+
+# ---- the directory --------------------------------------------------------------------------------------------------
+
+_DIRECTORY: Final = """
+SELECT user_id, place, building, attributes FROM residence ORDER BY user_id COLLATE "C", place
+"""
+_UPSERT: Final = """
+INSERT INTO residence (user_id, place, building, attributes) VALUES ($1, $2, $3, $4)
+ON CONFLICT (user_id, place) DO UPDATE SET building = excluded.building, attributes = excluded.attributes
+WHERE residence.building <> excluded.building OR residence.attributes <> excluded.attributes
+RETURNING user_id
+"""
+_REMOVE: Final = "DELETE FROM residence WHERE user_id = $1 AND place = $2 RETURNING user_id"
+_CHANGED: Final = """
+INSERT INTO changed (user_id, bucket, change) VALUES ($1, $2, nextval('change_id'))
+ON CONFLICT (user_id) DO UPDATE SET change = excluded.change
+"""
+
+
+async def residences(con: Connection) -> list[Residence]:
+    """Read the directory."""
+    return [residence(tuple(row)) for row in await con.fetch(_DIRECTORY)]
+
+
+async def write_residences(con: Connection, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]) -> int:
+    """Write at most `STEP` rows; mark the users whose rows differ now."""
+    touched = []
+    for row in rows:
+        values = (row.user, place(row.location), row.building, to_json(row.attributes))
+        touched.append(await con.fetchval(_UPSERT, *values))
+    touched += [await con.fetchval(_REMOVE, user, place(location)) for user, location in remove]
+    users = [user for user in touched if user is not None]
+    for user in users:
+        await con.execute(_CHANGED, user, bucket_of(user))
+    return len(users)
+
+
+# ---- dead letters ---------------------------------------------------------------------------------------------------
+
+_LETTERS: Final = """
+SELECT letter.id, reason, detail, at, subscription, topic, building, user_id, item, body, answer, message, call
+FROM letter LEFT JOIN inbox ON inbox.id = coalesce(letter.message, letter.cause)
+WHERE letter.id > $1
+    AND ($3::bigint[] IS NULL OR letter.id = ANY($3))
+    AND ($4::text IS NULL OR reason = $4)
+    AND ($5::text IS NULL OR subscription = $5)
+    AND ($6::text IS NULL OR building = $6)
+    AND ($7::bigint IS NULL OR at >= $7)
+    AND ($8::bigint IS NULL OR at < $8)
+ORDER BY letter.id LIMIT $2
+"""
+
+
+async def dead_letters(con: Connection, which: DeadFilter, after: int, limit: int) -> list[DeadLetter]:
+    """Read dead letters."""
+    found = await con.fetch(
+        _LETTERS,
+        after,
+        limit,
+        None if which.ids is None else list(which.ids),
+        which.reason,
+        which.subscription,
+        which.building,
+        maybe_ms(which.since),
+        maybe_ms(which.until),
+    )
+    return [_letter(row) for row in found]
+
+
+def _letter(row: Row) -> DeadLetter:
+    number, reason, detail, at, subscription, topic, building, user, item, body, answer, message, call = row
+    return DeadLetter(
+        id=number,
+        reason=DeadReason(reason),
+        detail=detail,
+        at=from_ms(at),
+        subscription=subscription,
+        topic=topic,
+        building=building,
+        user=user,
+        body=item.encode() if item is not None else body or b"",
+        answer=answer,
+        message_id=message,
+        call_id=call,
+    )
+
+
+_TAKE: Final = """
+DELETE FROM letter WHERE id = ANY($1) RETURNING id, reason, message, call, cause, form, item
+"""
+_LOSE: Final = """
+UPDATE outbox SET buried = buried - 1, state = CASE WHEN state = 'dead' AND buried = 1 THEN $2 ELSE state END
+WHERE id = $1
+"""
+
+
+async def retry(con: Connection, ledger: Ledger, ids: Sequence[int], now: datetime) -> int:
+    """Put dead letters back into the flow: messages wait once more, calls go to the end of their lanes."""
+    calls: list[Planned] = []
+    messages: list[int] = []
+    letters = await _take(con, ids)
+    for _, reason, message, call, cause, form, item in letters:
+        if message is not None:
+            ledger.revive_message(reason)
+            messages.append(message)
+        else:
+            ledger.revive_call(reason)
+            calls.append(Planned.of(decode_call(form, item.encode()), cause))
+            await con.execute(_LOSE, call, "retried")
+    await again(con, messages)
+    await requeue(con, ledger, calls, now)
+    return len(letters)
+
+
+async def discard(con: Connection, ledger: Ledger, ids: Sequence[int]) -> int:
+    """Give dead letters up."""
+    letters = await _take(con, ids)
+    for _, reason, message, call, *_ in letters:
+        if message is not None:
+            ledger.discard_message(reason)
+            await con.execute("INSERT INTO discarded (id) VALUES ($1)", message)
+        else:
+            ledger.discard_call(reason)
+            await con.execute(_LOSE, call, "discarded")
+    return len(letters)
+
+
+async def _take(con: Connection, ids: Sequence[int]) -> list[Row]:
+    return sorted(await con.fetch(_TAKE, sorted(set(ids))), key=lambda row: int(row[0]))
+
+
+# ---- one message ----------------------------------------------------------------------------------------------------
+
+_MESSAGE: Final = "SELECT id, subscription, topic, received, body FROM inbox WHERE id = $1"
+_TRIPS: Final = """
+SELECT id, call, form, CASE WHEN state = 'owed' AND doubt IS NOT NULL THEN 'in doubt' ELSE state END,
+    queued, settled, tried, outcome, answer, cause
+FROM outbox
+"""
+_CALLS: Final = _TRIPS + "WHERE cause = $1 AND cause > 0 ORDER BY id"
+_EVENT_CALLS: Final = _TRIPS + f"WHERE building = $1 AND form = {Form.EVENTS:d} AND id > $2 ORDER BY id LIMIT $3"
+_ATTEMPTS: Final = "SELECT at, outcome, detail FROM attempt WHERE call = $1 ORDER BY id"
+_STATE: Final = """
+SELECT CASE
+    WHEN EXISTS (SELECT FROM waiting WHERE id = $1) THEN 'pending'
+    WHEN EXISTS (SELECT FROM parked WHERE id = $1) THEN 'parked'
+    WHEN EXISTS (SELECT FROM discarded WHERE id = $1) THEN 'discarded'
+    ELSE 'settled' END
+"""
+
+
+async def trip(con: Connection, number: int) -> MessageTrip | None:
+    """Read the trip of one message."""
+    row = await con.fetchrow(_MESSAGE, number)
+    if row is None:
+        return None
+    message = pending(row)
+    calls = [await _call(con, found) for found in await con.fetch(_CALLS, number)]
+    letter = await con.fetchval("SELECT id FROM letter WHERE message = $1", number)
+    dead = [] if letter is None else await dead_letters(con, DeadFilter(ids=[letter]), 0, 1)
+    notes = await con.fetch("SELECT name, detail FROM note WHERE message = $1 ORDER BY id", number)
+    return MessageTrip(
+        id=number,
+        subscription=message.subscription,
+        topic=message.topic,
+        body=message.body,
+        received=message.received,
+        state="dead" if dead else await con.fetchval(_STATE, number),
+        building=calls[0].call.building if calls else None,
+        notes=[Note(name=name, detail=detail) for name, detail in notes],
+        calls=calls,
+        dead=dead[0] if dead else None,
+    )
+
+
+async def _call(con: Connection, row: Row) -> CallTrip:
+    number, call, form, state, queued, settled, tried, outcome, answer, cause = row
+    attempts = [
+        Attempt(at=from_ms(at), outcome=said, detail=detail) for at, said, detail in await con.fetch(_ATTEMPTS, number)
+    ]
+    if tried is not None:
+        attempts.append(Attempt(at=from_ms(tried), outcome=outcome or "", detail=answer or ""))
+    return CallTrip(
+        id=number,
+        call=decode_call(form, call.encode()),
+        state=state,
+        queued=from_ms(queued),
+        settled=maybe_from_ms(settled),
+        attempts=tuple(attempts),
+        cause=cause,
+    )
+
+
+async def event_calls(con: Connection, building: str, after: int, limit: int) -> list[CallTrip]:
+    """Read the calls with events of a building."""
+    return [await _call(con, row) for row in await con.fetch(_EVENT_CALLS, building, after, limit)]
+
+
+# ---- raw messages ---------------------------------------------------------------------------------------------------
+
+_RAW: Final = """
+SELECT id, subscription, topic, received, body FROM inbox
+WHERE id > $1 AND received >= $2 AND received < $3 ORDER BY id LIMIT $4
+"""
+
+
+async def raw(con: Connection, after: int, since: int, until: int) -> list[Pending]:
+    """Read a page of raw messages received in [since, until) [ms]."""
+    return [pending(row) for row in await con.fetch(_RAW, after, since, until, STEP)]
+
+
+# ---- what replay needs ----------------------------------------------------------------------------------------------
+
+_SETTLED: Final = """
+SELECT id, subscription, topic, received, body FROM inbox
+WHERE id > $1 AND id <= $2
+    AND NOT EXISTS (SELECT FROM waiting WHERE waiting.id = inbox.id)
+    AND NOT EXISTS (SELECT FROM parked WHERE parked.id = inbox.id)
+    AND NOT EXISTS (SELECT FROM discarded WHERE discarded.id = inbox.id)
+    AND NOT EXISTS (SELECT FROM letter WHERE letter.message = inbox.id)
+ORDER BY id LIMIT $3
+"""
+_MESSAGES: Final = "SELECT id, subscription, topic, received, body FROM inbox WHERE id = ANY($1) ORDER BY id"
+_TICKS: Final = "SELECT after, at, catching_up, moved, state FROM tick WHERE building = $1 ORDER BY id"
+_OF_USERS: Final = """
+SELECT id FROM (
+    SELECT DISTINCT message AS id FROM owner, unnest(messages, users) AS whose (message, name)
+    WHERE owner.id > $1 AND owner.id <= $1 + $2 AND users && $3 AND name = ANY($3)
+) AS named JOIN inbox USING (id)
+WHERE id <= $4
+    AND NOT EXISTS (SELECT FROM waiting WHERE waiting.id = inbox.id)
+    AND NOT EXISTS (SELECT FROM parked WHERE parked.id = inbox.id)
+    AND NOT EXISTS (SELECT FROM discarded WHERE discarded.id = inbox.id)
+    AND NOT EXISTS (SELECT FROM letter WHERE letter.message = inbox.id)
+"""
+
+
+async def of_users(con: Connection, users: Sequence[str], after: int, steps: int) -> list[int]:
+    """Read the ids of the settled messages of some users, from some steps of workers."""
+    return [row[0] for row in await con.fetch(_OF_USERS, after, steps, list(users), await cursor(con))]
+
+
+async def settled(con: Connection, after: int, limit: int) -> list[Pending]:
+    """Read settled messages."""
+    return [pending(row) for row in await con.fetch(_SETTLED, after, await cursor(con), limit)]
+
+
+async def messages(con: Connection, ids: Sequence[int]) -> list[Pending]:
+    """Read some messages."""
+    return [pending(row) for row in await con.fetch(_MESSAGES, list(ids))]
+
+
+async def ticks(con: Connection, building: str) -> list[Ticked]:
+    """Read the ticks of a building."""
+    return [
+        Ticked(
+            after=after,
+            tick=None if moved else Tick(now=from_ms(at), catching_up=catching_up),
+            state=decode_state(state) if state is not None else None,
+        )
+        for after, at, catching_up, moved, state in await con.fetch(_TICKS, building)
+    ]

@@ -1,0 +1,349 @@
+"""Erasing a user from the database, one bounded transaction at a time.
+
+Rules:
+- A building goes with the last of its calls, in one transaction: whoever worked on it meanwhile begins anew.
+- Rows are locked as everywhere else: the building, then its lane, then its calls.
+- Of a building of others a call keeps its id and its place. A sender counts the events of what it was lent from the
+  front, so nothing is cut out of a row before it is given back.
+- A deleted row is gone for every reader at once; its bytes stay in the server's files until the room is used again or
+  the tables are written anew (`compact`), and in its write-ahead log and backups as long as the operator keeps them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from bridge.store.calls import CallState, done_before, doubt_without, redacted, size
+from bridge.store.codec import Form, decode_call, encode_call, names_user
+from bridge.store.ledger import Ledger
+from bridge.store.port import Doubt, Erased, Pending, Redaction
+from bridge.store.postgres.connection import Connection, Row, changed
+from bridge.store.postgres.inbox import forget_rows, pending
+
+STEP: Final = 100
+"""Most rows of one transaction beside running daemons."""
+
+STATES: Final = 500
+"""Most states that one look for a user reads."""
+
+OWNERS: Final = 50_000
+"""Numbers of steps of workers that one look for a user's messages goes through."""
+
+TABLES: Final = (
+    *("inbox", "seen", "waiting", "parked", "discarded", "belongs", "owner", "letter", "note", "residence", "changed"),
+    *("home", "building", "outbox", "attempt", "lane", "sheet", "tick"),
+)
+"""Tables that hold anything of a user."""
+
+_strings: Final = msgspec.json.Decoder(list[str])
+
+
+class Step(NamedTuple):
+    """What one transaction did, and whether there is more for the next one."""
+
+    erased: Erased
+    more: bool
+    after: int = 0  # the last row that was looked at
+    waits: bool = False  # for a row that is lent to a sender
+
+
+# ---- whose is it ----------------------------------------------------------------------------------------------------
+
+_UNOWNED: Final = """
+SELECT inbox.id, subscription, topic, received, body FROM (
+    (SELECT id FROM waiting WHERE id > $1 ORDER BY id LIMIT $2)
+    UNION (SELECT id FROM discarded WHERE id > $1 ORDER BY id LIMIT $2)
+    UNION (SELECT message FROM letter WHERE message > $1 AND user_id IS NULL ORDER BY message LIMIT $2)
+    ORDER BY 1 LIMIT $2
+) AS found JOIN inbox ON inbox.id = found.id
+ORDER BY inbox.id
+"""
+
+
+async def unowned(con: Connection, after: int) -> list[Pending]:
+    """Read a page of messages whose user the store may not know."""
+    return [pending(row) for row in await con.fetch(_UNOWNED, after, STEP)]
+
+
+_OWNED: Final = """
+SELECT message FROM owner, unnest(messages, users) AS whose (message, name)
+WHERE id > $1 AND id <= $1 + $2 AND $3 = ANY(users) AND name = $3
+"""
+_APART: Final = "SELECT id FROM parked WHERE user_id = $1 UNION SELECT message FROM letter WHERE user_id = $1"
+
+
+async def last_owner(con: Connection) -> int:
+    """Return where the look for a user's messages ends."""
+    found: int = await con.fetchval("SELECT coalesce(max(id), 0) FROM owner")
+    return found
+
+
+async def owned(con: Connection, user: str, after: int) -> list[int]:
+    """Read a page of the ids of a user's messages."""
+    return [row[0] for row in await con.fetch(_OWNED, after, OWNERS, user)]
+
+
+async def apart(con: Connection, user: str) -> list[int]:
+    """Read the ids of a user's messages that are parked or dead."""
+    return [row[0] for row in await con.fetch(_APART, user) if row[0] is not None]
+
+
+_BY_ROWS: Final = """
+SELECT building FROM residence WHERE user_id = $1 UNION SELECT building FROM home WHERE user_id = $1
+"""
+_LOOK: Final = """
+SELECT id, CASE WHEN EXISTS (SELECT FROM unnest($2::bytea[]) AS name WHERE position(name IN state) > 0) THEN state END
+FROM building WHERE id > $1 ORDER BY id LIMIT $3
+"""
+
+
+async def buildings_by_rows(con: Connection, user: str) -> list[str]:
+    """Read the buildings of a user's directory rows and devices."""
+    return [row[0] for row in await con.fetch(_BY_ROWS, user)]
+
+
+async def buildings_by_state(
+    con: Connection, user: str, raw_users: Sequence[str], after: str
+) -> tuple[list[str], str | None]:
+    """Look through a page of states; the second is where the next page begins, None = nowhere."""
+    found, last = [], None
+    names = [name.encode() for name in (user, *raw_users)]
+    for last, state in await con.fetch(_LOOK, after, names, STATES):
+        if state is not None and names_user(state, user, raw_users):
+            found.append(last)
+    return found, last
+
+
+# ---- messages -------------------------------------------------------------------------------------------------------
+
+_FATES: Final = """
+SELECT inbox.id, reason, CASE
+    WHEN letter.id IS NOT NULL THEN 'dead'
+    WHEN EXISTS (SELECT FROM parked WHERE parked.id = inbox.id) THEN 'parked'
+    WHEN EXISTS (SELECT FROM waiting WHERE waiting.id = inbox.id) THEN 'pending'
+    WHEN EXISTS (SELECT FROM discarded WHERE discarded.id = inbox.id) THEN 'discarded'
+    ELSE 'settled' END
+FROM inbox LEFT JOIN letter ON letter.message = inbox.id WHERE inbox.id = ANY($1)
+ORDER BY inbox.id FOR UPDATE OF inbox
+"""
+_HELD: Final = "SELECT id FROM waiting WHERE id = ANY($1) ORDER BY id FOR UPDATE"
+_UNHANG: Final = (
+    "DELETE FROM letter WHERE message = ANY($1)",
+    "DELETE FROM parked WHERE id = ANY($1)",
+    "DELETE FROM waiting WHERE id = ANY($1)",
+)
+
+
+async def messages(con: Connection, ledger: Ledger, ids: Sequence[int]) -> Erased:
+    """Erase messages, and what hangs on their ids."""
+    await con.fetch(_HELD, list(ids))  # whoever settles one just now is waited for
+    rows = await con.fetch(_FATES, list(ids))
+    if not rows:
+        return Erased()
+    for _, reason, fate in rows:
+        ledger.erase_message(fate)
+        if reason is not None:
+            ledger.erase_letter(reason)
+    gone = [row[0] for row in rows]
+    for statement in _UNHANG:
+        await con.execute(statement, gone)
+    await forget_rows(con, ledger, gone)
+    return Erased(messages=len(rows), letters=sum(row[1] is not None for row in rows))
+
+
+# ---- the user itself ------------------------------------------------------------------------------------------------
+
+_USER: Final = (
+    "DELETE FROM residence WHERE user_id = $1",
+    "DELETE FROM home WHERE user_id = $1",
+)
+_HINTS: Final = ("DELETE FROM changed WHERE user_id = $1", "DELETE FROM belongs WHERE user_id = $1")
+_DISOWN: Final = """
+UPDATE owner SET (messages, users) = (
+    SELECT coalesce(array_agg(message ORDER BY place), '{}'), coalesce(array_agg(name ORDER BY place), '{}')
+    FROM unnest(messages, users) WITH ORDINALITY AS whose (message, name, place) WHERE name <> $3
+)
+WHERE id > $1 AND id <= $1 + $2 AND $3 = ANY(users)
+"""
+
+
+async def rows_of_user(con: Connection, user: str) -> Erased:
+    """Erase directory rows and homes."""
+    for statement in _HINTS:
+        await con.execute(statement, user)
+    return Erased(rows=sum([changed(await con.execute(statement, user)) for statement in _USER]))
+
+
+async def disown(con: Connection, user: str, after: int) -> None:
+    """Forget whose a page of messages were."""
+    await con.execute(_DISOWN, after, OWNERS, user)
+    await con.execute("DELETE FROM owner WHERE id > $1 AND id <= $1 + $2 AND users = '{}'", after, OWNERS)
+
+
+# ---- a building of its own ------------------------------------------------------------------------------------------
+
+_LOCK: Final = (
+    "SELECT id FROM building WHERE id = $1 FOR UPDATE",
+    "SELECT building FROM lane WHERE building = $1 FOR UPDATE",
+)
+_CALLS: Final = """
+SELECT id, state, count - done, octet_length(call) FROM outbox WHERE building = $1 ORDER BY id LIMIT $2
+"""
+_LETTERS_OF: Final = "SELECT id, reason FROM letter WHERE call = ANY($1)"
+_LETTERS_LEFT: Final = "SELECT id, reason FROM letter WHERE building = $1"
+_WHOLE: Final = (
+    "DELETE FROM tick WHERE building = $1",
+    "DELETE FROM lane WHERE building = $1",
+    "DELETE FROM sheet WHERE building = $1",
+    "DELETE FROM home WHERE building = $1",
+    "DELETE FROM building WHERE id = $1",
+)
+
+
+async def _lock(con: Connection, building: str) -> None:
+    for statement in _LOCK:
+        await con.execute(statement, building)
+
+
+async def building(con: Connection, ledger: Ledger, name: str) -> Step:
+    """Erase some calls of a building; with the last of them the building."""
+    await _lock(con, name)
+    rows = await con.fetch(_CALLS, name, STEP)
+    letters = {(row[0], row[1]) for row in await con.fetch(_LETTERS_OF, [row[0] for row in rows])}
+    await _drop(con, ledger, rows)
+    last = len(rows) < STEP
+    if last:
+        letters |= {(row[0], row[1]) for row in await con.fetch(_LETTERS_LEFT, name)}  # of calls that are gone already
+    await _discard(con, ledger, sorted(letters))
+    erased = Erased(calls=len(rows), letters=len(letters))
+    return Step(erased + await _whole(con, ledger, name), more=False) if last else Step(erased, more=True)
+
+
+async def _drop(con: Connection, ledger: Ledger, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Take rows (id, state, items left, bytes) out of the outbox."""
+    if not rows:
+        return
+    ledger.erase_calls(sum(left for _, state, left, _ in rows if state == CallState.OWED))
+    ledger.outbox_rows -= len(rows)
+    ledger.outbox_bytes -= sum(row[3] for row in rows)
+    ledger.outbox_settled -= sum(row[1] != CallState.OWED for row in rows)
+    gone = [row[0] for row in rows]
+    await con.execute("DELETE FROM attempt WHERE call = ANY($1)", gone)
+    await con.execute("DELETE FROM outbox WHERE id = ANY($1)", gone)
+
+
+async def _discard(con: Connection, ledger: Ledger, letters: Sequence[tuple[int, str]]) -> None:
+    """Take the letters of calls away."""
+    for _, reason in letters:
+        ledger.discard_call(reason)
+    if letters:
+        await con.execute("DELETE FROM letter WHERE id = ANY($1)", [number for number, _ in letters])
+
+
+async def _whole(con: Connection, ledger: Ledger, name: str) -> Erased:
+    flags = await con.fetchval("SELECT flags FROM building WHERE id = $1", name)
+    if flags is not None:
+        ledger.flag(_strings.decode(flags), ())
+    await con.execute("UPDATE bridge SET erasures = erasures + 1")
+    *_, states = [changed(await con.execute(statement, name)) for statement in _WHOLE]
+    return Erased(rows=states)
+
+
+# ---- a building of others -------------------------------------------------------------------------------------------
+
+_NAMING: Final = """
+SELECT outbox.id, state, form, count, done, doubt, historical, doubt_count, call,
+    state = 'owed' AND coalesce(lane.lent_until > $5 AND outbox.id <= lane.lent, false)
+FROM outbox LEFT JOIN lane USING (building)
+WHERE building = $1 AND outbox.id > $2
+    AND EXISTS (SELECT FROM unnest($3::text[]) AS name WHERE position('"' || name || '"' IN call) > 0)
+ORDER BY outbox.id LIMIT $4
+"""
+_REWRITE: Final = """
+UPDATE outbox SET call = $2, count = $3, done = $4, doubt = $5, historical = $6, doubt_count = $7,
+    tried = NULL, outcome = NULL, answer = NULL WHERE id = $1
+"""
+_NAMING_LETTERS: Final = """
+SELECT id, reason, call, form, item FROM letter
+WHERE building = $1 AND id > $2 AND item IS NOT NULL
+    AND EXISTS (SELECT FROM unnest($3::text[]) AS name WHERE position('"' || name || '"' IN item) > 0)
+ORDER BY id LIMIT $4
+"""
+_LOSE: Final = """
+UPDATE outbox SET buried = buried - 1, state = CASE WHEN state = 'dead' AND buried = 1 THEN 'discarded' ELSE state END
+WHERE id = $1
+"""
+
+
+async def letters(con: Connection, ledger: Ledger, name: str, what: Redaction, after: int) -> Step:
+    """Take what is to be forgotten out of a page of a building's letters."""
+    await _lock(con, name)
+    rows = await con.fetch(_NAMING_LETTERS, name, after, _names(what), STEP)
+    gone: list[tuple[int, str]] = []
+    for number, reason, call, form, item in rows:
+        left = redacted(decode_call(form, item.encode()), what)
+        if left is None:
+            gone.append((number, reason))
+            await con.execute(_LOSE, call)
+        else:
+            new = encode_call(left).decode()
+            await con.execute("UPDATE letter SET item = $2, answer = '' WHERE id = $1", number, new)
+    await _discard(con, ledger, gone)
+    return Step(Erased(letters=len(rows)), more=len(rows) == STEP, after=rows[-1][0] if rows else after)
+
+
+async def calls(con: Connection, ledger: Ledger, name: str, what: Redaction, after: int, now: int) -> Step:
+    """Take what is to be forgotten out of a page of a building's calls, up to one that is lent to a sender."""
+    await _lock(con, name)
+    rows = await con.fetch(_NAMING, name, after, _names(what), STEP, now)
+    free = rows[: next((place for place, row in enumerate(rows) if row[9]), len(rows))]
+    for row in free:
+        await _redact(con, ledger, row, what)
+    waits = len(free) < len(rows)
+    last = free[-1][0] if free else after
+    return Step(Erased(calls=len(free)), more=waits or len(rows) == STEP, after=last, waits=waits)
+
+
+async def sheet(con: Connection, name: str, what: Redaction) -> None:
+    """Take what is to be forgotten out of what is sent again after a refusal, and drop the copies of the state."""
+    await _lock(con, name)
+    await con.execute("UPDATE tick SET state = NULL WHERE building = $1 AND state IS NOT NULL", name)
+    row = await con.fetchrow("SELECT form, call, devices FROM sheet WHERE building = $1", name)
+    if row is not None:
+        form, call, devices = row
+        left = (_less(form, call, what), _less(Form.DEVICES, devices, what))
+        await con.execute("UPDATE sheet SET call = $2, devices = $3 WHERE building = $1", name, *left)
+
+
+def _less(form: int, call: str | None, what: Redaction) -> str | None:
+    left = None if call is None else redacted(decode_call(form, call.encode()), what)
+    return None if left is None else encode_call(left).decode()
+
+
+def _names(what: Redaction) -> list[str]:
+    return sorted(what.devices | what.users)
+
+
+async def _redact(con: Connection, ledger: Ledger, row: Row, what: Redaction) -> None:
+    """Rewrite one call without what is to be forgotten, or drop it where nothing is left."""
+    number, state, form, count, done, payload, historical, doubted, text, _ = row
+    data: bytes = text.encode()
+    call = decode_call(form, data)
+    left = redacted(call, what)
+    if left is None:
+        await _drop(con, ledger, [(number, state, count - done, len(data))])
+        return
+    doubt = None if payload is None else Doubt(payload=payload, historical=historical, count=doubted or 0)
+    if doubt is not None:
+        whole = Doubt(payload=b"", historical=False, count=1)  # of a whole state nothing is sent as it was
+        doubt = doubt_without(doubt, what) if form == Form.EVENTS else whole
+    new = encode_call(left)
+    # A row that is done keeps its numbers: they say what was counted then.
+    kept = (size(left), done_before(call, done, what)) if state == CallState.OWED else (count, done)
+    if state == CallState.OWED:
+        ledger.erase_calls((count - done) - (kept[0] - kept[1]))
+    ledger.outbox_bytes += len(new) - len(data)
+    marks = (None, None, None) if doubt is None else (doubt.payload, doubt.historical, doubt.count)
+    await con.execute(_REWRITE, number, new.decode(), *kept, *marks)
+    await con.execute("DELETE FROM attempt WHERE call = $1", number)

@@ -1,0 +1,369 @@
+"""The log of raw messages: what comes in, what waits, what is done.
+
+Theory of operation: a message is a row of the log, which never changes, and while it waits a small row in `waiting`.
+Settling deletes that one. A cursor as in the embedded store would pass over a message whose transaction commits later
+than that of a greater id.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bridge.core.vocabulary import DeadReason
+from bridge.store.codec import from_ms, plain, to_ms
+from bridge.store.ledger import Ledger
+from bridge.store.port import Arrival, Pending, Receipt, Work
+from bridge.store.postgres.connection import Connection, Row, changed, columns
+from bridge.store.postgres.replicas import BUCKETS, bucket_of
+
+CLAIM_BYTES: Final = 4 * 1024 * 1024
+"""No claim holds more bodies than this, one message aside."""
+
+AGAIN: Final = 1 << 62
+"""Taken from an id for the place of a message that waits once more: before those that wait for the first time."""
+
+FRONT: Final = 1_000
+"""How many of those that wait longest are looked at for the earliest receipt: doors accept side by side."""
+
+Key = tuple[str, str, int, bytes]
+
+
+@dataclass(slots=True, kw_only=True)  # not frozen: one is made of every message
+class Entry:
+    """An arrival, prepared before the transaction."""
+
+    subscription: str
+    topic: str
+    received: int
+    message_id: str | None
+    position: int
+    body: bytes
+    key: Key | None
+    dead: DeadReason | None
+    detail: str
+    user: str | None
+    device: str | None
+
+
+def entry(arrival: Arrival, user: str | None, device: str | None) -> Entry:
+    """Prepare an arrival; `user` and `device` as far as the message names them."""
+    message_id = None if arrival.message_id is None else plain(arrival.message_id)
+    key = None
+    if message_id is not None:
+        digest = hashlib.blake2b(arrival.body, digest_size=16).digest()
+        key = (message_id, arrival.subscription, arrival.position, digest)
+    return Entry(
+        subscription=arrival.subscription,
+        topic=plain(arrival.topic),
+        received=to_ms(arrival.received),
+        message_id=message_id,
+        position=arrival.position,
+        body=arrival.body,
+        key=key,
+        dead=arrival.dead,
+        detail=plain(arrival.detail) if arrival.dead is not None else "",
+        user=None if user is None else plain(user),
+        device=None if device is None else plain(device),
+    )
+
+
+# ---- the door -------------------------------------------------------------------------------------------------------
+
+# Sorted, so that two doors with the same repeats wait for each other in one direction only.
+_SEEN: Final = """
+WITH new AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::bytea[])
+        WITH ORDINALITY AS new (message_id, subscription, position, digest, place)
+), kept AS (
+    INSERT INTO seen (message_id, subscription, position, digest)
+    SELECT message_id, subscription, position, digest FROM new ORDER BY 1, 2, 3, 4
+    ON CONFLICT DO NOTHING RETURNING message_id, subscription, position, digest
+)
+SELECT new.place - 1, EXISTS (
+    SELECT FROM seen WHERE seen.message_id = new.message_id AND seen.subscription = new.subscription
+        AND seen.position = new.position AND seen.digest <> new.digest
+)
+FROM new JOIN kept USING (message_id, subscription, position, digest)
+"""
+_STORE: Final = """
+WITH fresh AS MATERIALIZED (
+    SELECT nextval('message_id') AS id, new.* FROM (
+        SELECT * FROM unnest(
+            $1::smallint[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::integer[], $7::bytea[], $8::bytea[],
+            $9::boolean[]
+        ) WITH ORDINALITY AS new (
+            bucket, subscription, topic, received, message_id, position, digest, body, waits, row
+        ) ORDER BY row
+    ) AS new
+), log AS (
+    INSERT INTO inbox (id, bucket, subscription, topic, received, message_id, position, digest, body)
+    SELECT id, bucket, subscription, topic, received, message_id, position, digest, body FROM fresh
+), queue AS (
+    INSERT INTO waiting (id, bucket, place, received, size)
+    SELECT id, bucket, id, received, octet_length(body) FROM fresh WHERE waits
+)
+SELECT id FROM fresh ORDER BY id
+"""
+_LETTERS: Final = """
+INSERT INTO letter (reason, detail, at, user_id, message)
+SELECT reason, detail, at, user_id, message
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[])
+    WITH ORDINALITY AS new (reason, detail, at, user_id, message, row)
+ORDER BY row
+"""
+
+
+async def accept(con: Connection, ledger: Ledger, entries: Sequence[Entry], belongs: "Belongs") -> list[Receipt]:
+    """Store new messages, tell repeats apart."""
+    repeats = await _repeats(con, ledger, entries)
+    fresh = [row for place, row in enumerate(entries) if place not in repeats] if repeats else entries
+    ledger.duplicates += len(repeats)
+    if not fresh:
+        return [Receipt(id=0, duplicate=True)] * len(entries)
+    buckets = await belongs.buckets(con, fresh)
+    rows = [
+        (
+            *(bucket, r.subscription, r.topic, r.received, r.message_id, r.position),
+            *(None if r.key is None else r.key[3], r.body, r.dead is None),
+        )
+        for bucket, r in zip(buckets, fresh, strict=True)
+    ]
+    numbers = [row[0] for row in await con.fetch(_STORE, *columns(rows, 9))]
+    ledger.take_in(len(fresh), sum(len(row.body) for row in fresh))
+    dead = [(row, number) for row, number in zip(fresh, numbers, strict=True) if row.dead is not None]
+    if dead:
+        letters = [(row.dead, row.detail, row.received, None, number) for row, number in dead]
+        await con.execute(_LETTERS, *columns(letters, 5))
+        for row, _ in dead:
+            ledger.bury_message(str(row.dead))
+    found = iter(numbers)
+    return [
+        Receipt(id=0, duplicate=True) if place in repeats else Receipt(id=next(found)) for place in range(len(entries))
+    ]
+
+
+async def _repeats(con: Connection, ledger: Ledger, entries: Sequence[Entry]) -> set[int]:
+    """Return the places of the entries that are known already, and remember the others."""
+    first: dict[Key, int] = {}
+    repeats: set[int] = set()
+    for place, row in enumerate(entries):
+        if row.key is None:
+            continue
+        if row.key in first:
+            repeats.add(place)
+        else:
+            first[row.key] = place
+    if not first:
+        return repeats
+    keys = list(first)
+    kept: dict[int, bool] = dict(await con.fetch(_SEEN, *columns(keys, 4)))
+    others: set[tuple[str, str, int]] = set()
+    for number, (key, place) in enumerate(first.items()):
+        if number not in kept:
+            repeats.add(place)
+        elif kept[number] or key[:3] in others:
+            ledger.same_id_other_bytes += 1
+        others.add(key[:3])
+    return repeats
+
+
+class Belongs:
+    """Whose a device was when it was last heard of: for messages that name no user.
+
+    Rules:
+    - Written by the transaction that accepts the message that says so, read by the one that accepts a message without.
+    - What this process has written it writes again after a while only: another door may have heard otherwise.
+    """
+
+    MOST: Final = 100_000
+    """Devices remembered as written; then all are forgotten."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._written: dict[str, str] = {}
+
+    def forget(self) -> None:
+        """Write everything again."""
+        self._written.clear()
+
+    async def buckets(self, con: Connection, rows: Sequence[Entry]) -> list[int]:
+        """Return the bucket of each message."""
+        told = {row.device: row.user for row in rows if row.device is not None and row.user is not None}
+        new = {device: user for device, user in told.items() if self._written.get(device) != user}
+        if new:
+            await con.execute(_TELL, list(new), list(new.values()))
+            if len(self._written) > self.MOST:
+                self.forget()
+            self._written.update(new)
+        stray = {row.device for row in rows if row.user is None and row.device is not None}
+        known: dict[str, str] = dict(await con.fetch(_ASK, list(stray))) if stray else {}
+        return [_bucket(row, known) for row in rows]
+
+
+# Rows that say the same are left alone, not even locked.
+_TELL: Final = """
+INSERT INTO belongs (device, user_id)
+SELECT device, user_id FROM unnest($1::text[], $2::text[]) AS new (device, user_id)
+WHERE NOT EXISTS (SELECT FROM belongs WHERE belongs.device = new.device AND belongs.user_id = new.user_id)
+ORDER BY device
+ON CONFLICT (device) DO UPDATE SET user_id = excluded.user_id
+"""
+_ASK: Final = "SELECT device, user_id FROM belongs WHERE device = ANY($1)"
+
+
+def _bucket(row: Entry, known: dict[str, str]) -> int:
+    """Return the bucket of a message: of its user, of its device's, of its device, or any."""
+    if row.user is not None:
+        return bucket_of(row.user)
+    if row.device is not None:
+        return bucket_of(known.get(row.device, row.device))
+    return row.received % BUCKETS
+
+
+# ---- the worker -----------------------------------------------------------------------------------------------------
+
+_CLAIM: Final = f"""
+SELECT id, subscription, topic, inbox.received, body
+FROM (
+    SELECT id, bucket, place, sum(size) OVER (ORDER BY place) - size AS before
+    FROM (SELECT * FROM waiting WHERE $2 OR bucket = ANY($1::smallint[]) ORDER BY place LIMIT $3) AS first
+) AS first JOIN inbox USING (id, bucket)
+WHERE before < {CLAIM_BYTES}
+ORDER BY place
+"""  # noqa: S608 - a constant
+_CHANGED: Final = """
+SELECT user_id, change FROM changed WHERE $2 OR bucket = ANY($1::smallint[]) ORDER BY change LIMIT $3
+"""
+
+
+async def claim(con: Connection, buckets: list[int], limit: int, *, everything: bool) -> list[Pending]:
+    """Return the messages of some buckets that have waited longest."""
+    return [pending(row) for row in await con.fetch(_CLAIM, buckets, everything, limit)]
+
+
+async def changes(con: Connection, buckets: list[int], limit: int, *, everything: bool) -> dict[str, int]:
+    """Return users of some buckets whose directory rows changed, and the change."""
+    return dict(await con.fetch(_CHANGED, buckets, everything, limit))
+
+
+def pending(row: Row) -> Pending:
+    """Return a row of the log as the worker sees it."""
+    number, subscription, topic, received, body = row
+    return Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body)
+
+
+_FRONT: Final = f"""
+SELECT min(received) FROM (
+    (SELECT received FROM waiting WHERE place > 0 ORDER BY place LIMIT {FRONT})
+    UNION ALL (SELECT received FROM waiting WHERE place < 0 ORDER BY place LIMIT 1)
+) AS front
+"""  # noqa: S608 - a constant
+
+
+async def oldest_pending(con: Connection) -> int | None:
+    """Return the earliest receipt of those that have waited longest [ms]."""
+    found: int | None = await con.fetchval(_FRONT)
+    return found
+
+
+_CURSOR: Final = """
+SELECT coalesce(
+    (SELECT place - 1 FROM waiting WHERE place > 0 ORDER BY place LIMIT 1),
+    (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM message_id)
+)
+"""
+
+
+async def cursor(con: Connection) -> int:
+    """Return up to which id every message has been processed, unless it waits once more."""
+    found: int = await con.fetchval(_CURSOR)
+    return found
+
+
+_DONE: Final = "DELETE FROM waiting WHERE id = ANY($1) RETURNING id, bucket, place"
+_PARK: Final = """
+INSERT INTO parked (id, bucket, user_id) SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[])
+"""
+
+
+async def process(con: Connection, ledger: Ledger, work: Work) -> tuple[set[int], int | None]:
+    """Take messages out of those that wait: settled, dead or parked.
+
+    Returns those that did wait, and the first that is settled late, after newer ones: it had waited once more.
+    """
+    named = {*work.settled, *(n for n, _, _ in work.dead), *(n for n, _ in work.parked)}
+    if not named:
+        return set(), None
+    rows = await con.fetch(_DONE, sorted(named))
+    waited: dict[int, int] = {row[0]: row[1] for row in rows}
+    late = min({row[0] for row in rows if row[2] < 0}.intersection(work.settled), default=None)
+    ledger.settle(len(waited.keys() & set(work.settled)))
+    dead = [row for row in work.dead if row[0] in waited]
+    if dead:
+        now = to_ms(work.now)
+        letters = [(reason, plain(detail), now, work.users.get(number), number) for number, reason, detail in dead]
+        await con.execute(_LETTERS, *columns(letters, 5))
+        for _, reason, _ in dead:
+            ledger.bury_message(reason)
+    parked = [(number, waited[number], user) for number, user in work.parked if number in waited]
+    if parked:
+        ledger.park(len(parked))
+        await con.execute(_PARK, *columns(parked, 3))
+    return set(waited), late
+
+
+# ---- parked ---------------------------------------------------------------------------------------------------------
+
+_FREE: Final = f"""
+WITH freed AS (DELETE FROM parked WHERE user_id = ANY($1) RETURNING id, bucket)
+INSERT INTO waiting (id, bucket, place, received, size)
+SELECT id, bucket, id - {AGAIN}, received, octet_length(body) FROM freed JOIN inbox USING (id, bucket)
+"""  # noqa: S608 - a constant
+_DEALT_WITH: Final = """
+DELETE FROM changed USING unnest($1::text[], $2::bigint[]) AS dealt (user_id, change)
+WHERE changed.user_id = dealt.user_id AND changed.change <= coalesce(dealt.change, changed.change)
+"""
+_AGAIN: Final = f"""
+INSERT INTO waiting (id, bucket, place, received, size)
+SELECT id, bucket, id - {AGAIN}, received, octet_length(body) FROM inbox WHERE id = ANY($1)
+"""  # noqa: S608 - a constant
+
+
+async def unpark(con: Connection, ledger: Ledger, shown: dict[str, int], users: Sequence[str]) -> None:
+    """Let the messages of users wait once more; forget the changes that the worker was shown, not newer ones."""
+    if users:
+        ledger.unpark(changed(await con.execute(_FREE, list(users))))
+        await con.execute(_DEALT_WITH, list(users), [shown.get(user) for user in users])
+
+
+async def again(con: Connection, ids: Collection[int]) -> None:
+    """Let messages wait once more."""
+    if ids:
+        await con.execute(_AGAIN, list(ids))
+
+
+# ---- gone -----------------------------------------------------------------------------------------------------------
+
+_GONE: Final = """
+WITH gone AS (
+    DELETE FROM inbox WHERE id = ANY($1)
+    RETURNING id, received, octet_length(body) AS size, message_id, subscription, position, digest
+), unseen AS (
+    DELETE FROM seen USING gone
+    WHERE seen.message_id = gone.message_id AND seen.subscription = gone.subscription
+        AND seen.position = gone.position AND seen.digest = gone.digest
+)
+SELECT received, size FROM gone
+"""
+_HUNG: Final = ("DELETE FROM note WHERE message = ANY($1)", "DELETE FROM discarded WHERE id = ANY($1)")
+
+
+async def forget_rows(con: Connection, ledger: Ledger, ids: Sequence[int]) -> list[int]:
+    """Delete messages with their notes and the digests that know a repeat; return their receipts [ms]."""
+    gone = await con.fetch(_GONE, list(ids))
+    for statement in _HUNG:
+        await con.execute(statement, list(ids))
+    ledger.inbox_rows -= len(gone)
+    ledger.inbox_bytes -= sum(row[1] for row in gone)
+    return [row[0] for row in gone]

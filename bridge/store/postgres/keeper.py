@@ -1,0 +1,557 @@
+"""The shared store, as the rooms and the commands see it.
+
+Rules:
+- Five lines to the server: the door, the worker and the clock, the sender, those who look, and the commands of this
+  process. None waits for another's transaction.
+- A daemon is a replica (see `replicas`); a command is none, and needs no lease.
+- A settlement whose end was not heard is looked up before the next one: the sender says everything again, and what has
+  been written already is left out.
+- A worker's step whose end was not heard needs no looking up: what it has written shows when it claims again.
+- Times of lanes are told by the server's clock; where ours differs by half a second or more they are translated.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final, TypeVar
+
+from bridge.core.model import Residence
+from bridge.core.vocabulary import Kind
+from bridge.store.codec import from_ms, maybe_ms, to_ms
+from bridge.store.ledger import Ledger
+from bridge.store.port import (
+    Arrival,
+    Begin,
+    CallTrip,
+    Census,
+    DeadFilter,
+    DeadLetter,
+    Erased,
+    Forgetting,
+    Lane,
+    Loaded,
+    MessageTrip,
+    Pending,
+    Reach,
+    Receipt,
+    Redaction,
+    Return,
+    Settlement,
+    StoreUnavailable,
+    Ticked,
+    Versioned,
+    Work,
+)
+from bridge.store.postgres import buildings as states
+from bridge.store.postgres import desk, forgetting, inbox, outbox, replicas, schema, upkeep
+from bridge.store.postgres import work as steps
+from bridge.store.postgres.connection import Connection, connect, translated
+from bridge.store.postgres.door import Door
+from bridge.store.postgres.line import Line, Read, TakenOver, Unsure, Write
+from bridge.store.recent import Recent
+
+CHANGED_USERS: Final = 100
+"""Users whose directory changed, per claim."""
+
+STATES_AT_ONCE: Final = 100
+"""States decoded without a pause, some 30 µs each where they are not known."""
+
+NO_SKEW_MS: Final = 500
+"""A difference between our clock and the server's that is no difference."""
+
+BELONGS_S: Final = 60.0
+"""How long this process trusts that whose a device is has been written."""
+
+LENT_S: Final = 0.5
+"""Pause before another look at a call that is lent to a sender."""
+
+_LINES: Final = (*replicas.PARTS, "look")
+_CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_FATE: Final = "SELECT pg_xact_status($1::text::xid8)"
+
+T = TypeVar("T")
+Whose = Callable[[Arrival], tuple[str | None, str | None]]
+
+
+def nobody(_: Arrival) -> tuple[None, None]:
+    """Tell neither the user nor the device of a message."""
+    return None, None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unheard:
+    """A settlement whose end was not heard."""
+
+    number: str  # of its transaction
+    settlements: Sequence[Settlement]
+    returned: Sequence[Return]
+
+
+class PostgresStore:
+    """A store in a database that any number of bridges share."""
+
+    def __init__(  # noqa: PLR0913 - what differs between a daemon, a command and a test
+        self,
+        url: str,
+        *,
+        dry: bool = False,
+        serving: bool = False,
+        migrate: bool = False,
+        whose: Whose = nobody,
+        committed: Callable[[float], None] = lambda _seconds: None,
+        lease: timedelta = replicas.LEASE,
+        beat: timedelta = replicas.BEAT,
+    ) -> None:
+        """Name the database; `serving` is for the daemon, `dry` says that its calls do not leave.
+
+        `whose` tells the user and the device that a message names; `committed` hears how long a transaction took [s].
+        """
+        self._url = url
+        self._dry, self._serving, self._migrate = dry, serving, migrate
+        self._whose = whose
+        self._lease, self._beat = lease, beat
+        connected = partial(connect, url)
+        self._lines = {part: Line(part, connected, committed) for part in _LINES}
+        self._share = replicas.Share()
+        self._sharing = asyncio.Lock()
+        self._turns = outbox.Turns()
+        self._belongs = inbox.Belongs()
+        self._belongs_until = 0.0
+        self._door = Door(self._store_round)
+        self._recent = Recent()
+        self._shown: dict[str, int] = {}
+        self._claimed: set[int] = set()
+        self._unheard: _Unheard | None = None
+        self._swept = 0
+        self._pulse: asyncio.Task[None] | None = None
+        self.steps_taken = 0  # of the schema, at `open`
+
+    # ---- opening ----
+
+    async def open(self) -> None:
+        """Connect, make or check the tables; the daemon enters itself as a replica."""
+        try:
+            con = await connect(self._url, statement_s=None)
+            try:
+                self.steps_taken = await schema.prepare(con, migrate=self._migrate)
+                if self._serving:
+                    await schema.mark(con, dry=self._dry)
+            finally:
+                await con.close(timeout=2)
+            if self._serving:
+                await self._enter()
+                self._pulse = asyncio.create_task(self._live(), name="store-pulse")
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Finish what was begun, give everything back, close."""
+        if self._pulse is not None:
+            self._pulse.cancel()
+            await asyncio.gather(self._pulse, return_exceptions=True)
+            self._pulse = None
+        await self._door.close()
+        if self._share.replica:
+            with contextlib.suppress(StoreUnavailable):  # the others take over when the lease ends
+                await self._leave()
+        for line in self._lines.values():
+            await line.close()
+
+    async def _leave(self) -> None:
+        replica = self._share.replica
+
+        async def write(con: Connection, ledger: Ledger) -> None:
+            await outbox.free(con, ledger, replica)
+
+        await self._lines["send"].write(write)
+        self._share.replica = 0
+
+        async def over(con: Connection) -> None:
+            async with con.transaction():
+                await replicas.take_over(con, replica)
+
+        await self._lines["look"].read(over)
+
+    async def _enter(self) -> None:
+        """Become a replica, a new one where this was one before."""
+        works = self._share.works
+
+        async def enter(con: Connection) -> int:
+            ahead = await con.fetchval(_CLOCK) - time.time() * 1000
+            self._turns.skew = 0 if abs(ahead) < NO_SKEW_MS else round(ahead)
+            return await replicas.register(con, self._lease, works=works)
+
+        replica = await self._lines["look"].read(enter)
+        self._share = replicas.Share(replica=replica, works=works)
+        self._turns.holder = replica
+        for part in replicas.PARTS:
+            self._lines[part].becomes(replica)
+
+    async def _live(self) -> None:
+        """Give signs of life, as long as the server hears them."""
+        while True:
+            await asyncio.sleep(self._beat.total_seconds())
+            with contextlib.suppress(StoreUnavailable):
+                await self._look_around()
+
+    async def _look_around(self) -> None:
+        """Give a sign of life and take what is ours to do."""
+        async with self._sharing:
+            try:
+                await self._look(lambda con: replicas.beat(con, self._share, self._lease))
+            except TakenOver:
+                await self._enter()
+                await self._look(lambda con: replicas.beat(con, self._share, self._lease))
+
+    async def _look(self, read: Read[T]) -> T:
+        return await self._lines["look"].read(read)
+
+    async def _write(self, part: str, write: Write[T]) -> T:
+        """Write as this replica; where it has been taken over, as a new one."""
+        try:
+            return await self._lines[part].write(write)
+        except TakenOver:
+            await self._look_around()
+            return await self._lines[part].write(write)
+
+    # ---- the door ----
+
+    async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
+        """Store new messages; returns after the server has fsynced them."""
+        if not arrivals:
+            return []
+        return await self._door.accept([inbox.entry(arrival, *self._whose(arrival)) for arrival in arrivals])
+
+    async def _store_round(self, entries: Sequence[inbox.Entry]) -> Sequence[Receipt]:
+        if time.monotonic() > self._belongs_until:
+            self._belongs.forget()
+            self._belongs_until = time.monotonic() + BELONGS_S
+        try:
+            return await self._write("door", lambda con, ledger: inbox.accept(con, ledger, entries, self._belongs))
+        except BaseException:
+            self._belongs.forget()  # what was written may not be there
+            raise
+
+    # ---- the worker ----
+
+    async def claim(self, limit: int) -> tuple[Sequence[Pending], Sequence[str]]:
+        """Return the oldest pending messages of our users, and those of them whose directory rows changed."""
+        if self._serving and not self._share.buckets:
+            self._share.works = True
+            await self._look_around()
+        if self._share.surplus:
+            async with self._sharing:
+                await self._lines["work"].read(lambda con: replicas.give_back(con, self._share))
+        share = self._share
+
+        async def read(con: Connection) -> tuple[list[Pending], dict[str, int]]:
+            everything = not self._serving or len(share.buckets) == replicas.BUCKETS
+            changed = await inbox.changes(con, share.buckets, CHANGED_USERS, everything=everything)
+            return await inbox.claim(con, share.buckets, limit, everything=everything), changed
+
+        messages, self._shown = await self._lines["work"].read(read)
+        self._claimed = {message.id for message in messages}
+        return messages, list(self._shown)
+
+    async def load(self, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]) -> Loaded:
+        """Read directory rows, homes and states."""
+        line = self._lines["work"]
+        residences, homes = await line.read(lambda con: states.places(con, users, devices))
+        named = {*buildings, *(home.building for home in homes.values())}
+        named.update(row.building for rows in residences.values() for row in rows)
+        asked, found = sorted(named), {}
+        for start in range(0, len(asked), STATES_AT_ONCE):
+            some = asked[start : start + STATES_AT_ONCE]
+            found.update(await line.read(lambda con, some=some: states.states(con, some, self._recent)))  # type: ignore[misc]
+        return Loaded(residences=residences, homes=homes, buildings=found)
+
+    async def homes_of(self, user: str) -> dict[tuple[Kind, str], str]:
+        """Return all devices of a user."""
+        return await self._lines["work"].read(lambda con: states.homes_of(con, user))
+
+    async def commit(self, work: Work) -> Sequence[str]:
+        """Write a step of work, or return the buildings that have moved."""
+        step = steps.prepare(work, self._recent, self._shown, self._claimed, self._turns.skew)
+        try:
+            versions = await self._lines["work"].write(partial(steps.commit, step=step))
+        except steps.Moved as moved:
+            return moved.buildings
+        self._claimed.difference_update(work.settled)
+        self._claimed.difference_update(number for number, _, _ in work.dead)
+        self._claimed.difference_update(number for number, _ in work.parked)
+        for row in work.buildings:
+            self._recent.keep(row.state, versions[row.state.id])
+        return []
+
+    async def due(self, now: datetime, limit: int) -> tuple[datetime, Sequence[str]]:
+        """Return the horizon, and the buildings due at it that no other clock has just been told of."""
+        share = self._share
+
+        async def read(con: Connection) -> tuple[datetime, Sequence[str]]:
+            oldest = await inbox.oldest_pending(con)
+            horizon = now if oldest is None else min(now, from_ms(oldest))
+            if share.alone or not share.replica:
+                return horizon, await states.due(con, to_ms(horizon), limit)
+            return horizon, await states.take_due(con, to_ms(horizon), limit, share.replica)
+
+        return await self._look(read)
+
+    # ---- the sender ----
+
+    async def lease(self, now: datetime, lanes: int, calls: int, hold: timedelta) -> Sequence[Lane]:
+        """Lend the lanes that have waited longest."""
+        return await self._write(
+            "send", lambda con, ledger: outbox.lease(con, ledger, self._turns, now, lanes, calls, hold)
+        )
+
+    async def settle(
+        self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]
+    ) -> Sequence[int]:
+        """Write what became of calls, which go on the wire next, and which lanes are given back.
+
+        Returns the named calls that are not there any more, or whose lane has been lent to another meanwhile.
+        """
+        await self._hear()
+        unheard = self._unheard
+        said = outbox.Report(
+            now=now,
+            settlements=_without(settlements, unheard.settlements if unheard else ()),
+            begun=begun,
+            returned=_without(returned, unheard.returned if unheard else ()),
+        )
+        try:
+            gone = await self._write("send", lambda con, ledger: outbox.settle(con, ledger, self._turns, said))
+        except Unsure as unsure:
+            self._unheard = _Unheard(number=unsure.number, settlements=settlements, returned=returned)
+            raise
+        self._unheard = None
+        for back in returned:
+            self._turns.mine.pop(back.building, None)
+        return gone
+
+    async def _hear(self) -> None:
+        """Find out what became of a settlement whose end was not heard."""
+        if self._unheard is None:
+            return
+        number = self._unheard.number
+        fate = await self._look(lambda con: con.fetchval(_FATE, number))
+        if fate == "in progress":
+            raise StoreUnavailable("the server is still at work on the last settlement")
+        if fate != "committed":
+            self._unheard = None
+
+    async def next_due(self) -> datetime | None:
+        """Return when `lease` could next lend something."""
+        return await self._look(lambda con: outbox.next_due(con, self._turns.skew))
+
+    # ---- upkeep ----
+
+    async def census(self) -> Census:
+        """Return the counts of all replicas together."""
+        return await self._look(upkeep.census)
+
+    async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
+        """Take steps until one has deleted something, or nothing is left to look at; then begin at the front again."""
+        edge = to_ms(now - retention)
+        while True:
+            after = self._swept
+            swept = await self._write("desk", lambda con, ledger: upkeep.sweep(con, ledger, edge, max_size, after))  # noqa: B023
+            self._swept = swept.last if swept.more else 0
+            if swept.deleted or not swept.more:
+                return swept.deleted
+
+    # ---- the desk ----
+
+    async def _ask(self, read: Read[T]) -> T:
+        return await self._lines["desk"].read(read)
+
+    async def residences(self) -> Sequence[Residence]:
+        """Return the directory, by user and location."""
+        return await self._ask(desk.residences)
+
+    async def write_residences(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]] = ()) -> int:
+        """Upsert and remove directory rows, 100 at a time."""
+        differ = 0
+        for start in range(0, len(rows), desk.STEP):
+            differ += await self._write_some(rows[start : start + desk.STEP], ())
+        for start in range(0, len(remove), desk.STEP):
+            differ += await self._write_some((), remove[start : start + desk.STEP])
+        return differ
+
+    async def _write_some(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]) -> int:
+        return await self._write("desk", lambda con, _: desk.write_residences(con, rows, remove))
+
+    async def building(self, building: str) -> Versioned | None:
+        """Return a building's state."""
+        found = await self._ask(lambda con: states.states(con, [building], self._recent))
+        return found.get(building)
+
+    async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
+        """Return dead letters with id > after, in order."""
+        return await self._ask(lambda con: desk.dead_letters(con, which, after, limit))
+
+    async def retry(self, ids: Sequence[int], now: datetime) -> int:
+        """Put dead letters back into the flow, 100 at a time."""
+        done = 0
+        for some in _in_steps(ids):
+            done += await self._write("desk", lambda con, ledger, some=some: desk.retry(con, ledger, some, now))  # type: ignore[misc]
+        return done
+
+    async def discard(self, ids: Sequence[int], now: datetime) -> int:  # noqa: ARG002 - the promise names it
+        """Give dead letters up, 100 at a time."""
+        done = 0
+        for some in _in_steps(ids):
+            done += await self._write("desk", lambda con, ledger, some=some: desk.discard(con, ledger, some))  # type: ignore[misc]
+        return done
+
+    async def trip(self, message_id: int) -> MessageTrip | None:
+        """Return the trip of one message."""
+        return await self._ask(lambda con: desk.trip(con, message_id))
+
+    async def raw(self, since: datetime | None, until: datetime | None) -> AsyncIterator[Pending]:
+        """Stream stored raw messages received in [since, until), in order of acceptance."""
+        start, end, after = maybe_ms(since) or 0, maybe_ms(until) or 1 << 62, 0
+        while page := await self._ask(lambda con: desk.raw(con, after, start, end)):  # noqa: B023 - run at once
+            for message in page:
+                yield message
+            after = page[-1].id
+
+    async def reach(self) -> Reach:
+        """Return how far back messages and calls are complete."""
+
+        async def read(con: Connection) -> Reach:
+            return (await upkeep.ledger(con)).reach(await inbox.cursor(con))
+
+        return await self._ask(read)
+
+    async def settled(self, after: int, limit: int = 100) -> Sequence[Pending]:
+        """Return settled messages with id > after, in order."""
+        return await self._ask(lambda con: desk.settled(con, after, limit))
+
+    async def of_users(self, users: Collection[str]) -> Sequence[int]:
+        """Return the ids of the settled messages of some users, in order."""
+        last, named, found = await self._ask(forgetting.last_owner), sorted(users), set[int]()
+        for after in range(0, last, forgetting.OWNERS):
+            found.update(await self._ask(lambda con: desk.of_users(con, named, after, forgetting.OWNERS)))  # noqa: B023
+        return sorted(found)
+
+    async def messages(self, ids: Sequence[int]) -> Sequence[Pending]:
+        """Return the messages with these ids that are still there, 100 at a time."""
+        found: list[Pending] = []
+        for some in _in_steps(ids):
+            found += await self._ask(lambda con, some=some: desk.messages(con, some))  # type: ignore[misc]
+        return found
+
+    async def ticks(self, building: str) -> Sequence[Ticked]:
+        """Return the remembered ticks of a building, in order."""
+        return await self._ask(lambda con: desk.ticks(con, building))
+
+    async def event_calls(self, building: str, after: int = 0, limit: int = 100) -> Sequence[CallTrip]:
+        """Return the calls with events of a building that are remembered, with id > after, in order."""
+        return await self._ask(lambda con: desk.event_calls(con, building, after, limit))
+
+    # ---- forgetting ----
+
+    async def unowned(self) -> AsyncIterator[Pending]:
+        """Stream the messages whose user the store does not know."""
+        after = 0
+        while page := await self._ask(lambda con: forgetting.unowned(con, after)):  # noqa: B023 - run at once
+            for message in page:
+                yield message
+            after = page[-1].id
+
+    async def owned(self, user: str) -> AsyncIterator[Sequence[int]]:
+        """Stream pages of the ids of messages that the worker found to be a user's."""
+        last = await self._ask(forgetting.last_owner)
+        for after in range(0, last, forgetting.OWNERS):
+            yield await self._ask(lambda con: forgetting.owned(con, user, after))  # noqa: B023 - run at once
+        yield await self._ask(lambda con: forgetting.apart(con, user))
+
+    async def buildings_of(self, user: str, raw_users: Collection[str]) -> Sequence[str]:
+        """Return the buildings that know a user; states are looked through a page at a time."""
+        found = set(await self._ask(lambda con: forgetting.buildings_by_rows(con, user)))
+        spelled, after = sorted(raw_users), ""
+        while True:
+            page, last = await self._ask(lambda con: forgetting.buildings_by_state(con, user, spelled, after))  # noqa: B023
+            found.update(page)
+            if last is None:
+                return sorted(found)
+            after = last
+
+    async def forget(self, what: Forgetting, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
+        """Erase, a bounded number of rows a transaction."""
+        for some in _in_steps(what.messages):
+            yield await self._erase(partial(forgetting.messages, ids=some))
+        if what.user is not None:
+            yield await self._forget_user(what.user)
+        if what.building is not None and what.redaction is not None:
+            async for erased in self._redact(what.building, what.redaction, now):
+                yield erased
+        elif what.building is not None:
+            more = True
+            while more:
+                erased, more, *_ = await self._erase(partial(forgetting.building, name=what.building))
+                yield erased
+
+    async def _erase(self, write: Write[T]) -> T:
+        return await self._write("desk", write)
+
+    async def _forget_user(self, user: str) -> Erased:
+        last = await self._ask(forgetting.last_owner)
+        for after in range(0, last, forgetting.OWNERS):
+            await self._erase(lambda con, _: forgetting.disown(con, user, after))  # noqa: B023 - run at once
+        return await self._erase(lambda con, _: forgetting.rows_of_user(con, user))
+
+    async def _redact(self, name: str, what: Redaction, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
+        await self._erase(lambda con, _: forgetting.sheet(con, name, what))
+        step = forgetting.Step(Erased(), more=True)
+        while step.more:
+            if step.waits:
+                await asyncio.sleep(LENT_S)
+            at = to_ms(now()) + self._turns.skew
+            step = await self._erase(partial(forgetting.calls, name=name, what=what, after=step.after, now=at))
+            yield step.erased
+        step = forgetting.Step(Erased(), more=True)
+        while step.more:
+            step = await self._erase(partial(forgetting.letters, name=name, what=what, after=step.after))
+            yield step.erased
+
+    async def compact(self, *, gently: bool) -> bool:
+        """Let the room of deleted rows be used again; unless `gently`, write the tables anew, while nobody else can.
+
+        What the server's write-ahead log and backups hold is for the operator.
+        """
+        con = await connect(self._url, statement_s=None)
+        try:
+            with translated():
+                for table in forgetting.TABLES:
+                    await con.execute(f"VACUUM {table}" if gently else f"VACUUM (FULL, ANALYZE) {table}")
+        finally:
+            await con.close(timeout=2)
+        return not gently
+
+    async def verify(self) -> Sequence[str]:
+        """Check the ledger against the rows; one sentence per problem. Reads everything, on one snapshot."""
+        line = Line("look", partial(connect, self._url, statement_s=None), lambda _seconds: None)
+        try:
+            return await line.snapshot(upkeep.verify)
+        except StoreUnavailable as error:
+            return [str(error)]
+        finally:
+            await line.close()
+
+
+def _in_steps(ids: Sequence[int]) -> list[list[int]]:
+    named = sorted(set(ids))
+    return [named[start : start + desk.STEP] for start in range(0, len(named), desk.STEP)]
+
+
+def _without(said: Sequence[T], before: Sequence[T]) -> Sequence[T]:
+    """Leave out what was said before: whoever repeats himself says the same things, not equal ones."""
+    known = {id(one) for one in before}
+    return [one for one in said if id(one) not in known] if known else said

@@ -1,0 +1,205 @@
+"""One connection for one part of the bridge, and its transactions.
+
+Rules:
+- A line runs one transaction after the other; another line does not wait for it.
+- A transaction ends with the counts that it changes, on a row that only this line writes. Where the row is missing
+  this replica was away for too long and others have taken over: nothing is written (`TakenOver`).
+- A connection that has failed is not used again; the next transaction takes a fresh one.
+- A transaction whose end was not heard is `Unsure`: its number tells later what became of it (`fate`).
+
+Theory of operation: what a line has counted so far is kept in memory and written whole, so that a transaction need not
+read it. After any failure it is read anew, and locked: the server may still be at work on what failed.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import asyncpg  # type: ignore[import-untyped]
+import msgspec
+
+from bridge.store.ledger import Ledger, total
+from bridge.store.port import StoreUnavailable
+from bridge.store.postgres.connection import AGAIN, Connection, translated
+
+T = TypeVar("T")
+Read = Callable[[Connection], Awaitable[T]]
+Write = Callable[[Connection, Ledger], Awaitable[T]]
+
+TRIES: Final = 5
+"""How often a transaction is run that the server breaks off to let another go on."""
+
+SHARED: Final = 0
+"""The replica whose counts commands share, and where those of replicas that are gone end up."""
+
+_encoder: Final = msgspec.json.Encoder()
+_ledgers: Final = msgspec.json.Decoder(Ledger)
+
+
+class TakenOver(StoreUnavailable):
+    """Other replicas have taken over what this one had, because it was not heard of for too long."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("this replica was not heard of for too long, others have taken over")
+
+
+class Unsure(StoreUnavailable):
+    """The connection was lost at the end of a transaction: it may have been committed."""
+
+    def __init__(self, number: str) -> None:
+        """Keep the number of the transaction."""
+        super().__init__("the connection to the server was lost at the end of a transaction")
+        self.number = number
+
+
+class Line:
+    """One connection, made when it is needed."""
+
+    def __init__(
+        self, part: str, connect: Callable[[], Awaitable[Connection]], committed: Callable[[float], None]
+    ) -> None:
+        """Name the part of the bridge; `committed` hears how long each transaction took [s]."""
+        self._part = part
+        self._connect = connect
+        self._committed = committed
+        self._con: Connection | None = None
+        self._lock = asyncio.Lock()
+        self._closed = False
+        self._replica = SHARED
+        self._text: str | None = None  # what has been counted, as last committed; None = not known
+
+    def becomes(self, replica: int) -> None:
+        """Count for a replica from now on."""
+        self._replica = replica
+        self._text = None
+
+    async def read(self, read: Read[T]) -> T:
+        """Run a statement, or several that need no common snapshot."""
+        with translated():
+            async with self._held() as con:
+                return await read(con)
+
+    async def snapshot(self, read: Read[T]) -> T:
+        """Run statements on one snapshot."""
+        with translated():
+            async with self._held() as con:
+                await con.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                try:
+                    return await read(con)
+                finally:
+                    await _roll_back(con)
+
+    async def write(self, write: Write[T]) -> T:
+        """Run a transaction; all of it or nothing."""
+        with translated():
+            for _ in range(TRIES - 1):
+                try:
+                    return await self._once(write)
+                except asyncpg.PostgresError as error:
+                    if error.sqlstate not in AGAIN:
+                        raise
+            return await self._once(write)
+
+    async def _once(self, write: Write[T]) -> T:
+        async with self._held() as con:
+            started, replica = time.monotonic(), self._replica
+            await con.execute("BEGIN")
+            try:
+                ledger = await self._known(con, replica)
+                result = await write(con, ledger)
+                text, number = await self._count(con, replica, ledger)
+            except BaseException:
+                self._text = None
+                await _roll_back(con)
+                raise
+            try:
+                await con.execute("COMMIT")
+            except BaseException as error:
+                self._text = None
+                con.terminate()
+                if not isinstance(error, Exception):
+                    raise
+                raise Unsure(number) from None
+            self._text = text if replica == self._replica else None
+            self._committed(time.monotonic() - started)
+            return result
+
+    async def _known(self, con: Connection, replica: int) -> Ledger:
+        """Return what this line has counted so far; a line of commands counts what a transaction adds."""
+        if replica == SHARED:
+            return Ledger()
+        text = self._text
+        if text is None:
+            text = await con.fetchval(_LOCKED, replica, self._part)
+            if text is None:
+                raise TakenOver
+        return _ledgers.decode(text)
+
+    async def _count(self, con: Connection, replica: int, ledger: Ledger) -> tuple[str | None, str]:
+        """Write the counts at the very end: the row is locked for no longer than the commit takes."""
+        if replica == SHARED:
+            await add(con, self._part, ledger)
+            return None, str(await con.fetchval("SELECT pg_current_xact_id()::text"))
+        text = _encoder.encode(ledger).decode()
+        number = await con.fetchval(_COUNT, replica, self._part, text)
+        if number is None:
+            raise TakenOver
+        return text, str(number)
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[Connection]:
+        """Lend the connection; one that has failed is given up."""
+        async with self._lock:
+            if self._closed:
+                raise StoreUnavailable("the store is closed")
+            if self._con is None or self._con.is_closed():
+                self._con = None
+                self._con = await self._connect()
+            con = self._con
+            try:
+                yield con
+            except BaseException as error:
+                if isinstance(error, _FAILED) or con.is_closed() or con.is_in_transaction():
+                    con.terminate()
+                    self._con = None
+                raise
+
+    async def close(self) -> None:
+        """Let the transaction under way end, then close."""
+        async with self._lock:
+            self._closed = True
+            con, self._con = self._con, None
+            if con is not None and not con.is_closed():
+                try:
+                    await con.close(timeout=2)
+                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    con.terminate()
+
+
+async def add(con: Connection, part: str, more: Ledger) -> None:
+    """Add counts to those that are shared."""
+    if more == Ledger():
+        return
+    await con.execute(_BEGIN_SHARED, SHARED, part)
+    known = _ledgers.decode(await con.fetchval(_LOCKED, SHARED, part))
+    await con.execute(_COUNT, SHARED, part, _encoder.encode(total([known, more])).decode())
+
+
+async def _roll_back(con: Connection) -> None:
+    """Break a transaction off; where that cannot be said, closing says it."""
+    try:
+        await con.execute("ROLLBACK")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        con.terminate()
+
+
+_FAILED: Final = (asyncio.CancelledError, OSError, asyncpg.InterfaceError)
+
+_LOCKED: Final = "SELECT ledger FROM counter WHERE replica = $1 AND part = $2 FOR UPDATE"
+_COUNT: Final = """
+UPDATE counter SET ledger = $3 WHERE replica = $1 AND part = $2 RETURNING pg_current_xact_id()::text
+"""
+_BEGIN_SHARED: Final = "INSERT INTO counter (replica, part, ledger) VALUES ($1, $2, '{}') ON CONFLICT DO NOTHING"

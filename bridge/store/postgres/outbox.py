@@ -1,0 +1,334 @@
+"""The calls owed to MOOST: lent lane by lane, settled.
+
+Theory of operation: `lane` says whose turn it is. A lane that is lent has no `due`; giving it back, or the end of its
+lease, makes it due again if it still owes anything. Each lending is a `turn` with a holder.
+
+Rules:
+- What a replica says of a call counts only in its own turn: where the lane has been lent to another since, that one
+  resolves the doubt. A settlement counts from the front of a row, so one that comes too late would settle events that
+  were never sent.
+- Lanes are locked in the order of their buildings, before the calls.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from bridge.core.effects import Call
+from bridge.store.calls import LOST_AT_THE_END, CallState, Progress, Step, advance, item, rest, sheet
+from bridge.store.codec import decode_call, encode_call, from_ms, maybe_from_ms, maybe_ms, plain, to_ms
+from bridge.store.ledger import Ledger
+from bridge.store.port import Begin, Doubt, Lane, Owed, Return, Settlement
+from bridge.store.postgres.connection import Connection, Row, changed, columns
+
+
+@dataclass(slots=True)
+class Turns:
+    """Which lanes this replica has, and in which of their turns."""
+
+    holder: int = 0
+    skew: int = 0  # how far the server's clock is ahead of ours [ms]
+    mine: dict[str, int] = field(default_factory=dict)  # building -> turn
+
+
+# ---- lending --------------------------------------------------------------------------------------------------------
+
+_OWES: Final = "EXISTS (SELECT FROM outbox WHERE outbox.building = lane.building AND state = 'owed')"
+_EXPIRE: Final = f"""
+WITH late AS (
+    SELECT building FROM lane WHERE lent_until <= $1 ORDER BY building FOR UPDATE SKIP LOCKED
+)
+UPDATE lane SET due = CASE WHEN {_OWES} THEN lent_until END, lent_until = NULL, lent = NULL
+FROM late WHERE lane.building = late.building RETURNING lane.building, holder
+"""  # noqa: S608 - a part of the statement, no value
+_LOSE: Final = """
+WITH lost AS (
+    UPDATE outbox SET lost = true WHERE building = ANY($1) AND state = 'owed' AND doubt IS NOT NULL AND NOT lost
+    RETURNING id
+)
+INSERT INTO attempt (call, at, outcome, detail)
+SELECT id, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $2, $3 FROM lost ORDER BY id
+"""
+_LATE: Final = """
+SELECT building FROM lane WHERE due <= $1 ORDER BY due, building LIMIT $2 FOR UPDATE SKIP LOCKED
+"""
+_CALLS: Final = """
+SELECT id, building, form, queued, done, attempts, first_failed, repaired, doubt, historical, doubt_count, call
+FROM unnest($1::text[]) AS asked (lane) CROSS JOIN LATERAL (
+    SELECT * FROM outbox WHERE building = asked.lane AND state = 'owed' ORDER BY id LIMIT $2
+) AS owed
+ORDER BY id
+"""
+_SHEETS: Final = "SELECT building, form, call, devices FROM sheet WHERE building = ANY($1)"
+_LEND: Final = """
+UPDATE lane SET due = NULL, lent_until = $3, lent = new.lent, holder = $4, turn = turn + 1
+FROM unnest($1::text[], $2::bigint[]) AS new (building, lent)
+WHERE lane.building = new.building RETURNING lane.building, turn
+"""
+_NOTHING_OWED: Final = "UPDATE lane SET due = NULL WHERE building = ANY($1)"
+
+
+async def lease(  # noqa: PLR0913, PLR0917 - the promise, and who asks
+    con: Connection, ledger: Ledger, turns: Turns, now: datetime, lanes: int, calls: int, hold: timedelta
+) -> list[Lane]:
+    """Lend the lanes that have waited longest."""
+    ms, until = to_ms(now) + turns.skew, to_ms(now + hold)
+    await _expire(con, ledger, turns, ms)
+    late = [row[0] for row in await con.fetch(_LATE, ms, lanes)]
+    if not late:
+        return []
+    owed: dict[str, list[Owed]] = {}
+    for row in await con.fetch(_CALLS, late, calls):
+        owed.setdefault(row[1], []).append(_owed(row))
+    sheets = {row[0]: _sheet(row) for row in await con.fetch(_SHEETS, late)}
+    lent = [(building, owed[building][-1].id) for building in late if building in owed]
+    for building, turn in await con.fetch(_LEND, *columns(lent, 2), until + turns.skew, turns.holder):
+        turns.mine[building] = turn
+    if len(lent) < len(late):
+        await con.execute(_NOTHING_OWED, [building for building in late if building not in owed])
+    return [
+        Lane(building=building, calls=tuple(owed[building]), until=from_ms(until), sheet=sheets.get(building, ()))
+        for building, _ in lent
+    ]
+
+
+async def _expire(con: Connection, ledger: Ledger, turns: Turns, ms: int) -> None:
+    """Take back lanes whose lease has run out; what others had on the wire has lost its reply."""
+    gone = [row[0] for row in await con.fetch(_EXPIRE, ms) if row[1] != turns.holder]
+    await _lose(con, ledger, gone)
+
+
+async def _lose(con: Connection, ledger: Ledger, buildings: Sequence[str]) -> None:
+    """Count what was on the wire when its replica ended, and say so."""
+    if buildings:
+        told = LOST_AT_THE_END
+        ledger.in_doubt += changed(await con.execute(_LOSE, list(buildings), told.outcome, told.detail))
+
+
+def _owed(row: Row) -> Owed:
+    number, _, kind, queued, done, attempts, first_failed, repaired, payload, historical, count, call = row
+    return Owed(
+        id=number,
+        call=rest(decode_call(kind, call.encode()), done),
+        queued=from_ms(queued),
+        done=done,
+        attempts=attempts,
+        first_failed=maybe_from_ms(first_failed),
+        repaired=repaired,
+        doubt=None if payload is None else Doubt(payload=payload, historical=historical, count=count),
+    )
+
+
+def _sheet(row: Row) -> tuple[Call, ...]:
+    _, kind, call, devices = row
+    first = None if kind is None else decode_call(kind, call.encode())
+    second = None if devices is None else decode_call(3, devices.encode())
+    return tuple(sheet(first, second))
+
+
+_NEXT_DUE: Final = "SELECT least((SELECT min(due) FROM lane), (SELECT min(lent_until) FROM lane))"
+
+
+async def next_due(con: Connection, skew: int) -> datetime | None:
+    """Return when `lease` could next lend something."""
+    found = await con.fetchval(_NEXT_DUE)
+    return None if found is None else from_ms(found - skew)
+
+
+_FREE: Final = f"""
+WITH mine AS (
+    SELECT building FROM lane WHERE lent_until IS NOT NULL AND holder = $1 ORDER BY building FOR UPDATE
+)
+UPDATE lane SET due = CASE WHEN {_OWES} THEN 0 END, lent_until = NULL, lent = NULL
+FROM mine WHERE lane.building = mine.building RETURNING lane.building
+"""  # noqa: S608 - a part of the statement, no value
+
+
+async def free(con: Connection, ledger: Ledger, holder: int) -> None:
+    """End all leases of a replica that stops; what it had on the wire has lost its reply."""
+    await _lose(con, ledger, [row[0] for row in await con.fetch(_FREE, holder)])
+
+
+# ---- settling -------------------------------------------------------------------------------------------------------
+
+_LANES: Final = """
+SELECT building, lent_until IS NOT NULL, holder, turn FROM lane
+WHERE building = ANY($2) OR building IN (SELECT building FROM outbox WHERE id = ANY($1))
+ORDER BY building FOR UPDATE
+"""
+_ROWS: Final = """
+SELECT id, building, form, cause, count, done, buried, attempts, first_failed, repaired, doubt IS NOT NULL, lost, state
+FROM outbox WHERE id = ANY($1)
+"""
+_WRITE: Final = """
+UPDATE outbox SET state = new.state, settled = new.settled, done = new.done, buried = new.buried,
+    attempts = new.attempts, first_failed = new.first_failed, repaired = new.repaired, lost = new.lost,
+    doubt = CASE WHEN in_doubt THEN doubt END, tried = new.tried, outcome = new.outcome, answer = new.answer
+FROM unnest(
+    $1::bigint[], $2::text[], $3::bigint[], $4::integer[], $5::integer[], $6::integer[], $7::bigint[], $8::boolean[],
+    $9::boolean[], $10::boolean[], $11::bigint[], $12::text[], $13::text[]
+) AS new (id, state, settled, done, buried, attempts, first_failed, repaired, lost, in_doubt, tried, outcome, answer)
+WHERE outbox.id = new.id
+"""
+_BEGIN: Final = """
+UPDATE outbox SET doubt = new.doubt, historical = new.historical, doubt_count = new.count, lost = false
+FROM unnest($1::bigint[], $2::bytea[], $3::boolean[], $4::integer[]) AS new (id, doubt, historical, count)
+WHERE outbox.id = new.id AND state = 'owed' RETURNING outbox.id
+"""
+_ATTEMPT: Final = """
+INSERT INTO attempt (call, at, outcome, detail)
+SELECT call, at, outcome, detail FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[])
+    WITH ORDINALITY AS new (call, at, outcome, detail, row)
+ORDER BY row
+"""
+_LETTER: Final = """
+INSERT INTO letter (reason, detail, answer, at, call, cause, form, building, item)
+SELECT reason, detail, answer, at, call, cause, form, building, item
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::smallint[], $8::text[],
+    $9::text[]) WITH ORDINALITY AS new (reason, detail, answer, at, call, cause, form, building, item, row)
+ORDER BY row
+"""
+_RETURN: Final = f"""
+UPDATE lane SET due = CASE WHEN {_OWES} THEN new.at END, lent_until = NULL, lent = NULL
+FROM unnest($1::text[], $2::bigint[]) AS new (building, at)
+WHERE lane.building = new.building AND lent_until IS NOT NULL
+"""  # noqa: S608 - a part of the statement, no value
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """One owed row, as far as settling needs it."""
+
+    id: int
+    building: str
+    form: int
+    cause: int
+    count: int
+    done: int
+    buried: int
+    attempts: int
+    first_failed: int | None
+    repaired: bool
+    in_doubt: bool
+    lost: bool
+
+    def progress(self) -> Progress:
+        return Progress(
+            count=self.count,
+            done=self.done,
+            buried=self.buried,
+            attempts=self.attempts,
+            first_failed=maybe_from_ms(self.first_failed),
+            repaired=self.repaired,
+            in_doubt=self.in_doubt,
+            lost=self.lost,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a sender says at once."""
+
+    now: datetime
+    settlements: Sequence[Settlement]
+    begun: Sequence[Begin]
+    returned: Sequence[Return]
+
+
+async def settle(con: Connection, ledger: Ledger, turns: Turns, said: Report) -> list[int]:
+    """Write what became of calls, which go on the wire next, which lanes come back.
+
+    Returns the named calls that are not there any more, or not ours to send.
+    """
+    ids = sorted({*(one.call_id for one in said.settlements), *(one.call_id for one in said.begun)})
+    held = await con.fetch(_LANES, ids, [back.building for back in said.returned])
+    foreign = {row[0] for row in held if not _is_ours(turns, *row)}
+    found = [row for row in (await con.fetch(_ROWS, ids) if ids else ()) if row[1] not in foreign]
+    rows = {row[0]: _Live(*row[:-1]) for row in found if row[-1] == CallState.OWED}
+    gone = set(ids).difference(row[0] for row in found)
+    gone.update(begin.call_id for begin in said.begun if begin.call_id not in rows)
+    if said.settlements:
+        await _settle(con, ledger, said, rows)
+    begun = [begin for begin in said.begun if begin.call_id in rows]
+    if begun:
+        marks = [(one.call_id, one.doubt.payload, one.doubt.historical, one.doubt.count) for one in begun]
+        await con.execute(_BEGIN, *columns(marks, 4))
+    back = [(one.building, to_ms(one.at) + turns.skew) for one in said.returned if one.building not in foreign]
+    if back:
+        await con.execute(_RETURN, *columns(back, 2))
+    return sorted(gone)
+
+
+def _is_ours(turns: Turns, building: str, lent: bool, holder: int | None, turn: int) -> bool:  # noqa: FBT001 - a row
+    """Tell whether a lane has not been lent to another since we had it."""
+    known = turns.mine.get(building)
+    return turn == known if known is not None else not lent or holder == turns.holder
+
+
+async def _settle(con: Connection, ledger: Ledger, said: Report, rows: Mapping[int, _Live]) -> None:
+    progress = {number: row.progress() for number, row in rows.items()}
+    last: dict[int, Settlement] = {}
+    attempts: list[tuple[object, ...]] = []
+    buried: list[tuple[_Live, Step]] = []
+    for one in said.settlements:
+        if one.call_id not in rows or progress[one.call_id].state is not CallState.OWED:
+            continue
+        step = advance(progress[one.call_id], one, said.now)
+        progress[one.call_id], last[one.call_id] = step.after, one
+        ledger.deliver(step.delivered)
+        ledger.in_doubt += step.newly_lost
+        if step.burial is not None:
+            buried.append((rows[one.call_id], step))
+        if one.attempt is not None and step.after.left:
+            tried = one.attempt
+            attempts.append((one.call_id, to_ms(tried.at), plain(tried.outcome), plain(tried.detail)))
+    if last:
+        written = [_written(number, progress[number], one, said.now) for number, one in last.items()]
+        await con.execute(_WRITE, *columns(written, 13))
+    ledger.outbox_settled += sum(progress[number].state is not CallState.OWED for number in last)
+    if attempts:
+        await con.execute(_ATTEMPT, *columns(attempts, 4))
+    if buried:
+        await _bury(con, ledger, said.now, buried)
+
+
+def _written(number: int, row: Progress, said: Settlement, now: datetime) -> tuple[object, ...]:
+    ended = row.state is not CallState.OWED
+    tried = said.attempt if ended else None
+    return (
+        number,
+        row.state,
+        to_ms(now) if ended else None,
+        row.done,
+        row.buried,
+        row.attempts,
+        maybe_ms(row.first_failed),
+        row.repaired,
+        row.lost,
+        row.in_doubt,
+        None if tried is None else to_ms(tried.at),
+        None if tried is None else plain(tried.outcome),
+        None if tried is None else plain(tried.detail),
+    )
+
+
+async def _bury(con: Connection, ledger: Ledger, now: datetime, buried: Sequence[tuple[_Live, Step]]) -> None:
+    """Write one letter per dead item."""
+    found = await con.fetch("SELECT id, call FROM outbox WHERE id = ANY($1)", [row.id for row, _ in buried])
+    calls: dict[int, Any] = dict(found)
+    letters: list[tuple[object, ...]] = []
+    for row, step in buried:
+        burial = step.burial
+        if burial is None:
+            continue
+        call = decode_call(row.form, calls[row.id].encode())
+        ledger.bury_calls(burial.reason, len(step.buried))
+        letters += [
+            (
+                *(burial.reason, plain(burial.detail), plain(burial.answer), to_ms(now)),
+                *(row.id, row.cause, row.form, row.building, encode_call(item(call, place)).decode()),
+            )
+            for place in step.buried
+        ]
+    await con.execute(_LETTER, *columns(letters, 9))

@@ -1,0 +1,78 @@
+"""The tables of the shared store: made, checked, brought up to date.
+
+Rules:
+- An empty database is filled by whoever comes first; the others wait for it (advisory lock).
+- A schema that is older than this release is brought up to date by `bridge store migrate` alone, before the replicas
+  are replaced one by one.
+- Old and new release run side by side for one release: a step only adds tables, and columns with a default; what it
+  removes was not used by the release before. `bridge.compatible` names the oldest release's schema that can go on.
+"""
+
+import importlib.resources
+from typing import Final
+
+from bridge.store.postgres.connection import Connection
+from bridge.store.postgres.replicas import BUCKETS
+from bridge.store.refusal import StoreRefused
+
+SCHEMA: Final = 1
+"""Newest schema, one script per step."""
+
+COMPATIBLE: Final = 1
+"""Oldest release's schema that works with it."""
+
+_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('moost-bridge schema ' || current_schema()))"
+_THERE: Final = "SELECT to_regclass('bridge') IS NOT NULL"
+_STRANGE: Final = """
+SELECT count(*) FROM pg_class
+WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND relname = ANY($1)
+"""
+_TABLES: Final = ("inbox", "outbox", "building", "letter", "lane", "counter", "replica")
+
+
+async def prepare(con: Connection, *, migrate: bool) -> int:
+    """Make the tables where there are none, or check them; return how many steps were taken."""
+    async with con.transaction():
+        if await con.fetchval("SELECT current_schema()") is None:
+            raise StoreRefused("the database has no schema to use: see search_path")
+        if await con.fetchval(_THERE):
+            ((version, compatible),) = await con.fetch("SELECT version, compatible FROM bridge")
+            if version == SCHEMA or (version > SCHEMA >= compatible):
+                return 0
+            if version > SCHEMA:
+                raise StoreRefused(f"the store has schema {version}, this release knows only {SCHEMA}: it is newer")
+            if not migrate:
+                raise StoreRefused(f"the store has schema {version}, this release needs {SCHEMA}: bridge store migrate")
+        await con.execute(_LOCK)
+        return await _migrate(con)
+
+
+async def _migrate(con: Connection) -> int:
+    """Take all steps that are missing; whoever held the lock before may have taken them."""
+    version = 0
+    if await con.fetchval(_THERE):
+        version = await con.fetchval("SELECT version FROM bridge")
+    elif await con.fetchval(_STRANGE, list(_TABLES)):
+        raise StoreRefused("the database holds tables of another program under the names of the store")
+    for step in range(version + 1, SCHEMA + 1):
+        await con.execute(script(step))
+    if version == 0:
+        await con.execute("INSERT INTO bridge (version, compatible) VALUES ($1, $2)", SCHEMA, COMPATIBLE)
+        await con.execute("INSERT INTO bucket (id) SELECT generate_series(0, $1::integer - 1)", BUCKETS)
+    elif version < SCHEMA:
+        await con.execute("UPDATE bridge SET version = $1, compatible = $2", SCHEMA, COMPATIBLE)
+    return max(0, SCHEMA - version)
+
+
+def script(step: int) -> str:
+    """Return the statements of one step."""
+    return importlib.resources.files("bridge.store").joinpath("sql", f"postgres_{step}.sql").read_text()
+
+
+async def mark(con: Connection, *, dry: bool) -> None:
+    """Check that a store belongs to this kind of run; the first daemon decides."""
+    await con.execute("UPDATE bridge SET dry = $1 WHERE dry IS NULL", dry)
+    marked = await con.fetchval("SELECT dry FROM bridge")
+    if marked != dry:
+        made = "a dry run" if marked else "real calls"
+        raise StoreRefused(f"the store was made for {made}: give a dry run a store of its own")

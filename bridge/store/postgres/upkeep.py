@@ -1,0 +1,173 @@
+"""What keeps the shared store small and honest: retention, the census, the check.
+
+The size of the store is what is kept in it, as the counts say: bytes of messages and calls, and a constant per row for
+its place in the tables and indexes. The files of the server are of no use for it: they do not shrink when rows are
+deleted, though the room is used again.
+"""
+
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+import msgspec
+
+from bridge.store.codec import maybe_from_ms
+from bridge.store.ledger import Ledger, total
+from bridge.store.port import Census
+from bridge.store.postgres.connection import Connection, changed
+from bridge.store.postgres.inbox import forget_rows, oldest_pending
+
+STEP_ROWS: Final = 500
+"""Rows that one step deletes."""
+
+LOOK_ROWS: Final = 2_000
+"""Rows that one step looks at; most of them may be exempt."""
+
+MESSAGE_BYTES: Final = 400
+"""What a message takes beside its body, with its indexes, its digest and its owner."""
+
+CALL_BYTES: Final = 500
+"""What a call takes beside its content."""
+
+FULL_SHARE: Final = 0.6
+"""Above this share of the greatest size settled rows go before their time."""
+
+_ledgers: Final = msgspec.json.Decoder(Ledger)
+
+
+async def ledger(con: Connection) -> Ledger:
+    """Return the counts of all replicas together, as of one moment."""
+    return total(_ledgers.decode(row[0]) for row in await con.fetch("SELECT ledger FROM counter"))
+
+
+def size_bytes(counts: Ledger) -> int:
+    """Return the size of the store."""
+    rows = counts.inbox_rows * MESSAGE_BYTES + counts.outbox_rows * CALL_BYTES
+    return rows + counts.inbox_bytes + counts.outbox_bytes
+
+
+def owed_bytes(counts: Ledger) -> int:
+    """Return what of the size may not be deleted yet."""
+    rows = counts.settled_rows() * MESSAGE_BYTES + counts.outbox_settled * CALL_BYTES
+    return max(0, size_bytes(counts) - counts.deletable_bytes() - rows)
+
+
+_OLDEST_OWED: Final = "SELECT queued FROM outbox WHERE settled IS NULL ORDER BY id LIMIT 1"
+
+
+async def census(con: Connection) -> Census:
+    """Read the counts, and what is measured beside them."""
+    counts = await ledger(con)
+    found = counts.census(
+        oldest_pending=maybe_from_ms(await oldest_pending(con)),
+        oldest_owed=maybe_from_ms(await con.fetchval(_OLDEST_OWED)),
+        size_bytes=size_bytes(counts),
+        free_disk_bytes=None,
+    )
+    return replace(found, owed_bytes=owed_bytes(counts))
+
+
+# ---- retention ------------------------------------------------------------------------------------------------------
+
+
+class Swept(NamedTuple):
+    """What one step of the sweep did."""
+
+    deleted: int
+    more: bool
+    last: int = 0  # the message up to which the log has been looked at
+
+
+_ALONE: Final = "SELECT pg_try_advisory_xact_lock(hashtext('moost-bridge sweep ' || current_schema()))"
+_LOOK: Final = """
+SELECT id, received,
+    EXISTS (SELECT FROM waiting WHERE waiting.id = looked.id) OR EXISTS (SELECT FROM parked WHERE parked.id = looked.id)
+    OR EXISTS (SELECT FROM letter WHERE letter.message = looked.id)
+FROM (
+    SELECT id, received FROM inbox WHERE id > $1
+        AND id < coalesce((SELECT place FROM waiting WHERE place > 0 ORDER BY place LIMIT 1), 1::bigint << 62)
+    ORDER BY id LIMIT $2
+) AS looked
+ORDER BY id
+"""
+_OLD_CALLS: Final = """
+WITH old AS (
+    SELECT id, building FROM outbox WHERE settled < $1 AND state <> 'dead' ORDER BY settled LIMIT $2
+), tries AS (DELETE FROM attempt USING old WHERE attempt.call = old.id)
+DELETE FROM outbox USING old WHERE outbox.id = old.id AND outbox.building = old.building
+RETURNING octet_length(call), settled
+"""
+# Without the messages before them ticks and copies say nothing.
+_OLD_TICKS: Final = """
+DELETE FROM tick USING (SELECT building, id FROM tick WHERE after < $1 ORDER BY after LIMIT $2) AS old
+WHERE tick.building = old.building AND tick.id = old.id
+"""
+_END_OF_TIME: Final = 1 << 62
+
+
+async def sweep(con: Connection, counted: Ledger, edge: int, max_size: int, after: int) -> Swept:
+    """Take one step: delete settled rows older than the edge [ms], or the oldest while the store is too big."""
+    if not await con.fetchval(_ALONE):
+        return Swept(0, more=False)  # another replica does
+    counts = await ledger(con)
+    too_big = size_bytes(counts) > max_size * FULL_SHARE
+    messages = await _sweep_inbox(con, counted, _END_OF_TIME if too_big else edge, after)
+    calls = await con.fetch(_OLD_CALLS, _END_OF_TIME if too_big and not messages.deleted else edge, STEP_ROWS)
+    counted.outbox_rows -= len(calls)
+    counted.outbox_settled -= len(calls)
+    counted.outbox_bytes -= sum(row[0] for row in calls)
+    counted.forget_calls([row[1] for row in calls])
+    deleted = messages.deleted + len(calls)
+    newest = max(counts.forgotten_message, counted.forgotten_message)
+    deleted += changed(await con.execute(_OLD_TICKS, newest, STEP_ROWS))
+    return Swept(deleted, messages.more or deleted > messages.deleted, messages.last)
+
+
+async def _sweep_inbox(con: Connection, counted: Ledger, edge: int, after: int) -> Swept:
+    """Delete from the front of the log, up to the first message that is not old."""
+    gone: list[int] = []
+    last = after
+    for number, received, kept in await con.fetch(_LOOK, after, LOOK_ROWS):
+        if (received >= edge and not kept) or len(gone) >= STEP_ROWS:
+            break
+        last = number
+        if not kept:
+            gone.append(number)
+    if gone:
+        counted.forget(gone, await forget_rows(con, counted, gone))
+        await con.execute("DELETE FROM owner WHERE last <= $1", last)
+    return Swept(len(gone), last > after, last)
+
+
+# ---- the check ------------------------------------------------------------------------------------------------------
+
+_COUNTS: Final = {
+    "pending": "SELECT count(*) FROM waiting",
+    "parked": "SELECT count(*) FROM parked",
+    "dead": "SELECT count(*) FROM letter WHERE message IS NOT NULL",
+    "calls_pending": "SELECT coalesce(sum(count - done), 0)::bigint FROM outbox WHERE state = 'owed'",
+    "calls_dead": "SELECT count(*) FROM letter WHERE call IS NOT NULL",
+    "inbox_rows": "SELECT count(*) FROM inbox",
+    "inbox_bytes": "SELECT coalesce(sum(octet_length(body)), 0)::bigint FROM inbox",
+    "outbox_rows": "SELECT count(*) FROM outbox",
+    "outbox_bytes": "SELECT coalesce(sum(octet_length(call)), 0)::bigint FROM outbox",
+    "outbox_settled": "SELECT count(*) FROM outbox WHERE settled IS NOT NULL",
+}
+_GROUPS: Final = {
+    "dead_letters": "SELECT reason, count(*) FROM letter GROUP BY reason",
+    "flags": "SELECT flag, count(*) FROM building, json_array_elements_text(flags::json) AS flag GROUP BY flag",
+}
+_LOST: Final = """
+SELECT count(*) FROM (SELECT id, bucket FROM waiting UNION ALL SELECT id, bucket FROM parked) AS waits
+WHERE NOT EXISTS (SELECT FROM inbox WHERE inbox.id = waits.id AND inbox.bucket = waits.bucket)
+"""
+
+
+async def verify(con: Connection) -> list[str]:
+    """Check the identities, and the ledger against the rows; within one snapshot."""
+    counts = await ledger(con)
+    counted: dict[str, object] = {name: await con.fetchval(statement) for name, statement in _COUNTS.items()}
+    for name, statement in _GROUPS.items():
+        counted[name] = dict(await con.fetch(statement))
+    lost = await con.fetchval(_LOST)
+    damage = [f"{lost} messages that wait are not in the log"] if lost else []
+    return damage + counts.problems() + counts.differences(counted)

@@ -1,0 +1,112 @@
+"""B7, the shared store: the bridge's CPU time per message on PostgreSQL against that on SQLite, and of two replicas.
+
+Open loop at a rate that all of them follow; the load of B2, default settings, sender off. SQLite and PostgreSQL take
+turns in one run. The database server runs on the load's core: its own time is not the bridge's, and is told beside it.
+Two replicas share the core of the one: as one core is the limit, their throughput against that of the one is the
+inverse of their CPU time per message.
+"""
+
+import asyncio
+import contextlib
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.bench.homes import Homes
+from tests.bench.load import Client
+from tests.bench.process import BrokenError
+from tests.bench.report import Result, void
+from tests.bench.setting import Setting
+from tests.bench.subject import Bridge, bridge
+from tests.postgres import MISSING, Server, binaries
+from tests.postgres import running as served
+
+ROOMS: Final = "receiver,worker,clock"
+CONNECTIONS: Final = 64
+RATE: Final = 1_000.0  # msg/s
+HOLD_S: Final = 15.0
+REPEATS: Final = 5
+GOAL: Final = 1.7
+GOAL_TWO: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a message took."""
+
+    bridge_us: float
+    server_us: float = 0.0
+
+
+async def run(setting: Setting) -> list[Result]:
+    """Return the results of B7."""
+    if binaries() is None:
+        return [void("B7", MISSING)]
+    costs: dict[str, list[Cost]] = {"sqlite": [], "postgres": [], "two": []}
+    with served() as server:
+        for _ in range(setting.repeats(REPEATS)):
+            costs["sqlite"].append(await _cost(setting, [""], None))
+            costs["postgres"].append(await _cost(setting, [server.fresh()], server))
+            url = server.fresh()
+            costs["two"].append(await _cost(setting, [url, url], server))
+    sqlite, one, two = (statistics.median(cost.bridge_us for cost in found) for found in costs.values())
+    told = statistics.median(cost.server_us for cost in costs["postgres"])
+    return [
+        Result(
+            name="B7 PostgreSQL store",
+            goal=f"≤ {GOAL} × SQLite's CPU",
+            measured=f"{one / sqlite:.2f} × SQLite's",
+            ratio=GOAL * sqlite / one,
+            detail=f"{one:.0f} µs against {sqlite:.0f} µs per message at {RATE:,.0f} msg/s; the server {told:.0f} µs",
+        ),
+        Result(
+            name="B7 two replicas",
+            goal=f"≥ {GOAL_TWO} × the throughput of one",
+            measured=f"{one / two:.2f} × one",
+            ratio=one / two / GOAL_TWO,
+            detail=f"{two:.0f} µs per message, both replicas together on the core of the one",
+        ),
+    ]
+
+
+async def _cost(setting: Setting, urls: Sequence[str], server: Server | None) -> Cost:
+    """Serve with one replica per address, offer the load through all of them; raises BrokenError."""
+    homes = setting.homes()
+    with contextlib.ExitStack() as stack:
+        named = [{"BRIDGE_STORE__URL": url} if url else None for url in urls]
+        subjects = [
+            stack.enter_context(bridge(setting.folder("b7"), setting.cores, ROOMS, environ=one)) for one in named
+        ]
+        first, firsts = await Client.connected(subjects[0].port, CONNECTIONS), homes.firsts()
+        await first.flood(lambda: next(firsts, None))
+        first.close()
+        before = await _settled(subjects)
+        clients = [await Client.connected(subject.port, CONNECTIONS // len(urls)) for subject in subjects]
+        watches = [subject.process.watch() for subject in subjects]
+        server_before = 0.0 if server is None else server.cpu_s()
+        await _offer(clients, homes, setting.seconds(HOLD_S))
+        after = await _settled(subjects)
+        sent = sum(client.tally.sent for client in clients)
+        cost = Cost(
+            bridge_us=sum(watch.stop().us_per(sent) for watch in watches),
+            server_us=0.0 if server is None else (server.cpu_s() - server_before) / sent * 1e6,
+        )
+        for client in clients:
+            client.close()
+        if after - before != sent or not all(client.tally.balanced for client in clients):
+            msg = f"{sent} were sent, {after - before} settled; {[client.tally for client in clients]}"
+            raise BrokenError(msg)
+    print(f"{len(urls)} on {'postgres' if server else 'sqlite'}: {cost}", file=sys.stderr, flush=True)
+    return cost
+
+
+async def _offer(clients: Sequence[Client], homes: Homes, seconds: float) -> None:
+    await asyncio.gather(*(client.offer(RATE / len(clients), seconds, homes.next) for client in clients))
+
+
+async def _settled(subjects: Sequence[Bridge]) -> int:
+    """Wait until nothing waits; return how many messages have been settled, by whichever replica."""
+    health = [await subject.idle() for subject in subjects][-1]
+    return int(health["ledger"]["settled"])

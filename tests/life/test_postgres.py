@@ -1,0 +1,177 @@
+"""Several daemons on one database, as real processes: servers and replicas go, the ledger stays exact."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.life.crowd import Letter, Tally, send
+from tests.life.stage import Bridge, Sandbox, assert_identities, bridged, dump, run, until, vehicle
+from tests.postgres import MISSING, PASSWORD, Server, binaries, running
+
+HOMES: Final = 40
+BURST: Final = 600
+LEASE_S: Final = 30.0  # see bridge.store.postgres.replicas
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Server]:
+    """Run a server that a test may stop, and starts again."""
+    if binaries() is None:
+        pytest.skip(MISSING)
+    with running() as one:
+        yield one
+
+
+@pytest.fixture
+def replicas(tmp_path: Path, sandbox: Sandbox, own: Server) -> Iterator[list[Bridge]]:
+    """Run two daemons on one new database, started at the same time."""
+    url = own.fresh()
+    with ExitStack() as stack:
+        found: list[Bridge] = []
+        for number in range(2):
+            folder = tmp_path / f"replica-{number}"
+            folder.mkdir()
+            store = {"url": url}
+            found.append(stack.enter_context(bridged(folder, sandbox.url, store=store, logs={"level": "debug"})))
+        starts = [threading.Thread(target=bridge.start) for bridge in found]
+        for start in starts:
+            start.start()
+        for start in starts:
+            start.join()
+        yield found
+        for bridge in found:
+            assert PASSWORD not in bridge.text()
+            assert '"level": "critical"' not in bridge.text()
+
+
+def letters(name: str, count: int = BURST) -> list[Letter]:
+    """Return messages of which each makes one event of its own."""
+    now = datetime.now(UTC)
+    bodies = [vehicle(f"{name}-user-{n % HOMES}", f"{name}-car-{n}", n % 1000 / 10, now) for n in range(count)]
+    return [Letter(id=f"{name}-{n}", topic="vehicle.update", body=dump(body)) for n, body in enumerate(bodies)]
+
+
+def devices(sent: Sequence[Letter]) -> set[str]:
+    return {f"vehicle:{json.loads(letter.body)['id']}" for letter in sent}
+
+
+def idle(bridge: Bridge, accepted: int) -> dict[str, Any]:
+    """Wait until everything that was accepted is worked off and delivered."""
+
+    def look() -> dict[str, Any] | None:
+        health = bridge.health()
+        done = health["ledger"]["accepted"] >= accepted and not health["ledger"]["pending"]
+        return health if done and not health["calls"]["pending"] else None
+
+    health = until(look, "everything delivered", LEASE_S + 60)
+    assert_identities(health)
+    return health
+
+
+def persist(bridges: Sequence[Bridge], burst: Sequence[Letter]) -> int:
+    """Send through all doors like a cloud that repeats what was not answered; return how many were stored."""
+    stored, left = 0, {letter.id: letter for letter in burst}
+
+    def once() -> bool:
+        nonlocal stored
+        for number, bridge in enumerate(bridges):
+            part = list(left.values())[number :: len(bridges)]
+            tally = send(bridge, part)
+            for letter in tally.of(202):
+                answer = json.loads(tally.answered[letter][1])
+                stored += answer["accepted"]
+                del left[letter]
+        return not left
+
+    until(once, "everything acknowledged")
+    return stored
+
+
+def checked(bridge: Bridge) -> str:
+    return run("store", "check", "--config", bridge.config).stderr
+
+
+def test_a_replica_that_is_killed_in_a_burst_is_taken_over(replicas: list[Bridge], sandbox: Sandbox) -> None:
+    burst = letters("kill")
+    parts = [burst[::2], burst[1::2]]
+    tallies: list[Tally] = [Tally(), Tally()]
+
+    def pour(number: int) -> None:
+        def watch(answered: int) -> None:
+            if number == 1 and answered == BURST // 5:
+                assert replicas[1].process is not None
+                replicas[1].process.send(signal.SIGKILL)
+
+        tallies[number] = send(replicas[number], parts[number], answered=watch)
+
+    pours = [threading.Thread(target=pour, args=(number,)) for number in range(2)]
+    for one in pours:
+        one.start()
+    for one in pours:
+        one.join()
+    assert replicas[1].process is not None
+    assert -signal.SIGKILL == replicas[1].process.ended()
+    assert tallies[1].lost, "the kill hit within the burst"
+    known = {letter: json.loads(text) for tally in tallies for letter, (status, text) in tally.answered.items()}
+    stored = sum(answer["accepted"] for answer in known.values())
+    missing = [letter for letter in burst if letter.id not in known]
+    living = replicas[0]
+
+    stored += persist([living], missing)
+    assert BURST - 24 <= stored <= BURST, "only what was under way may have been stored without an answer"
+    health = idle(living, BURST)
+    assert (BURST, BURST) == (health["ledger"]["accepted"], health["ledger"]["settled"])
+    assert set() == devices(burst) - {event["deviceId"] for event in sandbox.events()}
+    assert "no problems found\n" == checked(living)
+
+
+def test_a_server_that_crashes_in_a_burst_costs_nothing(replicas: list[Bridge], sandbox: Sandbox, own: Server) -> None:
+    burst = letters("crash")
+
+    def go_and_come_back() -> None:
+        own.stop("immediate")
+        own.start()
+
+    crash = threading.Thread(target=go_and_come_back)
+
+    def watch(answered: int) -> None:
+        if answered == BURST // 3:
+            crash.start()
+
+    first = send(replicas[0], burst, answered=watch)
+    crash.join()
+    assert first.of(503), "the crash hit within the burst"
+    assert not first.lost, "every sender has got an answer"
+    stored = sum(json.loads(first.answered[letter][1])["accepted"] for letter in first.of(202))
+    again = [letter for letter in burst if letter.id in set(first.of(503))]
+
+    stored += persist(replicas, again)
+    health = idle(replicas[1], BURST)
+    assert (BURST, BURST) == (health["ledger"]["accepted"], health["ledger"]["settled"])
+    assert stored + duplicates(replicas[1]) >= BURST
+    assert set() == devices(burst) - {event["deviceId"] for event in sandbox.events()}
+    assert [0, 0] == [bridge.stop() for bridge in replicas], "they drain and end as always"
+    assert "no problems found\n" == checked(replicas[0])
+
+
+def duplicates(bridge: Bridge) -> int:
+    """Return how many repeats the store has recognised."""
+    line = next(line for line in bridge.metrics().splitlines() if line.startswith("bridge_messages_duplicate_total"))
+    return int(float(line.split()[-1]))
+
+
+def test_check_online_says_what_is_wrong_with_a_database(tmp_path: Path, sandbox: Sandbox, own: Server) -> None:
+    with bridged(tmp_path, sandbox.url, store={"url": own.fresh()}) as bridge:
+        good = run("check", "--online", "--config", bridge.configure())
+        wrong = own.fresh().replace(PASSWORD, "canary-wrong-9b")
+        bad = run("check", "--online", "--config", bridge.configure(store={"url": wrong}))
+    assert (0, "") == (good.returncode, good.stderr)
+    sentence = "store.url: the server refuses user or password (28P01)\n"
+    assert (2, sentence) == (bad.returncode, bad.stderr)
