@@ -25,7 +25,8 @@ from tests.postgres import running as served
 
 ROOMS: Final = "receiver,worker,clock"
 CONNECTIONS: Final = 64
-RATE: Final = 1_000.0  # msg/s
+RATE: Final = 1_000.0  # msg/s; SQLite against PostgreSQL
+RATE_TWO: Final = 2_000.0  # one replica against two: near what a core follows, batches are as they are then
 HOLD_S: Final = 15.0
 REPEATS: Final = 5
 GOAL: Final = 1.7
@@ -44,14 +45,14 @@ async def run(setting: Setting) -> list[Result]:
     """Return the results of B7."""
     if binaries() is None:
         return [void("B7", MISSING)]
-    costs: dict[str, list[Cost]] = {"sqlite": [], "postgres": [], "two": []}
+    costs: dict[str, list[Cost]] = {"sqlite": [], "postgres": [], "single": [], "two": []}
     with served() as server:
         for _ in range(setting.repeats(REPEATS)):
-            costs["sqlite"].append(await _cost(setting, [""], None))
-            costs["postgres"].append(await _cost(setting, [server.fresh()], server))
-            url = server.fresh()
-            costs["two"].append(await _cost(setting, [url, url], server))
-    sqlite, one, two = (statistics.median(cost.bridge_us for cost in found) for found in costs.values())
+            costs["sqlite"].append(await _cost(setting, [""], None, RATE))
+            costs["postgres"].append(await _cost(setting, [server.fresh()], server, RATE))
+            costs["single"].append(await _cost(setting, [server.fresh()], server, RATE_TWO))
+            costs["two"].append(await _cost(setting, [server.fresh()] * 2, server, RATE_TWO))
+    sqlite, one, single, two = (statistics.median(cost.bridge_us for cost in found) for found in costs.values())
     told = statistics.median(cost.server_us for cost in costs["postgres"])
     return [
         Result(
@@ -64,14 +65,14 @@ async def run(setting: Setting) -> list[Result]:
         Result(
             name="B7 two replicas",
             goal=f"≥ {GOAL_TWO} × the throughput of one",
-            measured=f"{one / two:.2f} × one",
-            ratio=one / two / GOAL_TWO,
-            detail=f"{two:.0f} µs per message, both replicas together on the core of the one",
+            measured=f"{single / two:.2f} × one",
+            ratio=single / two / GOAL_TWO,
+            detail=f"{two:.0f} µs against {single:.0f} µs per message at {RATE_TWO:,.0f} msg/s, on the same core",
         ),
     ]
 
 
-async def _cost(setting: Setting, urls: Sequence[str], server: Server | None) -> Cost:
+async def _cost(setting: Setting, urls: Sequence[str], server: Server | None, rate: float) -> Cost:
     """Serve with one replica per address, offer the load through all of them; raises BrokenError."""
     homes = setting.homes()
     with contextlib.ExitStack() as stack:
@@ -86,7 +87,7 @@ async def _cost(setting: Setting, urls: Sequence[str], server: Server | None) ->
         clients = [await Client.connected(subject.port, CONNECTIONS // len(urls)) for subject in subjects]
         watches = [subject.process.watch() for subject in subjects]
         server_before = 0.0 if server is None else server.cpu_s()
-        await _offer(clients, homes, setting.seconds(HOLD_S))
+        await _offer(clients, homes, rate, setting.seconds(HOLD_S))
         after = await _settled(subjects)
         sent = sum(client.tally.sent for client in clients)
         cost = Cost(
@@ -102,8 +103,8 @@ async def _cost(setting: Setting, urls: Sequence[str], server: Server | None) ->
     return cost
 
 
-async def _offer(clients: Sequence[Client], homes: Homes, seconds: float) -> None:
-    await asyncio.gather(*(client.offer(RATE / len(clients), seconds, homes.next) for client in clients))
+async def _offer(clients: Sequence[Client], homes: Homes, rate: float, seconds: float) -> None:
+    await asyncio.gather(*(client.offer(rate / len(clients), seconds, homes.next) for client in clients))
 
 
 async def _settled(subjects: Sequence[Bridge]) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from tests.life.crowd import Letter, Tally, send
-from tests.life.stage import Bridge, Sandbox, assert_identities, bridged, dump, run, until, vehicle
+from tests.life.stage import Bridge, Process, Sandbox, assert_identities, bridged, dump, run, until, vehicle
 from tests.postgres import MISSING, PASSWORD, Server, binaries, running
 
 HOMES: Final = 40
@@ -175,3 +175,13 @@ def test_check_online_says_what_is_wrong_with_a_database(tmp_path: Path, sandbox
     assert (0, "") == (good.returncode, good.stderr)
     sentence = "store.url: the server refuses user or password (28P01)\n"
     assert (2, sentence) == (bad.returncode, bad.stderr)
+
+
+def test_without_the_driver_a_sentence_says_what_to_install(tmp_path: Path) -> None:
+    with bridged(tmp_path, "http://127.0.0.1:9", store={"url": "postgresql://bridge:pw@127.0.0.1:1/bridge"}) as bridge:
+        missing = "import sys; sys.modules['asyncpg'] = None; from bridge.cli import main; main()"
+        process = Process(("serve", "--config", str(bridge.configure())), tmp_path / "log", ("-c", missing))
+        process.start()
+        assert 2 == process.ended()
+    assert "pip install 'moost-bridge[postgres]'" in process.text()
+    assert "Traceback" not in process.text()
