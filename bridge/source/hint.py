@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from bridge.core.rules import Rules
+from bridge.core.vocabulary import Action
 from bridge.source.topics import subscription_of
 
 Text = str | int | float | bool | None | list[Any] | dict[str, Any]
@@ -37,14 +38,12 @@ def finder(rules: Rules) -> Callable[[str, bytes], tuple[str | None, str | None]
         members = _members(body)
         if members is None:
             return None, None
-        user, device = _text(members.userId), _text(members.deviceId) or _text(members.id)
         subscription = subscription_of(topic)
+        kind, _, action = topic[len(subscription) + 1 :].partition(".")
+        user, device = _text(members.userId), _text(members.deviceId if action == Action.COMMAND else members.id)
         if user is not None:
             user = prefixes.get(subscription, "") + user
-        if device is not None:
-            kind = topic[len(subscription) + 1 :].partition(".")[0]
-            device = f"{kind}:{device}"
-        return user, device
+        return user, None if device is None else f"{kind}:{device}"
 
     return find
 
