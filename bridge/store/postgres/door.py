@@ -5,6 +5,10 @@ Rules:
 - A round that fails for a reason that lies in the messages is run caller by caller: nobody is refused for another.
 - Under load new messages gather for `GATHER_S` before their round begins: a round costs five statements whatever it
   holds.
+
+Measured per message of 1 KB (client's CPU; the server's is the same within the noise), one statement over arrays
+(`unnest`) against two COPYs and the numbers drawn before: rounds of 10 messages 19 to 27 against 32 to 42 µs, of 50
+6.5 against 7.4 µs, of 200 5.7 against 4.8 µs. Rounds are small, so arrays it is.
 """
 
 import asyncio
