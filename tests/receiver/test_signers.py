@@ -19,6 +19,7 @@ SNIPPETS: Final[dict[str, dict[str, Any]]] = {
     each["id"]: each
     for block in re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     for each in tomllib.loads(block).get("subscriptions", [])
+    if each["auth"] == "hmac"
 }
 
 # printf '%s' "$BODY" | openssl dgst -sha1 -hmac "$KEY", and so on.

@@ -144,6 +144,9 @@ class PostgresStore:
                 await con.close(timeout=2)
             if self._serving:
                 await self._enter()
+                await self._look(lambda con: replicas.beat(con, self._share, self._lease))
+                if self._share.alone:  # as after a restart, perhaps by another clock
+                    await self._write("send", lambda con, _: outbox.hasten(con, 0))
                 self._pulse = asyncio.create_task(self._live(), name="store-pulse")
         except BaseException:
             await self.close()
@@ -182,8 +185,7 @@ class PostgresStore:
         works = self._share.works
 
         async def enter(con: Connection) -> int:
-            ahead = await con.fetchval(_CLOCK) - time.time() * 1000
-            self._turns.skew = 0 if abs(ahead) < NO_SKEW_MS else round(ahead)
+            await self._compare_clocks(con)
             return await replicas.register(con, self._lease, works=works)
 
         replica = await self._lines["look"].read(enter)
@@ -191,6 +193,11 @@ class PostgresStore:
         self._turns.holder = replica
         for part in replicas.PARTS:
             self._lines[part].becomes(replica)
+
+    async def _compare_clocks(self, con: Connection) -> None:
+        """Note how far the server's clock is ahead of ours."""
+        ahead = await con.fetchval(_CLOCK) - time.time() * 1000
+        self._turns.skew = 0 if abs(ahead) < NO_SKEW_MS else round(ahead)
 
     async def _live(self) -> None:
         """Give signs of life, as long as the server hears them."""
@@ -303,11 +310,19 @@ class PostgresStore:
 
     # ---- the sender ----
 
-    async def lease(self, now: datetime, lanes: int, calls: int, hold: timedelta) -> Sequence[Lane]:
+    async def lease(
+        self, now: datetime, lanes: int, calls: int, hold: timedelta, *, afresh: bool = False
+    ) -> Sequence[Lane]:
         """Lend the lanes that have waited longest."""
-        return await self._write(
-            "send", lambda con, ledger: outbox.lease(con, ledger, self._turns, now, lanes, calls, hold)
-        )
+        if afresh:
+            await self._look(self._compare_clocks)
+
+        async def write(con: Connection, ledger: Ledger) -> list[Lane]:
+            if afresh:
+                await outbox.hasten(con, to_ms(now) + self._turns.skew)
+            return await outbox.lease(con, ledger, self._turns, now, lanes, calls, hold)
+
+        return await self._write("send", write)
 
     async def settle(
         self, now: datetime, settlements: Sequence[Settlement], begun: Sequence[Begin], returned: Sequence[Return]
