@@ -1,4 +1,5 @@
 # make demo    see it run            make test    the whole suite        make setup   only install
+# make demo-cluster                  three replicas on PostgreSQL, of which one is killed now and then
 # make check   ruff and mypy         make format  let ruff rewrite       make bench   how fast it is
 # make cover   branches not tested   make lock    renew the lock files   make image   build the container
 # make fuzz    100,000 odd inputs through the door and the core (a quarter of an hour)
@@ -19,7 +20,7 @@ MINUTES ?= 10
 STORE ?= sqlite
 SEED ?=
 
-.PHONY: setup demo test check format cover bench day broker chaos fuzz kafka mutants lock image clean
+.PHONY: setup demo demo-cluster test check format cover bench day broker chaos fuzz kafka mutants lock image clean
 
 setup: $(STAMP)
 
@@ -33,6 +34,9 @@ $(STAMP): tests/requirements.lock pyproject.toml
 
 demo: setup
 	@$(BIN)/bridge demo
+
+demo-cluster: setup
+	@$(BIN)/bridge demo --replicas 3
 
 # Most tests wait for a process or a socket, so twice as many workers as the usual two cores; a file stays together.
 test: setup

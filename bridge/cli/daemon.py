@@ -69,11 +69,14 @@ def check(
 def demo(
     homes: Annotated[int, typer.Option(min=1, max=10_000, help="Simulated households.")] = 20,
     speed: Annotated[float, typer.Option(min=0.1, max=10_000, help="Times real time.")] = 60,
+    replicas: Annotated[
+        int, typer.Option(min=1, max=16, help="More than one share a PostgreSQL database; one is killed now and then.")
+    ] = 1,
 ) -> None:
     """Run the bridge between a simulated device cloud and the MOOST sandbox; ctrl-C ends it."""
     from bridge import demo as stage
 
-    raise typer.Exit(stage.run(homes=homes, speed=speed))
+    raise typer.Exit(stage.run(homes=homes, speed=speed, replicas=replicas))
 
 
 @app.command()

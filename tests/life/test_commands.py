@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from bridge.sandbox.database import MISSING, binaries
 from tests.life.stage import (
     ROOT,
     SECRET,
@@ -341,9 +342,13 @@ def test_simulate_posts_households_and_tells_what_became_of_them(pair: Pair) -> 
 # ---- the demo -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT])
-def test_the_demo_shows_what_flows_and_ends_with_the_ledger(number: signal.Signals, tmp_path: Path) -> None:
-    process = Process(("demo", "--homes", "3", "--speed", "3000"), tmp_path / "demo.log")
+SHARED: Final = pytest.mark.skipif(binaries() is None, reason=MISSING)
+
+
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=SHARED)])
+def test_the_demo_shows_what_flows_and_ends_with_the_ledger(replicas: int, tmp_path: Path) -> None:
+    options = ("--homes", "3", "--speed", "3000", "--replicas", str(replicas))
+    process = Process(("demo", *options), tmp_path / "demo.log")
     process.start()
     try:
         bridge = process.said(r"(?m)^bridge (http://127\.0\.0\.1:\d+)$")
@@ -353,11 +358,13 @@ def test_the_demo_shows_what_flows_and_ends_with_the_ledger(number: signal.Signa
         assert ask("GET", f"{bridge}/health").json()["ledger"]["accepted"] > 0
         counts = ask("GET", f"{sandbox}/_sandbox/counts").json()
         assert {} == counts["violations"]
-        assert 0 == process.stop(number)
+        assert 0 == process.stop(signal.SIGINT)
     finally:
         process.kill()
     last = json.loads(process.text().splitlines()[-1])
     assert_identities(last)
     assert last["ledger"]["accepted"] > 0
     assert {} == last["dead_letters"]
+    told = set(re.findall(r"^  (replica-\d) +[1-9]\d* taken in", process.text(), re.MULTILINE))
+    assert (replicas if replicas > 1 else 0) == len(told)
     assert sys.executable not in process.text()
