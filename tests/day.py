@@ -25,12 +25,16 @@ def main() -> None:
     parser.add_argument(
         "--outage", action="store_true", help="only the day with the sandbox down and the bridge killed"
     )
+    parser.add_argument("--replicas", type=int, default=1, help="more than one share a PostgreSQL database")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep logs, store and truth here")
     options = parser.parse_args()
     both = options.plain == options.outage
     good = True
     for outage in [False, True] if both else [options.outage]:
-        plan = Plan(homes=options.homes, hours=options.hours, speed=options.speed, seed=options.seed, outage=outage)
+        plan = Plan(
+            homes=options.homes, hours=options.hours, speed=options.speed, seed=options.seed, outage=outage,
+            replicas=options.replicas,
+        )  # fmt: skip
         good = _live(plan, options.keep) and good
     sys.exit(0 if good else 1)
 

@@ -15,7 +15,7 @@ The bridge has to be up when the day begins, so the lead grows until it is.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from tests.life import judge
 from tests.life.clock import Clock
 from tests.life.ideal import Ideal, ideal
 from tests.life.judge import Event, Record
+from tests.life.replicas import replicated
 from tests.life.stage import (
     SECRET,
     SUBSCRIPTION,
@@ -63,6 +64,7 @@ class Plan:
     speed: float
     seed: int = 1
     outage: bool = False
+    replicas: int = 1  # more share a PostgreSQL database
     backlog: bool = False
 
     @property
@@ -112,6 +114,7 @@ class Outcome:
     counts: Mapping[str, Any]  # the sandbox's
     faults: Sequence[str]  # sentences; none = a good day
     told: Sequence[str]  # what a person wants to know besides
+    events: Sequence[Event]  # as the sandbox received them
 
 
 @dataclass
@@ -153,7 +156,10 @@ class Day:
         assert 0 == self.bridge.stop()
         faults = [] if code == 0 else [f"the comparison with the truth ended with {code}"]
         faults += judge.faults(record)
-        return Outcome(compared=self.cloud.text(), counts=counts, faults=faults, told=[*judge.remarks(record)])
+        return Outcome(
+            compared=self.cloud.text(), counts=counts, faults=faults, told=[*judge.remarks(record)],
+            events=record.events,
+        )  # fmt: skip
 
     # ---- what happens ----
 
@@ -212,12 +218,15 @@ class Day:
 # ---- setting the stage ----------------------------------------------------------------------------------------------
 
 
-def live(folder: Path, plan: Plan, tell: Tell = lambda _: None) -> Outcome:
-    """Live a day in a folder of its own; raises AssertionError where a process fails or time runs out."""
+def live(folder: Path, plan: Plan, tell: Tell = lambda _: None, anchor: datetime | None = None) -> Outcome:
+    """Live a day in a folder of its own; `anchor` = when it begins, else as soon as everything is up.
+
+    Raises AssertionError where a process fails or time runs out.
+    """
     with ExitStack() as held:
         sandbox = held.enter_context(sandboxed(folder))
-        bridge = held.enter_context(bridged(folder, sandbox.url, intervals=plan.intervals()))
-        clock = _up(bridge, plan)
+        bridge = held.enter_context(_bridge(folder, sandbox.url, plan))
+        clock = _up(bridge, plan, anchor)
         truth = folder / "truth.jsonl"
         options = {
             "target": bridge.url, "homes": plan.homes, "hours": plan.hours, "speed": plan.speed, "seed": plan.seed,
@@ -235,6 +244,13 @@ def live(folder: Path, plan: Plan, tell: Tell = lambda _: None) -> Outcome:
         return day.live()
 
 
+def _bridge(folder: Path, moost: str, plan: Plan) -> AbstractContextManager[Bridge]:
+    """Prepare the bridge that the plan asks for."""
+    if plan.replicas == 1:
+        return bridged(folder, moost, intervals=plan.intervals())
+    return replicated(folder, moost, plan.replicas, intervals=plan.intervals())
+
+
 def _clock(plan: Plan, anchor: datetime) -> Clock:
     """Return the bridge's clock: the cloud's own, or one that is ahead of all that the cloud says."""
     if plan.backlog:
@@ -242,10 +258,10 @@ def _clock(plan: Plan, anchor: datetime) -> Clock:
     return Clock(start=anchor + plan.span / plan.speed - plan.span, anchor=anchor, speed=plan.speed)
 
 
-def _up(bridge: Bridge, plan: Plan) -> Clock:
+def _up(bridge: Bridge, plan: Plan, given: datetime | None) -> Clock:
     """Start the bridge well before the day begins; returns the clock. On a slow machine it gets a longer lead."""
     for lead_s in LEADS_S:
-        anchor = datetime.now(UTC) + timedelta(seconds=lead_s)
+        anchor = given or datetime.now(UTC) + timedelta(seconds=lead_s)
         clock = _clock(plan, anchor)
         zone = plan.zone(datetime.now(UTC))
         bridge.configure(clock=clock.table(), server={"port": 0}, buildings={"default_time_zone": zone})
@@ -253,6 +269,7 @@ def _up(bridge: Bridge, plan: Plan) -> Clock:
         if datetime.now(UTC) < anchor - timedelta(seconds=CLOUD_S):
             bridge.configure(server={"port": int(bridge.url.rpartition(":")[2])})  # the address survives a kill
             return clock
+        assert given is None, "the bridge was not up in time"
         bridge.kill()
         for file in bridge.folder.glob(f"{bridge.store.name}*"):
             file.unlink()

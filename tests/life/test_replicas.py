@@ -1,0 +1,41 @@
+"""Three replicas on one database say what one process on a file says, event by event and field by field.
+
+`python -m tests.day --replicas 3` lives a whole day of many homes that way, judged by itself.
+"""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from bridge.sandbox.database import MISSING, binaries
+from tests.life.day import Outcome, Plan, live
+from tests.life.judge import Event
+
+LEAD: Final = timedelta(seconds=30)  # both stages have to be up by then, or their days would not be the same
+FIELDS: Final = ("customerId", "customerBuildingId", "deviceId", "deviceName", "source", "type", "value", "timestamp")
+
+
+def told(event: Event) -> tuple[object, ...]:
+    assert set(FIELDS) <= set(event)
+    return tuple(event[name] for name in FIELDS)
+
+
+@pytest.mark.skipif(binaries() is None, reason=MISSING)
+def test_three_replicas_say_what_one_process_says_every_field_equal(tmp_path: Path) -> None:
+    anchor = datetime.now(UTC) + LEAD
+
+    def lived(replicas: int) -> Outcome:
+        folder = tmp_path / str(replicas)
+        folder.mkdir()
+        return live(folder, Plan(homes=6, hours=2, speed=180, replicas=replicas), anchor=anchor)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, three = pool.map(lived, (1, 3))
+    for outcome in (one, three):
+        assert [] == list(outcome.faults), f"{outcome.compared}\n{outcome.told}"
+    assert len(one.events) > 400
+    assert Counter(map(told, one.events)) == Counter(map(told, three.events))
