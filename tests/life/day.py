@@ -218,15 +218,19 @@ class Day:
 # ---- setting the stage ----------------------------------------------------------------------------------------------
 
 
-def live(folder: Path, plan: Plan, tell: Tell = lambda _: None, anchor: datetime | None = None) -> Outcome:
-    """Live a day in a folder of its own; `anchor` = when it begins, else as soon as everything is up.
+def live(
+    folder: Path, plan: Plan, tell: Tell = lambda _: None, begins: Callable[[], datetime] | None = None
+) -> Outcome:
+    """Live a day in a folder of its own.
+
+    `begins` is asked when it begins, once only the bridge is not up yet; without it, as soon as that is.
 
     Raises AssertionError where a process fails or time runs out.
     """
     with ExitStack() as held:
         sandbox = held.enter_context(sandboxed(folder))
         bridge = held.enter_context(_bridge(folder, sandbox.url, plan))
-        clock = _up(bridge, plan, anchor)
+        clock = _up(bridge, plan, begins and begins())
         truth = folder / "truth.jsonl"
         options = {
             "target": bridge.url, "homes": plan.homes, "hours": plan.hours, "speed": plan.speed, "seed": plan.seed,

@@ -1,6 +1,7 @@
 """Several daemons on one PostgreSQL database behind one address, handled like one."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -44,10 +45,11 @@ class Replicas(Bridge):
 
     def start(self, *options: str, **_: object) -> None:
         """Start those that do not run, and wait until all take part."""
-        for member in self.members:
-            if member.process is None or not member.process.running:
-                member.start(*options)
-                member.configure(server={"port": int(member.url.rpartition(":")[2])})
+        asleep = [member for member in self.members if member.process is None or not member.process.running]
+        with ThreadPoolExecutor(self.count) as pool:
+            list(pool.map(lambda member: member.start(*options), asleep))
+        for member in asleep:
+            member.configure(server={"port": int(member.url.rpartition(":")[2])})  # it survives a kill
         if self.balancer is None:
             backends = [("127.0.0.1", int(member.url.rpartition(":")[2])) for member in self.members]
             self.balancer = Balancer(backends).__enter__()
