@@ -1,36 +1,22 @@
-"""A throw-away PostgreSQL server for the tests: its own folder, a free port of this machine, gone at the end.
-
-PostgreSQL refuses to run as root; then it runs as the user `postgres` that Debian's package brings.
-"""
+"""A throw-away PostgreSQL server for the tests, and what they do to it behind the bridge's back."""
 
 import asyncio
 import contextlib
 import os
-import shutil
-import socket
-import subprocess
-import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg  # type: ignore[import-untyped]
 
-PACKAGE: Final = "postgresql"
-MISSING: Final = f"PostgreSQL is not installed; on Debian: apt-get install {PACKAGE}"
+from bridge.sandbox import database
+from bridge.sandbox.database import MISSING, START_S, Database, binaries
+
+__all__ = ["MISSING", "PASSWORD", "Server", "binaries", "running"]
+
 PASSWORD: Final = "canary-pg-5b1c"
-START_S: Final = 60
-
-_SETTINGS: Final = {
-    "listen_addresses": "127.0.0.1",
-    "max_connections": "200",
-    "shared_buffers": "64MB",
-    "max_wal_size": "256MB",
-    "autovacuum_naptime": "5s",
-    "log_min_messages": "warning",
-}
-
 
 _EMPTY: Final = """
 DO $$ DECLARE name text; BEGIN
@@ -44,72 +30,14 @@ END $$
 """
 
 
-def binaries() -> Path | None:
-    """Return the folder of the newest server's programs; Debian does not put them on the path."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: float(path.parts[4]))
-    if found:
-        return found[-1].parent
-    on_path = shutil.which("pg_ctl")
-    return Path(on_path).resolve().parent if on_path else None
+class Server(Database):
+    """One server, with as many stores as are asked for."""
 
-
-class Server:
-    """One server; `stop` and `start` as an operator would."""
-
-    def __init__(self, folder: Path, bin_: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         """Make the cluster; nothing runs yet."""
-        self._bin = bin_
-        self._folder = folder
-        self._data = folder / "data"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
-        if os.getuid() == 0:
-            folder.chmod(0o755)
-            shutil.chown(folder, "postgres", "postgres")
-        password = folder / "password"
-        password.write_text(PASSWORD)
-        password.chmod(0o644)
-        self._run(
-            *(
-                "initdb",
-                "--pgdata",
-                str(self._data),
-                "--username",
-                "bridge",
-                "--encoding",
-                "UTF8",
-                "--locale",
-                "C.UTF-8",
-            ),
-            *("--auth", "scram-sha-256", "--pwfile", str(password), "--no-sync"),
-        )
-        conf = {**_SETTINGS, "port": str(self.port), "unix_socket_directories": str(folder), **settings}
-        with (self._data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in conf.items())
+        super().__init__(folder, PASSWORD, **settings)
         self._schemas = 0
         self._shared = ""
-
-    def _run(self, program: str, *args: str) -> None:
-        command = [str(self._bin / program), *args]
-        if os.getuid() == 0:
-            command = ["runuser", "-u", "postgres", "--", *command]
-        done = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, timeout=START_S, check=False)
-        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
-
-    def start(self) -> None:
-        """Start, and wait until it answers."""
-        log = str(self._folder / "log")
-        self._run("pg_ctl", "start", "-D", str(self._data), "-l", log, "-w", "-t", str(START_S), "-s")
-
-    def stop(self, mode: str = "fast") -> None:
-        """Stop; `immediate` is a crash."""
-        self._run("pg_ctl", "stop", "-D", str(self._data), "-m", mode, "-w", "-t", str(START_S), "-s")
-
-    def kill(self) -> None:
-        """End the server as the kernel would when memory runs out: it cleans nothing up."""
-        pid = int((self._data / "postmaster.pid").read_text().splitlines()[0])
-        os.kill(pid, 9)
 
     def set(self, name: str, value: str) -> None:
         """Change a setting of the running server."""
@@ -130,16 +58,16 @@ class Server:
                     total += int(fields[11]) + int(fields[12])
         return total / os.sysconf("SC_CLK_TCK")
 
-    def url(self, schema: str = "public") -> str:
+    def schema(self, name: str = "public") -> str:
         """Return the address of a schema of the one database."""
-        return f"postgresql://bridge:{PASSWORD}@127.0.0.1:{self.port}/postgres?search_path={schema}"
+        return f"{self.url}?search_path={name}"
 
     def fresh(self) -> str:
         """Return the address of a new empty schema."""
         self._schemas += 1
         name = f"store_{self._schemas}"
         self.execute(f"CREATE SCHEMA {name}")
-        return self.url(name)
+        return self.schema(name)
 
     def emptied(self) -> str:
         """Return the address of a store without content; making the tables anew takes a third of a second."""
@@ -153,7 +81,7 @@ class Server:
         """Run a statement from outside the bridge."""
 
         async def run() -> list[Any]:
-            con = await asyncpg.connect(self.url(schema), statement_cache_size=0)
+            con = await asyncpg.connect(self.schema(schema), statement_cache_size=0)
             try:
                 return list(await con.fetch(statement, *args))
             finally:
@@ -165,24 +93,12 @@ class Server:
 def _in_a_loop_of_its_own(run: Any) -> list[Any]:  # noqa: ANN401 - a coroutine function
     """Run it also where a loop is running already."""
     result: list[Any] = []
-    import threading  # noqa: PLC0415 - only here
-
     thread = threading.Thread(target=lambda: result.extend(asyncio.run(run())))
     thread.start()
     thread.join()
     return result
 
 
-@contextlib.contextmanager
-def running(**settings: str) -> Iterator[Server]:
+def running(**settings: str) -> AbstractContextManager[Server]:
     """Run a server for as long as the block lasts."""
-    bin_ = binaries()
-    assert bin_ is not None, MISSING
-    with tempfile.TemporaryDirectory(prefix="bridge-pg-", ignore_cleanup_errors=True) as folder:
-        server = Server(Path(folder), bin_, **settings)
-        server.start()
-        try:
-            yield server
-        finally:
-            with contextlib.suppress(AssertionError):  # a test may have stopped it
-                server.stop("immediate")
+    return database.running(Server, **settings)

@@ -41,7 +41,7 @@ def run(*, homes: int, speed: float, replicas: int, stop: threading.Event) -> in
     """Run until told to stop; the last line is the ledger. Raises UsageError without PostgreSQL."""
     with tempfile.TemporaryDirectory(prefix="bridge-demo-") as folder, contextlib.ExitStack() as held:
         try:
-            server = held.enter_context(database.running())
+            server = held.enter_context(database.running(database.Database))
         except database.DatabaseError as why:
             raise UsageError(f"--replicas: {why}") from None
         setting = Setting(folder=Path(folder), homes=homes, speed=speed, lead=LEAD)

@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, TypeVar
 
 MISSING: Final = "PostgreSQL is not installed; on Debian: apt-get install postgresql"
 USER: Final = "bridge"
@@ -102,16 +102,19 @@ class Database:
         return f"postgresql://{USER}:{self.password}@127.0.0.1:{self.port}/postgres"
 
 
+D = TypeVar("D", bound=Database)
+
+
 @contextlib.contextmanager
-def running() -> Iterator[Database]:
+def running(kind: "type[D]", **settings: str) -> Iterator[D]:
     """Run a server for as long as the block lasts. Raises DatabaseError."""
     if binaries() is None:
         raise DatabaseError(MISSING)
     with TemporaryDirectory(prefix="bridge-pg-", ignore_cleanup_errors=True) as folder:
-        database = Database(Path(folder))
-        database.start()
+        one = kind(Path(folder), **settings)
+        one.start()
         try:
-            yield database
+            yield one
         finally:
-            with contextlib.suppress(DatabaseError):
-                database.stop("immediate")
+            with contextlib.suppress(DatabaseError):  # it may have been stopped before
+                one.stop("immediate")

@@ -81,7 +81,7 @@ class Replicas(Bridge):
 @contextmanager
 def replicated(folder: Path, url: str, count: int, /, **settings: Table) -> Iterator[Replicas]:
     """Prepare replicas on a database of their own, not yet started."""
-    with database.running() as server:
+    with database.running(database.Database) as server:
         store = {**settings.get("store", {}), "url": server.url}
         several = Replicas(folder, url, {**settings, "store": store}, count=count)
         try:
