@@ -9,8 +9,8 @@ Rules:
 import asyncio
 import contextlib
 import threading
-from collections.abc import Sequence
-from typing import Final, Self
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from typing import Any, Final, Self
 
 ASK_S: Final = 0.5
 ANSWER_S: Final = 2.0  # longest wait for an answer about readiness
@@ -32,6 +32,7 @@ class Balancer:
         self._stop: asyncio.Event | None = None
         self._listening = threading.Event()
         self._failure: OSError | None = None
+        self._open: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._run, name="balancer", daemon=True)
         self.port = 0
 
@@ -67,23 +68,37 @@ class Balancer:
         server = await asyncio.start_server(self._pass_on, "127.0.0.1", self._asked)
         self.port = int(server.sockets[0].getsockname()[1])
         self._listening.set()
-        asking = [asyncio.create_task(self._keep_asking(backend)) for backend in self._backends]
+        asking = [asyncio.create_task(self._keep_asking(backend)) for backend in self._backends]  # noqa: F841 - kept
         await self._stop.wait()
         server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
             task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)
+        for writer in self._open:
+            writer.transport.abort()
+        await asyncio.sleep(0)  # for the loop to see them end
 
     # ---- who takes part ----
 
     async def _keep_asking(self, backend: Backend) -> None:
         while True:
-            answers = await _is_ready(backend)
+            answers = await self._is_ready(backend)
             if answers and backend not in self._ready:
                 self._ready.append(backend)
             elif not answers and backend in self._ready:
                 self._ready.remove(backend)
             await asyncio.sleep(ASK_S)
+
+    async def _is_ready(self, backend: Backend) -> bool:
+        """Ask a replica whether it can accept."""
+        try:
+            async with asyncio.timeout(ANSWER_S), self._connected(backend) as (reader, writer):
+                writer.write(b"GET /health/ready HTTP/1.1\r\nhost: replica\r\nconnection: close\r\n\r\n")
+                line = await reader.readline()
+        except (OSError, TimeoutError):
+            return False
+        return line.split(b" ")[1:2] == [b"200"]
 
     def _in_turn(self) -> list[Backend]:
         """Return the replicas in the order in which the next connection tries them."""
@@ -94,19 +109,43 @@ class Balancer:
     # ---- connections ----
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for backend in self._in_turn():
-            try:
-                there, back = await asyncio.open_connection(*backend)
-            except OSError:
-                continue
-            both = [asyncio.create_task(_copy(reader, back)), asyncio.create_task(_copy(there, writer))]
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)  # HTTP needs no half-open connections
-            for task in both:
-                task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
-            _cut(back)
-            break
-        _cut(writer)
+        with self._held(writer):
+            for backend in self._in_turn():
+                with contextlib.suppress(OSError):
+                    async with self._connected(backend) as (there, back):
+                        await _both(_copy(reader, back), _copy(there, writer))
+                    return
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, backend: Backend) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Connect to a replica; raises OSError where it does not take it."""
+        reader, writer = await asyncio.open_connection(*backend)
+        with self._held(writer):
+            yield reader, writer
+
+    @contextlib.contextmanager
+    def _held(self, writer: asyncio.StreamWriter) -> Iterator[None]:
+        """Close a connection at the end; what is still on its way out goes out first."""
+        self._open = {one for one in self._open if not one.transport.is_closing() or _unsent(one)} | {writer}
+        try:
+            yield
+        finally:
+            writer.close()
+
+
+def _unsent(writer: asyncio.StreamWriter) -> bool:
+    return writer.transport.get_write_buffer_size() > 0
+
+
+async def _both(*ways: Coroutine[Any, Any, None]) -> None:
+    """Run both ways of a connection until one ends: HTTP needs no half-open connections."""
+    tasks = [asyncio.create_task(way) for way in ways]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -115,24 +154,3 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
         while data := await source.read(CHUNK):
             sink.write(data)
             await sink.drain()
-        await sink.drain()
-
-
-def _cut(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-
-
-async def _is_ready(backend: Backend) -> bool:
-    """Ask a replica whether it can accept."""
-    writer: asyncio.StreamWriter | None = None
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            reader, writer = await asyncio.open_connection(*backend)
-            writer.write(b"GET /health/ready HTTP/1.1\r\nhost: replica\r\nconnection: close\r\n\r\n")
-            line = await reader.readline()
-    except (OSError, TimeoutError):
-        return False
-    finally:
-        if writer is not None:
-            _cut(writer)
-    return line.split(b" ")[1:2] == [b"200"]
