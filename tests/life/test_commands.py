@@ -355,6 +355,8 @@ def test_the_demo_shows_what_flows_and_ends_with_the_ledger(replicas: int, tmp_p
         sandbox = process.said(r"(?m)^sandbox (http://127\.0\.0\.1:\d+)$")
         until(lambda: sum(ask("GET", f"{sandbox}/_sandbox/counts").json()["events"].values()), "events arrive")
         process.said(r"messages (\d+) accepted")
+        for number in range(1, replicas + 1 if replicas > 1 else 1):
+            process.said(rf"replica-{number} +([1-9]\d*) taken in")
         assert ask("GET", f"{bridge}/health").json()["ledger"]["accepted"] > 0
         counts = ask("GET", f"{sandbox}/_sandbox/counts").json()
         assert {} == counts["violations"]
@@ -365,6 +367,4 @@ def test_the_demo_shows_what_flows_and_ends_with_the_ledger(replicas: int, tmp_p
     assert_identities(last)
     assert last["ledger"]["accepted"] > 0
     assert {} == last["dead_letters"]
-    told = set(re.findall(r"^  (replica-\d) +[1-9]\d* taken in", process.text(), re.MULTILINE))
-    assert (replicas if replicas > 1 else 0) == len(told)
     assert sys.executable not in process.text()

@@ -214,6 +214,25 @@ async def test_after_a_kill_the_others_go_on_with_what_was_claimed(opened: Opene
     await until(settled, "all settled")
 
 
+async def test_who_waits_for_another_to_make_the_tables_finds_them_made(server: Server) -> None:
+    """Its first look, before it waited, must not be what it still believes afterwards."""
+    url = server.fresh()
+    first, second = await connection.connect(url, statement_s=None), await connection.connect(url, statement_s=None)
+    try:
+        await first.execute("BEGIN")
+        await first.execute(schema._LOCK)
+        await first.execute("CREATE TABLE bridge (version integer, compatible integer)")  # of them all, to be quick
+        await first.execute("INSERT INTO bridge VALUES ($1, $2)", schema.SCHEMA, schema.COMPATIBLE)
+        waiting = asyncio.create_task(schema.prepare(second, migrate=False))
+        held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        await until(lambda: first.fetchval(held), "the second waits")
+        await first.execute("COMMIT")
+        assert 0 == await waiting
+    finally:
+        await first.close(timeout=2)
+        await second.close(timeout=2)
+
+
 async def test_a_clean_stop_hands_everything_over_at_once(opened: Opened) -> None:
     one, two = await opened(lease=LONG), await opened(lease=LONG)
     await shared_out(one, two)

@@ -197,7 +197,6 @@ class MemoryStore(MemoryDesk):
         for number, user in work.parked:
             if self._begin(number):
                 rows.parked[number] = user
-                rows.owners.setdefault(number, user)
                 ledger.park(1)
 
     def _begin(self, number: int) -> bool:

@@ -22,7 +22,11 @@ COMPATIBLE: Final = 1
 """Oldest release's schema that works with it."""
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('moost-bridge schema ' || current_schema()))"
-_THERE: Final = "SELECT to_regclass('bridge') IS NOT NULL"
+# Not by to_regclass: within a transaction the server goes on believing its first answer, also after waiting for whoever
+# makes the tables. A look into the catalogue is a look at what is committed.
+_THERE: Final = """
+SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'bridge' AND relkind = 'r' AND pg_table_is_visible(oid))
+"""
 _STRANGE: Final = """
 SELECT count(*) FROM pg_class
 WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND relname = ANY($1)
