@@ -38,14 +38,15 @@ demo: setup
 demo-cluster: setup
 	@$(BIN)/bridge demo --replicas 3
 
-# Most tests wait for a process or a socket, so twice as many workers as the usual two cores; a file stays together.
+# Most tests wait for a process or a socket, so twice as many workers as the usual two cores; a file stays together, and
+# the long ones do not come last.
 test: setup
 	@command -v strace >/dev/null || echo "strace is missing, so the tests that trace system calls are skipped: apt-get install strace"
 	@command -v java >/dev/null && command -v mvn >/dev/null || \
 		echo "The tests of the Kafka source are skipped: they need Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)."
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
 		|| echo "The tests of the PostgreSQL store are skipped: apt-get install postgresql brings the server."
-	$(BIN)/pytest -q -n 4 --dist loadfile
+	$(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check --quiet

@@ -25,7 +25,10 @@ class MemoryForgetting:
 
     async def owned(self, user: str) -> AsyncIterator[Sequence[int]]:
         """Stream the ids of messages that the worker found to be a user's, as one page."""
-        yield [number for number, name in self._rows.owners.items() if name == user]
+        rows = self._rows
+        found = {number for named in (rows.owners, rows.parked) for number, name in named.items() if name == user}
+        found |= {one.message for one in rows.letters.values() if one.user == user and one.message is not None}
+        yield sorted(found)
 
     async def buildings_of(self, user: str, raw_users: Collection[str]) -> Sequence[str]:
         """Return the buildings that know a user."""
