@@ -115,7 +115,7 @@ class Same(RuleBasedStateMachine):
         chosen = {message.id: data.draw(ends) for message in messages}
         states = self.both(self.memory.load([], [], wanted), self.file.load([], [], wanted)).buildings
         versions = {name: states[name].version if name in states else 0 for name in wanted}
-        parked = [(number, data.draw(users)) for number, end in chosen.items() if end == "park"]
+        owners = {number: USERS[number % len(USERS)] for number in chosen}  # the same whenever it is read
         stale = bool(wanted) and data.draw(st.integers(0, 5)) == 0
         work = Work(
             now=self.now,
@@ -123,8 +123,8 @@ class Same(RuleBasedStateMachine):
             dead=[
                 (number, data.draw(st.sampled_from(REASONS)), "why") for number, end in chosen.items() if end == "bury"
             ],
-            parked=parked,
-            users={**dict.fromkeys(chosen, "u"), **dict(parked)},
+            parked=[(number, owners[number]) for number, end in chosen.items() if end == "park"],
+            users=owners,
             unparked=changed if data.draw(st.booleans()) else [],
             buildings=[house(name, version + stale, flags=data.draw(_flags)) for name, version in versions.items()],
             due={name: self.now + data.draw(_steps) for name in wanted},
