@@ -113,7 +113,7 @@ class Disk:
             case "ftruncate":
                 self._names[call.path].waiting.append(call)
             case _:
-                raise NotImplementedError(f"{call.name} of {call.path}")
+                raise AssertionError(f"the model of the disk does not know {call.name}, of {call.path}")
 
     @property
     def unsafe(self) -> bool:
