@@ -235,16 +235,16 @@ class Feed:
 
     async def _look(self, client: Reader) -> None:
         """Look now and then whether there is trouble, and how much waits."""
-        state, suspected = self.state, client.suspected
+        state = self.state
         state.partitions = len(client.owned)
-        alarmed = suspected is not None and state.trouble is None
+        alarmed = client.suspected is not None and state.trouble is None
         if time.monotonic() < self._look_at and not alarmed:
             return
         try:
             self._cluster = await self._thread.call(client.ask)
             state.lag = await self._thread.call(client.lag)
         except UnansweredError as why:
-            self._tell(suspected or Trouble.UNREACHABLE, str(why))
+            self._tell(client.suspected or Trouble.UNREACHABLE, str(why))  # what it suspects by now
         else:
             self._tell(client.suspected, "")
         self._look_at = time.monotonic() + (LOOK_S if state.trouble is None else LOOK_IN_TROUBLE_S)

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
 
 from bridge.consumer import feed as room
-from bridge.source.kafka import Trouble
+from bridge.source.kafka import Trouble, UnansweredError
 from bridge.store.port import StoreBroken, StoreUnavailable
 from tests.consumer.conftest import House, Member, running, until
 
@@ -128,9 +129,20 @@ async def test_trouble_is_said_once_when_it_begins_and_once_when_it_ends(house: 
             before = house.member.asked
             await until(lambda: house.member.asked > before + 2)
             assert Trouble.AUTH == feed.state.trouble
-            house.member.suspected, house.member.away = None, False
+            house.member.away, house.member.suspected = False, None
             await until(lambda: feed.state.trouble is None)
     assert ["kafka_auth", "kafka_connected"] == [line["event"] for line in lines if "kafka" in line["event"]]
+
+
+async def test_what_the_client_learns_while_it_is_asked_counts(house: House) -> None:
+    def refused(member: Member) -> str:
+        member.suspected = Trouble.AUTH
+        raise UnansweredError("nobody there")
+
+    house.prepare = lambda member: setattr(member, "ask", partial(refused, member))
+    async with running(house) as feed:
+        await until(lambda: feed.state.trouble)
+        assert Trouble.AUTH == feed.state.trouble
 
 
 async def test_a_record_is_not_stored_before_its_cluster_is_known(house: House) -> None:

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+import anyio
 import pytest
 
 from bridge.store.port import StoreBroken, StoreUnavailable, Work
@@ -87,16 +90,37 @@ async def test_nothing_that_is_owed_goes_for_want_of_room(store: SqliteStore, mo
 # ---- a start on a full disk -----------------------------------------------------------------------------------------
 
 
-async def test_a_store_whose_daemon_was_killed_on_a_full_disk_opens_and_settles(small_disk: Path) -> None:
+KILLED = """
+import asyncio, os, signal, sys
+from bridge.store.sqlite import SqliteStore
+from tests.store.values import arrival
+
+async def life():
+    store = SqliteStore(sys.argv[1], exclusive=True)
+    await store.open()
+    for _ in range(20):
+        await store.accept([arrival(os.urandom(int(sys.argv[2])))])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(life())
+"""
+
+
+@pytest.mark.parametrize("size", [20_000, 500_000])
+@pytest.mark.parametrize("left", [0, 1, 3, 9])  # pages; a start needs some of its own for the index of the log
+async def test_a_store_whose_daemon_was_killed_on_a_full_disk_opens_and_settles(
+    small_disk: Path, size: int, left: int
+) -> None:
     path = small_disk / "bridge.db"
-    first = SqliteStore(str(path), exclusive=True)
-    await first.open()
-    await first.accept([arrival(os.urandom(500_000)) for _ in range(20)])
-    await first.close()
-    files.Reserve(small_disk / "bridge.db-reserve").begin()  # as a killed daemon leaves it
+    killed = await anyio.run_process([sys.executable, "-c", KILLED, str(path), str(size)], check=False)
+    assert -signal.SIGKILL == killed.returncode
+    spare = small_disk / "spare"
+    spare.write_bytes(bytes(left * PAGE))
     _fill_up(small_disk / "ballast")
+    spare.unlink()
     store = SqliteStore(str(path), exclusive=True)
     await store.open()
+    assert 20 == len([message async for message in store.raw(None, None)])
     await store.commit(Work(now=NOW, settled=range(1, 21)))
     with pytest.raises(StoreUnavailable, match="full"):
         await store.accept([arrival(os.urandom(500_000)) for _ in range(100)])

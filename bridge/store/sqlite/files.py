@@ -48,6 +48,7 @@ EMPTY_S: Final = 30.0
 """How long to try to empty the log beside a busy daemon."""
 
 _CACHE_KIB: Final = 16 * 1024
+_INCREMENTAL: Final = 2  # SQLite's number for giving pages back on request
 
 
 def create(path: Path) -> None:
@@ -71,7 +72,8 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
         con.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         con.execute("PRAGMA temp_store = MEMORY")
         if write:
-            con.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            if _pragma(con, "auto_vacuum") != _INCREMENTAL:  # setting it is a write, for which a full disk has no room
+                con.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
             con.execute("PRAGMA journal_mode = WAL")
             con.execute("PRAGMA synchronous = FULL")
             con.execute("PRAGMA secure_delete = FAST")

@@ -121,11 +121,7 @@ class SqliteStore:
         self._checkpoints = Checkpoints(connect, self._path)
         self._rounds = Rounds(Writer(connect, self._path, reserve, self._checkpoints, self._committed))
         if self._exclusive:
-            free = partial(outbox.free, now=datetime.now(UTC))
-            try:
-                await self._rounds.write(Turn.SETTLE, free)
-            except StoreUnavailable:  # on a full disk the first try has given up the reserve
-                await self._rounds.write(Turn.SETTLE, free)
+            await self._rounds.write(Turn.SETTLE, partial(outbox.free, now=datetime.now(UTC)))
             self._inspection = Inspection(partial(files.connect, self._path, write=False), self._path)
 
     def _open_on(self, reserve: files.Reserve) -> None:
@@ -135,10 +131,11 @@ class SqliteStore:
         try:
             self._open_files()
         except StoreUnavailable:
-            if not self._exclusive or not reserve.low():
+            if not self._exclusive:
                 raise
-            reserve.release()
-            self._open_files()
+            if reserve.low():
+                reserve.release()
+            self._open_files()  # even where nothing was released: the first try may have written the log back
 
     def _open_files(self) -> None:
         files.create(self._path)

@@ -264,8 +264,8 @@ class Writer:
         try:
             self._transaction(started)
         except Exception as error:  # noqa: BLE001 - it becomes the answer of a part
-            self._recover(error)
-            if len(started) > 1 and _of_one_part(error):
+            roomier = self._recover(error)
+            if roomier or (len(started) > 1 and _of_one_part(error)):
                 self._one_by_one(started)
             else:
                 for part in started:
@@ -327,31 +327,33 @@ class Writer:
             self._con = con
         return self._con
 
-    def _recover(self, error: BaseException) -> None:
-        """Roll back; after trouble with the file take a fresh connection next time."""
+    def _recover(self, error: BaseException) -> bool:
+        """Roll back; after trouble with the file take a fresh connection next time. Tell whether room was made."""
         con = self._con
-        if con is None:
-            return
-        with contextlib.suppress(sqlite3.Error):
-            if con.in_transaction:
-                con.execute("ROLLBACK")
+        if con is not None:
+            with contextlib.suppress(sqlite3.Error):
+                if con.in_transaction:
+                    con.execute("ROLLBACK")
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
         full = code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._reserve.low())
         if full and self._reserve.held:
-            self._give_up_reserve(con)
-        elif code in _BROKEN:
+            self._give_up_reserve()
+            return True
+        if con is not None and code in _BROKEN:
             with contextlib.suppress(sqlite3.Error):
                 con.close()
             self._con = None
+        return False
 
     # ---- a full disk ----
 
-    def _give_up_reserve(self, con: sqlite3.Connection) -> None:
+    def _give_up_reserve(self) -> None:
         """Make room for settling and deleting: release the reserve, empty the log."""
         self.full = True
         self._looked = time.monotonic()
         self._reserve.release()
-        self._checkpoints.shorten(con)
+        if self._con is not None:
+            self._checkpoints.shorten(self._con)
 
     def _look_at_reserve(self) -> None:
         """Give what was deleted back to the disk, and take the reserve back as soon as there is room for it."""
