@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from tests.kafka.broker import Broker, missing, running
-from tests.kafka.inboxes import Inboxes, OwnFiles
+from tests.kafka.inboxes import Inboxes, OneDatabase, OwnFiles
 from tests.kafka.stage import Stream, reading
 from tests.kafka.tokens import Issuer, issuing
 from tests.life.stage import Bridge, Sandbox, bridged, sandboxed
@@ -52,11 +52,10 @@ def bridge(tmp_path: Path, stream: Stream) -> Iterator[Bridge]:
         yield reading(prepared, stream)
 
 
-@pytest.fixture(params=[OwnFiles])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def inboxes(request: pytest.FixtureRequest) -> Inboxes:
     """Return where daemons of one group keep what they accept."""
-    made: Inboxes = request.param()
-    return made
+    return OwnFiles() if request.param == "sqlite" else OneDatabase(request.getfixturevalue("server"))
 
 
 @pytest.fixture

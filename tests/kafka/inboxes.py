@@ -1,16 +1,17 @@
-"""Where daemons that share a group keep what they accept: each in a store of its own, or all in one.
+"""Where daemons that share a group keep what they accept: each in a file of its own, or all in one database.
 
-A keeper that several processes can share is one more class here and one more parameter of the fixture `inboxes`: the
-stories then run on it by themselves, and nothing may be twice in the one inbox.
+Each is a parameter of the fixture `inboxes`, so that the stories run on both. Nothing may be twice in an inbox; in the
+one database that holds across the daemons, whichever of them read a record first.
 """
 
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tests.life.stage import Bridge
+from tests.postgres import Server
 
 Place = tuple[str, int, int]
 """Topic, partition, offset."""
@@ -48,6 +49,33 @@ class OwnFiles:
     def rows(self, bridges: Sequence[Bridge]) -> int:
         """Return the sum of the last ids; a daemon that never ran has none."""
         return sum(last(bridge.store) for bridge in bridges)
+
+
+class OneDatabase:
+    """PostgreSQL: all daemons share one inbox."""
+
+    def __init__(self, server: Server) -> None:
+        """Make an empty one."""
+        self._server = server
+        self._url = server.fresh()
+        self._schema = self._url.rpartition("=")[2]
+
+    def prepare(self, bridge: Bridge) -> None:
+        """Name the database."""
+        bridge.configure(store={"url": self._url})
+
+    def held(self, _bridges: Sequence[Bridge]) -> list[Counter[Place]]:
+        """Read the inbox."""
+        rows = self._read("SELECT message_id FROM inbox WHERE message_id LIKE 'kafka %'")
+        return [Counter(place(str(row[0])) for row in rows)]
+
+    def rows(self, _bridges: Sequence[Bridge]) -> int:
+        """Count the rows; before a daemon has made the tables there are none."""
+        made = self._read("SELECT to_regclass('inbox')")[0][0]
+        return int(self._read("SELECT count(*) FROM inbox")[0][0]) if made else 0
+
+    def _read(self, statement: str) -> list[Any]:
+        return self._server.execute(statement, schema=self._schema)
 
 
 def inbox(store: Path) -> Counter[Place]:
