@@ -46,6 +46,8 @@ from bridge.core.vocabulary import ACTIONS
 
 SESSION: Final = timedelta(seconds=10)  # a consumer that is not heard of for so long loses its partitions
 COMMIT_EVERY_S: Final = 0.2  # a kill makes at most so much come twice
+LAST_COMMITS: Final = 5  # of partitions that go, while their group is busy with itself
+LAST_COMMIT_AGAIN_S: Final = 0.2
 QUEUE_KIB: Final = 16_384  # fetched ahead
 FETCH_BYTES: Final = 8 * 2**20  # of one answer of a broker, one larger record aside
 ANSWER_S: Final = 2.0  # how long a broker may take to answer a question
@@ -68,6 +70,14 @@ _REFUSED: Final = frozenset(
 )
 _AWAY: Final = frozenset(
     {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._SSL, KafkaError._TIMED_OUT}
+)
+_BUSY: Final = frozenset(
+    {
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.ILLEGAL_GENERATION,  # the group has moved on, and will say so in a moment
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+    }
 )
 
 Place = tuple[str, int]
@@ -354,9 +364,10 @@ class Client:
 
     def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         due = self._uncommitted((at.topic, at.partition) for at in places)
-        if due:
-            with contextlib.suppress(KafkaException):  # then whoever comes next reads it again, and it is recognised
-                consumer.commit(offsets=due, asynchronous=False)
+        for _ in range(LAST_COMMITS):
+            if not due or not _undecided(consumer, due):
+                break  # where it was refused, whoever comes next reads it again, and it is recognised
+            time.sleep(LAST_COMMIT_AGAIN_S)
         self._on_lost(consumer, places)
 
     def _on_lost(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
@@ -365,6 +376,17 @@ class Client:
         for place in gone:
             self._stored.pop(place, None)
             self._committed.pop(place, None)
+
+
+def _undecided(consumer: Consumer, due: list[TopicPartition]) -> bool:
+    """Commit; tell whether the group was busy with itself, so that it is worth another try."""
+    try:
+        done = consumer.commit(offsets=due, asynchronous=False) or []
+    except KafkaException as why:
+        codes = {why.args[0].code()}
+    else:
+        codes = {at.error.code() for at in done if at.error is not None}
+    return not codes.isdisjoint(_BUSY)
 
 
 def _at(places: Iterable[Place]) -> list[TopicPartition]:
