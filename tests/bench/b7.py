@@ -28,7 +28,8 @@ from tests.postgres import MISSING, Server, binaries
 from tests.postgres import running as served
 
 ROOMS: Final = "receiver,worker,clock"
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 64  # of the open loop
+BUSY: Final = 128  # connections that are always busy, over all replicas
 RATE: Final = 1_000.0  # msg/s; SQLite against PostgreSQL
 HOLD_S: Final = 15.0
 REPEATS: Final = 5
@@ -54,10 +55,10 @@ async def run(setting: Setting) -> list[Result]:
     costs: dict[str, list[Cost]] = {"sqlite": [], "postgres": [], "single": [], "two": []}
     with served() as server:
         for _ in range(setting.repeats(REPEATS)):
-            costs["sqlite"].append(await _cost(setting, [""], None, _offer))
-            costs["postgres"].append(await _cost(setting, [server.fresh()], server, _offer))
-            costs["single"].append(await _cost(setting, [server.fresh()], server, _flood))
-            costs["two"].append(await _cost(setting, [server.fresh()] * 2, server, _flood))
+            costs["sqlite"].append(await _cost(setting, [""], None, CONNECTIONS, _offer))
+            costs["postgres"].append(await _cost(setting, [server.fresh()], server, CONNECTIONS, _offer))
+            costs["single"].append(await _cost(setting, [server.fresh()], server, BUSY, _flood))
+            costs["two"].append(await _cost(setting, [server.fresh()] * 2, server, BUSY, _flood))
     sqlite, one, single, two = (statistics.median(cost.bridge_us for cost in found) for found in costs.values())
     told = statistics.median(cost.server_us for cost in costs["postgres"])
     return [
@@ -78,7 +79,7 @@ async def run(setting: Setting) -> list[Result]:
     ]
 
 
-async def _cost(setting: Setting, urls: Sequence[str], server: Server | None, load: Load) -> Cost:
+async def _cost(setting: Setting, urls: Sequence[str], server: Server | None, connections: int, load: Load) -> Cost:
     """Serve with one replica per address, send a load through all of them; raises BrokenError."""
     homes = setting.homes()
     with contextlib.ExitStack() as stack:
@@ -90,7 +91,7 @@ async def _cost(setting: Setting, urls: Sequence[str], server: Server | None, lo
         await first.flood(lambda: next(firsts, None))
         first.close()
         before = await _settled(subjects)
-        clients = [await Client.connected(subject.port, CONNECTIONS // len(urls)) for subject in subjects]
+        clients = [await Client.connected(subject.port, connections // len(urls)) for subject in subjects]
         watches = [subject.process.watch() for subject in subjects]
         server_before = 0.0 if server is None else server.cpu_s()
         await load(setting, clients, homes)

@@ -545,6 +545,8 @@ async def test_nothing_that_runs_all_the_time_reads_a_whole_table(
     large = ("inbox", "outbox", "seen", "building", "home", "lane", "sheet", "note", "attempt", "letter")
     scans = {text: line for text, plan in plans.items() for line in plan if line.split()[:1] == ["SCAN"]}
     assert {} == {text: line for text, line in scans.items() if line in [f"SCAN {table}" for table in large]}
+    sorts = {text: line for text, plan in plans.items() for line in plan if "TEMP B-TREE" in line}
+    assert {} == sorts, "where ten thousand rows are due at once, none of them is sorted to find the first"
     assert len(plans) > 30
 
 
