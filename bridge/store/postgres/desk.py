@@ -9,11 +9,12 @@ from bridge.core.messages import Tick
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason
 from bridge.store.codec import Form, decode_call, decode_state, from_ms, maybe_from_ms, maybe_ms, to_json
+from bridge.store.entries import pending
 from bridge.store.ledger import Ledger
 from bridge.store.places import Planned
 from bridge.store.port import Attempt, CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Ticked
 from bridge.store.postgres.connection import Connection, Row
-from bridge.store.postgres.inbox import again, cursor, pending
+from bridge.store.postgres.inbox import again, cursor
 from bridge.store.postgres.queueing import requeue
 from bridge.store.postgres.replicas import bucket_of
 from bridge.store.residences import place, residence

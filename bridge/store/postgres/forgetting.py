@@ -16,10 +16,11 @@ import msgspec
 
 from bridge.store.calls import CallState, done_before, doubt_without, redacted, size
 from bridge.store.codec import Form, decode_call, encode_call, names_user
+from bridge.store.entries import pending
 from bridge.store.ledger import Ledger
 from bridge.store.port import Doubt, Erased, Pending, Redaction
 from bridge.store.postgres.connection import Connection, Row, changed
-from bridge.store.postgres.inbox import forget_rows, pending
+from bridge.store.postgres.inbox import forget_rows
 
 STEP: Final = 100
 """Most rows of one transaction beside running daemons."""

@@ -12,6 +12,7 @@ from bridge.core.messages import Tick
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason
 from bridge.store.codec import Form, decode_call, decode_state, from_ms, maybe_from_ms, maybe_ms, to_json
+from bridge.store.entries import pending
 from bridge.store.ledger import Ledger
 from bridge.store.places import Planned
 from bridge.store.port import Attempt, CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Ticked
@@ -247,12 +248,6 @@ WHERE id > ? AND received >= ? AND received < ? ORDER BY id LIMIT ?
 def raw(con: sqlite3.Connection, after: int, since: int, until: int) -> list[Pending]:
     """Read a page of raw messages received in [since, until) [ms]."""
     return [pending(row) for row in con.execute(_RAW, (after, since, until, STEP))]
-
-
-def pending(row: tuple[int, str, str, int, bytes]) -> Pending:
-    """Return a row of the log as the worker sees it."""
-    number, subscription, topic, received, body = row
-    return Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body)
 
 
 # ---- what replay needs ----------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ import msgspec
 
 from bridge.store.calls import CallState, done_before, doubt_without, redacted, size
 from bridge.store.codec import Form, decode_call, encode_call, names_user, to_json
+from bridge.store.entries import pending
 from bridge.store.ledger import Ledger
 from bridge.store.port import Doubt, Erased, Pending, Redaction
-from bridge.store.sqlite.desk import pending
 from bridge.store.sqlite.inbox import forget_rows
 from bridge.store.sqlite.statements import gathered
 
