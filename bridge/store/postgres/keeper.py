@@ -53,6 +53,7 @@ from bridge.store.postgres.connection import Connection, connect, translated
 from bridge.store.postgres.door import Door
 from bridge.store.postgres.line import Line, Read, TakenOver, Unsure, Write
 from bridge.store.recent import Recent
+from bridge.store.steps import by_id, in_steps
 
 CHANGED_USERS: Final = 100
 """Users whose directory changed, per claim."""
@@ -392,10 +393,10 @@ class PostgresStore:
     async def write_residences(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]] = ()) -> int:
         """Upsert and remove directory rows, 100 at a time."""
         differ = 0
-        for start in range(0, len(rows), desk.STEP):
-            differ += await self._write_some(rows[start : start + desk.STEP], ())
-        for start in range(0, len(remove), desk.STEP):
-            differ += await self._write_some((), remove[start : start + desk.STEP])
+        for some in in_steps(rows):
+            differ += await self._write_some(some, ())
+        for others in in_steps(remove):
+            differ += await self._write_some((), others)
         return differ
 
     async def _write_some(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]) -> int:
@@ -413,14 +414,14 @@ class PostgresStore:
     async def retry(self, ids: Sequence[int], now: datetime) -> int:
         """Put dead letters back into the flow, 100 at a time."""
         done = 0
-        for some in _in_steps(ids):
+        for some in by_id(ids):
             done += await self._write("desk", lambda con, ledger, some=some: desk.retry(con, ledger, some, now))  # type: ignore[misc]
         return done
 
     async def discard(self, ids: Sequence[int], now: datetime) -> int:  # noqa: ARG002 - the promise names it
         """Give dead letters up, 100 at a time."""
         done = 0
-        for some in _in_steps(ids):
+        for some in by_id(ids):
             done += await self._write("desk", lambda con, ledger, some=some: desk.discard(con, ledger, some))  # type: ignore[misc]
         return done
 
@@ -450,15 +451,15 @@ class PostgresStore:
 
     async def of_users(self, users: Collection[str]) -> Sequence[int]:
         """Return the ids of the settled messages of some users, in order."""
-        last, named, found = await self._ask(forgetting.last_owner), sorted(users), set[int]()
+        last, asked, found = await self._ask(forgetting.last_owner), sorted(users), set[int]()
         for after in range(0, last, forgetting.OWNERS):
-            found.update(await self._ask(lambda con: desk.of_users(con, named, after, forgetting.OWNERS)))  # noqa: B023
+            found.update(await self._ask(lambda con: desk.of_users(con, asked, after, forgetting.OWNERS)))  # noqa: B023
         return sorted(found)
 
     async def messages(self, ids: Sequence[int]) -> Sequence[Pending]:
         """Return the messages with these ids that are still there, 100 at a time."""
         found: list[Pending] = []
-        for some in _in_steps(ids):
+        for some in by_id(ids):
             found += await self._ask(lambda con, some=some: desk.messages(con, some))  # type: ignore[misc]
         return found
 
@@ -500,7 +501,7 @@ class PostgresStore:
 
     async def forget(self, what: Forgetting, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
         """Erase, a bounded number of rows a transaction."""
-        for some in _in_steps(what.messages):
+        for some in by_id(what.messages):
             yield await self._erase(partial(forgetting.messages, ids=some))
         if what.user is not None:
             yield await self._forget_user(what.user)
@@ -559,11 +560,6 @@ class PostgresStore:
             return [str(error)]
         finally:
             await line.close()
-
-
-def _in_steps(ids: Sequence[int]) -> list[list[int]]:
-    named = sorted(set(ids))
-    return [named[start : start + desk.STEP] for start in range(0, len(named), desk.STEP)]
 
 
 def _without(said: Sequence[T], before: Sequence[T]) -> Sequence[T]:

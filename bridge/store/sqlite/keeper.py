@@ -56,6 +56,7 @@ from bridge.store.sqlite import work as steps
 from bridge.store.sqlite.checkpoint import Checkpoints
 from bridge.store.sqlite.inspection import Inspection
 from bridge.store.sqlite.rounds import Rounds, Turn, Writer
+from bridge.store.steps import by_id, in_steps
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long a computing loop may keep the writer waiting; see `rounds` for what it brings."""
@@ -316,10 +317,10 @@ class SqliteStore:
     async def write_residences(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]] = ()) -> int:
         """Upsert and remove directory rows, 100 at a time."""
         differ = 0
-        for start in range(0, len(rows), desk.STEP):
-            differ += await self._write_some(rows[start : start + desk.STEP], ())
-        for start in range(0, len(remove), desk.STEP):
-            differ += await self._write_some((), remove[start : start + desk.STEP])
+        for some in in_steps(rows):
+            differ += await self._write_some(some, ())
+        for others in in_steps(remove):
+            differ += await self._write_some((), others)
         return differ
 
     async def _write_some(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]) -> int:
@@ -344,9 +345,8 @@ class SqliteStore:
     async def _in_steps(
         self, ids: Sequence[int], write: Callable[[sqlite3.Connection, Ledger, Sequence[int]], int]
     ) -> int:
-        named, done = sorted(set(ids)), 0
-        for start in range(0, len(named), desk.STEP):
-            some = named[start : start + desk.STEP]
+        done = 0
+        for some in by_id(ids):
             done += await self._writing().write(
                 Turn.DESK,
                 lambda con, ledger, some=some: write(con, ledger, some),  # type: ignore[misc]
@@ -375,18 +375,18 @@ class SqliteStore:
 
     async def of_users(self, users: Collection[str]) -> Sequence[int]:
         """Return the ids of the settled messages of some users, in order."""
-        named, found = to_json(sorted(users)), set[int]()
+        asked, found = to_json(sorted(users)), set[int]()
         last: int | None = 0
         while last is not None:
-            last, ids = await self._read_aside(partial(desk.of_users, after=last, users=named))
+            last, ids = await self._read_aside(partial(desk.of_users, after=last, users=asked))
             found.update(ids)
         return sorted(found)
 
     async def messages(self, ids: Sequence[int]) -> Sequence[Pending]:
         """Return the messages with these ids that are still there, 100 at a time."""
-        asked, found = sorted(set(ids)), []
-        for start in range(0, len(asked), desk.STEP):
-            found += await self._read_aside(lambda con, _, at=start: desk.messages(con, asked[at : at + desk.STEP]))  # type: ignore[misc]
+        found: list[Pending] = []
+        for some in by_id(ids):
+            found += await self._read_aside(lambda con, _, some=some: desk.messages(con, some))  # type: ignore[misc]
         return found
 
     async def ticks(self, building: str) -> Sequence[Ticked]:
@@ -425,9 +425,8 @@ class SqliteStore:
 
     async def forget(self, what: Forgetting, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
         """Erase, a bounded number of rows a transaction."""
-        ids = sorted(set(what.messages))
-        for start in range(0, len(ids), desk.STEP):
-            yield await self._erase(partial(forgetting.messages, ids=ids[start : start + desk.STEP]))
+        for some in by_id(what.messages):
+            yield await self._erase(partial(forgetting.messages, ids=some))
         if what.user is not None:
             yield await self._forget_user(what.user)
         if what.building is not None and what.redaction is not None:
