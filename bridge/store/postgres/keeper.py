@@ -22,6 +22,7 @@ from typing import Final, TypeVar
 from bridge.core.model import Residence
 from bridge.core.vocabulary import Kind
 from bridge.store.codec import from_ms, maybe_ms, to_ms
+from bridge.store.erasing import Eraser, Step
 from bridge.store.ledger import Ledger
 from bridge.store.port import (
     Arrival,
@@ -31,7 +32,6 @@ from bridge.store.port import (
     DeadFilter,
     DeadLetter,
     Erased,
-    Forgetting,
     Lane,
     Loaded,
     MessageTrip,
@@ -67,9 +67,6 @@ NO_SKEW_MS: Final = 500
 BELONGS_S: Final = 60.0
 """How long this process trusts that whose a device is has been written."""
 
-LENT_S: Final = 0.5
-"""Pause before another look at a call that is lent to a sender."""
-
 _LINES: Final = (*replicas.PARTS, "look")
 _CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _FATE: Final = "SELECT pg_xact_status($1::text::xid8)"
@@ -92,8 +89,10 @@ class _Unheard:
     returned: Sequence[Return]
 
 
-class PostgresStore:
+class PostgresStore(Eraser):
     """A store in a database that any number of bridges share."""
+
+    LENT_S = 0.5
 
     def __init__(  # noqa: PLR0913 - what differs between a daemon, a command and a test
         self,
@@ -499,43 +498,30 @@ class PostgresStore:
                 return sorted(found)
             after = last
 
-    async def forget(self, what: Forgetting, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
-        """Erase, a bounded number of rows a transaction."""
-        for some in by_id(what.messages):
-            yield await self._erase(partial(forgetting.messages, ids=some))
-        if what.user is not None:
-            yield await self._forget_user(what.user)
-        if what.building is not None and what.redaction is not None:
-            async for erased in self._redact(what.building, what.redaction, now):
-                yield erased
-        elif what.building is not None:
-            more = True
-            while more:
-                erased, more, *_ = await self._erase(partial(forgetting.building, name=what.building))
-                yield erased
-
     async def _erase(self, write: Write[T]) -> T:
         return await self._write("desk", write)
 
-    async def _forget_user(self, user: str) -> Erased:
+    async def _erase_messages(self, ids: Sequence[int]) -> Erased:
+        return await self._erase(partial(forgetting.messages, ids=ids))
+
+    async def _erase_user(self, user: str) -> Erased:
         last = await self._ask(forgetting.last_owner)
         for after in range(0, last, forgetting.OWNERS):
             await self._erase(lambda con, _: forgetting.disown(con, user, after))  # noqa: B023 - run at once
         return await self._erase(lambda con, _: forgetting.rows_of_user(con, user))
 
-    async def _redact(self, name: str, what: Redaction, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
+    async def _erase_building(self, name: str) -> Step:
+        return await self._erase(partial(forgetting.building, name=name))
+
+    async def _redact_sheet(self, name: str, what: Redaction) -> None:
         await self._erase(lambda con, _: forgetting.sheet(con, name, what))
-        step = forgetting.Step(Erased(), more=True)
-        while step.more:
-            if step.waits:
-                await asyncio.sleep(LENT_S)
-            at = to_ms(now()) + self._turns.skew
-            step = await self._erase(partial(forgetting.calls, name=name, what=what, after=step.after, now=at))
-            yield step.erased
-        step = forgetting.Step(Erased(), more=True)
-        while step.more:
-            step = await self._erase(partial(forgetting.letters, name=name, what=what, after=step.after))
-            yield step.erased
+
+    async def _redact_calls(self, name: str, what: Redaction, after: int, now: datetime) -> Step:
+        at = to_ms(now) + self._turns.skew
+        return await self._erase(partial(forgetting.calls, name=name, what=what, after=after, now=at))
+
+    async def _redact_letters(self, name: str, what: Redaction, after: int) -> Step:
+        return await self._erase(partial(forgetting.letters, name=name, what=what, after=after))
 
     async def compact(self, *, gently: bool) -> bool:
         """Let the room of deleted rows be used again; unless `gently`, write the tables anew, while nobody else can.

@@ -24,6 +24,7 @@ import msgspec
 from bridge.core.model import Residence
 from bridge.core.vocabulary import Kind
 from bridge.store.codec import from_ms, maybe_ms, to_json, to_ms
+from bridge.store.erasing import Eraser, Step
 from bridge.store.ledger import Ledger
 from bridge.store.port import (
     Arrival,
@@ -33,7 +34,6 @@ from bridge.store.port import (
     DeadFilter,
     DeadLetter,
     Erased,
-    Forgetting,
     Lane,
     Loaded,
     MessageTrip,
@@ -64,9 +64,6 @@ SWITCH_INTERVAL_S: Final = 0.0005
 STATES_AT_ONCE: Final = 40
 """States read without a pause, some 30 µs each; versions make up for the snapshot that they do not share."""
 
-LENT_S: Final = 0.1
-"""How often to look whether a sender has given back what it was lent."""
-
 CHANGED_USERS: Final = 100
 """Users whose directory changed, per claim."""
 
@@ -76,8 +73,10 @@ Read = Callable[[sqlite3.Connection, Ledger], T]
 _ledgers: Final = msgspec.json.Decoder(Ledger)
 
 
-class SqliteStore:
+class SqliteStore(Eraser):
     """A store in one file."""
+
+    LENT_S = 0.1
 
     def __init__(
         self,
@@ -423,21 +422,6 @@ class SqliteStore:
             found.update(page)
         return sorted(found)
 
-    async def forget(self, what: Forgetting, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
-        """Erase, a bounded number of rows a transaction."""
-        for some in by_id(what.messages):
-            yield await self._erase(partial(forgetting.messages, ids=some))
-        if what.user is not None:
-            yield await self._forget_user(what.user)
-        if what.building is not None and what.redaction is not None:
-            async for erased in self._redact(what.building, what.redaction, now):
-                yield erased
-        elif what.building is not None:
-            more = True
-            while more:
-                erased, more, *_ = await self._erase(partial(forgetting.building, name=what.building))
-                yield erased
-
     async def _erase(self, write: Callable[[sqlite3.Connection, Ledger], T]) -> T:
         """Write in a transaction that overwrites what it deletes."""
 
@@ -447,25 +431,26 @@ class SqliteStore:
 
         return await self._writing().write(Turn.DESK, thoroughly)
 
-    async def _forget_user(self, user: str) -> Erased:
+    async def _erase_messages(self, ids: Sequence[int]) -> Erased:
+        return await self._erase(partial(forgetting.messages, ids=ids))
+
+    async def _erase_user(self, user: str) -> Erased:
         after: int | None = 0
         while after is not None:
             after = await self._erase(partial(_disown, user=user, after=after))
         return await self._erase(lambda con, _: forgetting.rows_of_user(con, user))
 
-    async def _redact(self, name: str, what: Redaction, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
+    async def _erase_building(self, name: str) -> Step:
+        return await self._erase(partial(forgetting.building, name=name))
+
+    async def _redact_sheet(self, name: str, what: Redaction) -> None:
         await self._erase(lambda con, _: forgetting.sheet(con, name, what))
-        step = forgetting.Step(Erased(), more=True)
-        while step.more:
-            if step.waits:
-                await asyncio.sleep(LENT_S)
-            call = partial(forgetting.calls, name=name, what=what, after=step.after, now=to_ms(now()))
-            step = await self._erase(call)
-            yield step.erased
-        step = forgetting.Step(Erased(), more=True)
-        while step.more:
-            step = await self._erase(partial(forgetting.letters, name=name, what=what, after=step.after))
-            yield step.erased
+
+    async def _redact_calls(self, name: str, what: Redaction, after: int, now: datetime) -> Step:
+        return await self._erase(partial(forgetting.calls, name=name, what=what, after=after, now=to_ms(now)))
+
+    async def _redact_letters(self, name: str, what: Redaction, after: int) -> Step:
+        return await self._erase(partial(forgetting.letters, name=name, what=what, after=after))
 
     async def compact(self, *, gently: bool) -> bool:
         """Give free pages back and empty the log; where that is quick, or not `gently`, write the whole file anew.
