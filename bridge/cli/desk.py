@@ -34,7 +34,8 @@ from bridge.errors import BridgeError, UsageError
 
 if TYPE_CHECKING:
     from bridge.core.model import Device, Residence
-    from bridge.store.port import Desk, Pending, Versioned
+    from bridge.store.desk import Desk
+    from bridge.store.port import Pending, Versioned
 
 T = TypeVar("T")
 

@@ -27,13 +27,13 @@ from bridge.cli.common import (
 )
 from bridge.core.vocabulary import DeadReason
 from bridge.errors import UsageError
-from bridge.store.port import DeadFilter, DeadLetter
+from bridge.store.desk import DeadFilter, DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bridge.store.port import Desk
+    from bridge.store.desk import Desk
 
 PAGE: Final = 100
 

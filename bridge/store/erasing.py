@@ -17,8 +17,9 @@ import msgspec
 
 from bridge.store.calls import CallState, done_before, doubt_without, redacted, size
 from bridge.store.codec import Form, decode_call, encode_call
+from bridge.store.desk import Erased, Forgetting, Redaction
 from bridge.store.ledger import Ledger
-from bridge.store.port import Doubt, Erased, Forgetting, Redaction
+from bridge.store.port import Doubt
 from bridge.store.steps import STEP, by_id
 
 STATES: Final = 500

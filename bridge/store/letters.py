@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from bridge.core.vocabulary import DeadReason
 from bridge.store.codec import decode_call, from_ms
+from bridge.store.desk import DeadLetter
 from bridge.store.ledger import Ledger
 from bridge.store.places import Planned
-from bridge.store.port import DeadLetter
 
 
 def letter(row: Sequence[Any], body: bytes | None) -> DeadLetter:

@@ -6,7 +6,8 @@ from typing import Any
 from bridge.core.effects import Note
 from bridge.core.messages import Tick
 from bridge.store.codec import decode_call, decode_state, from_ms, maybe_from_ms
-from bridge.store.port import Attempt, CallTrip, DeadLetter, MessageTrip, Pending, Ticked
+from bridge.store.desk import CallTrip, DeadLetter, MessageTrip, Ticked
+from bridge.store.port import Attempt, Pending
 
 
 def call_trip(row: Sequence[Any], call: bytes, attempts: Iterable[tuple[int, str, str]]) -> CallTrip:

@@ -7,10 +7,11 @@ from typing import Final
 from bridge.core.model import Residence
 from bridge.store.calls import CallState
 from bridge.store.codec import Form, maybe_ms, to_json
+from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, MessageTrip, Ticked
 from bridge.store.entries import pending
 from bridge.store.ledger import Ledger
 from bridge.store.letters import Taken, give_up, letter, revive
-from bridge.store.port import CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Ticked
+from bridge.store.port import Pending
 from bridge.store.postgres.connection import Connection, Row
 from bridge.store.postgres.inbox import again, cursor
 from bridge.store.postgres.queueing import requeue

@@ -15,10 +15,11 @@ import msgspec
 from bridge.store import erasing
 from bridge.store.calls import CallState
 from bridge.store.codec import Form, names_user
+from bridge.store.desk import Erased, Redaction
 from bridge.store.entries import pending
 from bridge.store.erasing import Step
 from bridge.store.ledger import Ledger
-from bridge.store.port import Erased, Pending, Redaction
+from bridge.store.port import Pending
 from bridge.store.postgres.connection import Connection, Row, changed
 from bridge.store.postgres.desk import lose
 from bridge.store.postgres.inbox import forget_rows

@@ -10,10 +10,11 @@ import msgspec
 from bridge.core.model import Residence
 from bridge.store.calls import CallState
 from bridge.store.codec import Form, maybe_ms, to_json
+from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, MessageTrip, Ticked
 from bridge.store.entries import pending
 from bridge.store.ledger import Ledger
 from bridge.store.letters import Taken, give_up, letter, revive
-from bridge.store.port import CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Ticked
+from bridge.store.port import Pending
 from bridge.store.residences import place, residence
 from bridge.store.sqlite.queueing import requeue
 from bridge.store.sqlite.statements import Row, value

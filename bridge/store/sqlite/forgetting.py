@@ -14,10 +14,11 @@ import msgspec
 from bridge.store import erasing
 from bridge.store.calls import CallState
 from bridge.store.codec import Form, names_user, to_json
+from bridge.store.desk import Erased, Redaction
 from bridge.store.entries import pending
 from bridge.store.erasing import Step, less
 from bridge.store.ledger import Ledger
-from bridge.store.port import Erased, Pending, Redaction
+from bridge.store.port import Pending
 from bridge.store.sqlite.desk import lose
 from bridge.store.sqlite.inbox import forget_rows
 from bridge.store.sqlite.statements import gathered
