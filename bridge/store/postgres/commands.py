@@ -31,7 +31,7 @@ class PostgresDesk(Eraser):
 
     LENT_S = 0.5
 
-    _url: str
+    _url: str  # this and what follows is for the keeper to bring
     _recent: Recent
     _turns: outbox.Turns
 

@@ -35,7 +35,7 @@ class SqliteDesk(Eraser):
 
     LENT_S = 0.1
 
-    _path: Path
+    _path: Path  # this and what follows is for the keeper to bring
     _exclusive: bool
     _recent: Recent
 
@@ -141,6 +141,8 @@ class SqliteDesk(Eraser):
     async def event_calls(self, building: str, after: int = 0, limit: int = 100) -> Sequence[CallTrip]:
         """Return the calls with events of a building that are remembered, with id > after, in order."""
         return await self._read_aside(lambda con, _: desk.event_calls(con, building, after, limit))
+
+    # ---- forgetting ----
 
     async def unowned(self) -> AsyncIterator[Pending]:
         """Stream the messages whose user the store does not know."""
