@@ -28,7 +28,8 @@ from bridge.core.routing import device_of
 from bridge.core.rules import Rules
 from bridge.core.slots import due
 from bridge.core.vocabulary import Kind
-from bridge.store.port import Desk, Erased, Forgetting, Loaded, Outgoing, Pending, Redaction, Versioned, Work
+from bridge.store.desk import Desk, Erased, Forgetting, Redaction
+from bridge.store.port import Loaded, Outgoing, Pending, Versioned, Work
 from bridge.worker.step import read
 
 PAGE: Final = 100

@@ -37,7 +37,8 @@ from bridge.sender import Sender
 from bridge.sink.client import MoostClient
 from bridge.sink.token import Grant, Trouble, granted
 from bridge.source.hint import finder
-from bridge.store.port import Census, Desk, Store, StoreBroken, StoreUnavailable
+from bridge.store.desk import Desk
+from bridge.store.port import Census, Store, StoreBroken, StoreUnavailable
 from bridge.store.sqlite import SqliteStore
 from bridge.worker import Worker
 

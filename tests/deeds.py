@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason
-from bridge.store.port import DeadFilter, Work
+from bridge.store.desk import DeadFilter
+from bridge.store.port import Work
 from tests.past import Past, device
 
 Deed = tuple[str, Any]

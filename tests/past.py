@@ -11,7 +11,8 @@ from bridge.core.effects import SendEvents
 from bridge.core.rules import Rules
 from bridge.metrics import Metrics
 from bridge.replay import Difference, Span, Tally, replay
-from bridge.store.port import Arrival, Desk, Return, Settlement, Store
+from bridge.store.desk import Desk
+from bridge.store.port import Arrival, Return, Settlement, Store
 from bridge.worker import Worker
 
 START: Final = datetime(2026, 6, 15, 8, 0, tzinfo=UTC)

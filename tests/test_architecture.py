@@ -48,7 +48,7 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "intake": (frozenset({"source", "store.port", "core.vocabulary"}), frozenset()),
     "worker": (frozenset({"core", "source", "store.port"}), frozenset()),
     "sender": (
-        frozenset({"core.retry", "core.effects", "core.vocabulary", "sink", "store.port"}),
+        frozenset({"core.retry", "core.effects", "core.vocabulary", "sink", "store.port", "store.desk"}),
         frozenset({"msgspec"}),
     ),
     "clock": (frozenset({"core", "store.port"}), frozenset()),
@@ -57,15 +57,15 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
         frozenset({"aiohttp", "yarl", "jsonschema_rs", "msgspec", "starlette", "uvicorn", "uvloop", "rich"}),
     ),
     "preview": (frozenset({"core", "source", "sink", "store.port", "worker"}), frozenset({"pydantic_core"})),
-    "replay": (frozenset({"core", "source", "store.port", "worker"}), frozenset()),
-    "forget": (frozenset({"core", "source", "store.port", "worker"}), frozenset()),
+    "replay": (frozenset({"core", "source", "store.port", "store.desk", "worker"}), frozenset()),
+    "forget": (frozenset({"core", "source", "store.port", "store.desk", "worker"}), frozenset()),
     "demo": (frozenset({"sandbox"}), frozenset({"httpx"})),
     "run": (EVERYTHING, frozenset({"uvloop"})),
     "cli": (
         frozenset(
             {
                 *("run", "demo", "preview", "replay", "forget", "directory", "sandbox"),
-                *("store.port", "core.vocabulary", "core.model"),
+                *("store.port", "store.desk", "core.vocabulary", "core.model"),
             }
         ),
         frozenset({"typer", "rich"}),
@@ -168,7 +168,7 @@ def test_only_run_names_a_concrete_store() -> None:
     stores = {
         f"bridge.store.{path.stem}"
         for path in (PACKAGE / "store").glob("*.py")
-        if path.stem not in ("__init__", "port")
+        if path.stem not in ("__init__", "port", "desk")
     }
     assert {"run"} >= {room_of(path) for path in sources() if stores & set(imports(path)) and room_of(path) != "store"}
 

@@ -12,7 +12,8 @@ from bridge import forget
 from bridge.core.model import Residence
 from bridge.core.rules import Rules, SubscriptionRule, Unknown
 from bridge.forget import Tally
-from bridge.store.port import Census, DeadFilter, Settlement, Work
+from bridge.store.desk import DeadFilter
+from bridge.store.port import Census, Settlement, Work
 from bridge.store.sqlite import SqliteStore
 from tests.past import MINUTE, Past, car, device, inverter, iso, meter
 

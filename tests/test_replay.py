@@ -17,8 +17,9 @@ from bridge.core.vocabulary import DeadReason, DeviceType, EventType, Kind
 from bridge.replay import Span
 from bridge.replay.differences import beginning
 from bridge.replay.world import Made, World
+from bridge.store.desk import DeadFilter
 from bridge.store.memory import MemoryStore
-from bridge.store.port import DeadFilter, Pending, Work
+from bridge.store.port import Pending, Work
 from bridge.store.sqlite import SqliteStore
 from bridge.worker.step import Decoded, read
 from tests.deeds import Deed, deeds, happen

@@ -16,8 +16,9 @@ from bridge.core.reduce import reduce
 from bridge.core.rules import Rules, Unknown
 from bridge.core.vocabulary import Kind
 from bridge.metrics import Metrics
+from bridge.store.desk import DeadFilter
 from bridge.store.memory import MemoryStore
-from bridge.store.port import Arrival, DeadFilter, Home, Settlement, StoreBroken, StoreUnavailable, Versioned, Work
+from bridge.store.port import Arrival, Home, Settlement, StoreBroken, StoreUnavailable, Versioned, Work
 from bridge.worker import Worker, room, step
 from tests.core.house import NOON, at, body, iso, prices
 

@@ -23,6 +23,9 @@ CRASHED: Final = 1
 USAGE: Final = 2
 FOUND: Final = 3
 
+STEP: Final = 100
+"""Rows written at a time."""
+
 DEFAULT_CONFIG: Final = Path("bridge.toml")
 
 app = typer.Typer(
@@ -70,6 +73,11 @@ def at_desk(config: Path, work: Callable[["Keeper"], Awaitable[T]]) -> T:
         return asyncio.run(opened())
     except StoreUnavailable as error:
         raise BridgeError(f"the store cannot be used: {error}") from None
+
+
+def in_steps(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield items, as many at a time as are written in one transaction."""
+    return (items[start : start + STEP] for start in range(0, len(items), STEP))
 
 
 def speak(settings: "Settings") -> None:

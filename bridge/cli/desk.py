@@ -6,11 +6,11 @@ Every command works beside a running daemon; changes are written in small steps,
 import base64
 import json as jsonlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -23,6 +23,7 @@ from bridge.cli.common import (
     Until,
     app,
     at_desk,
+    in_steps,
     print_fields,
     print_json,
     print_table,
@@ -34,12 +35,8 @@ from bridge.errors import BridgeError, UsageError
 
 if TYPE_CHECKING:
     from bridge.core.model import Device, Residence
-    from bridge.store.port import Desk, Pending, Versioned
-
-T = TypeVar("T")
-
-STEP: Final = 100
-"""Rows written at a time."""
+    from bridge.store.desk import Desk
+    from bridge.store.port import Pending, Versioned
 
 buildings = typer.Typer(help="The directory: who lives where.", no_args_is_help=True, rich_markup_mode=None)
 store = typer.Typer(help="The store itself.", no_args_is_help=True, rich_markup_mode=None)
@@ -72,10 +69,10 @@ def import_(
         changed = 0
         remove = gone if replace else []
         with progress("importing", len(rows) + len(remove)) as advance:
-            for some in _steps(rows):
+            for some in in_steps(rows):
                 changed += await desk.write_residences(some)
                 advance(len(some))
-            for others in _steps(remove):
+            for others in in_steps(remove):
                 await desk.write_residences((), others)
                 advance(len(others))
         return changed, len(remove)
@@ -158,10 +155,6 @@ def _device(device: "Device") -> dict[str, Any]:
         "offline": device.offline,
         "disconnected": device.disconnected,
     }
-
-
-def _steps(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (items[start : start + STEP] for start in range(0, len(items), STEP))
 
 
 # ---- the store ------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from bridge.cli.common import (
     app,
     at_desk,
     body_text,
+    in_steps,
     print_fields,
     print_json,
     print_table,
@@ -27,13 +28,13 @@ from bridge.cli.common import (
 )
 from bridge.core.vocabulary import DeadReason
 from bridge.errors import UsageError
-from bridge.store.port import DeadFilter, DeadLetter
+from bridge.store.desk import DeadFilter, DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bridge.store.port import Desk
+    from bridge.store.desk import Desk
 
 PAGE: Final = 100
 
@@ -172,8 +173,7 @@ def _settle(config: "Path", verb: str, which: DeadFilter, *, named: bool, json: 
             chosen = await _chosen(desk, which, advance)
         done: list[int] = []
         with progress(verb, len(chosen)) as advance:
-            for start in range(0, len(chosen), PAGE):
-                ids = chosen[start : start + PAGE]
+            for ids in in_steps(chosen):
                 await act(ids, datetime.now(UTC))  # one that somebody else took meanwhile is passed over
                 done += ids
                 advance(len(ids))

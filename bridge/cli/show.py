@@ -25,7 +25,7 @@ from bridge.core.vocabulary import EventType
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
-    from bridge.store.port import Desk, MessageTrip
+    from bridge.store.desk import Desk, MessageTrip
 
 
 @app.command("map")

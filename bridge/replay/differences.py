@@ -24,7 +24,8 @@ from bridge.replay.keeper import Keeper
 from bridge.replay.remake import Key, Remade, Told, key_of, remake, told
 from bridge.replay.trust import interval_start
 from bridge.replay.world import Made, by_user
-from bridge.store.port import Outgoing, Reach, StoreUnavailable, Work
+from bridge.store.desk import Reach
+from bridge.store.port import Outgoing, StoreUnavailable, Work
 
 ROWS: Final = 100
 """Events of one call, and calls of one transaction."""

@@ -9,7 +9,7 @@ Rules:
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 from bridge.core.days import day_end, day_start
@@ -30,7 +30,10 @@ from bridge.replay.keeper import Keeper
 from bridge.replay.remake import Key, Remade, calls, key_of, remake
 from bridge.replay.trust import interval_start, slot_end
 from bridge.replay.world import Made, World, by_user
-from bridge.store.port import CallTrip, Pending
+from bridge.store.desk import CallTrip
+
+if TYPE_CHECKING:
+    from bridge.store.port import Pending
 
 _UNITS: Final[Mapping[Quantity, str]] = {
     Quantity.POWER: "W",

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from bridge.core.vocabulary import Kind
-from bridge.store.port import Census, Desk, Loaded, Work
+from bridge.store.desk import Desk
+from bridge.store.port import Census, Loaded, Work
 
 
 class Keeper(Desk, Protocol):

@@ -21,7 +21,8 @@ from bridge.replay.clusters import Cluster
 from bridge.replay.keeper import Keeper
 from bridge.replay.trust import Trust
 from bridge.replay.world import Directory, Made, World
-from bridge.store.port import CallTrip, Pending, Reach, Ticked
+from bridge.store.desk import CallTrip, Reach, Ticked
+from bridge.store.port import Pending
 from bridge.worker.step import read
 
 PAGE = 100

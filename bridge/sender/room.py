@@ -29,7 +29,8 @@ from bridge.sender.results import Result, Results, chance
 from bridge.sender.state import State
 from bridge.sender.stuck import Stuck
 from bridge.sink.token import Token, TokenKeeper, TokenSource, Trouble
-from bridge.store.port import Desk, Settlement, Store, StoreUnavailable
+from bridge.store.desk import Desk
+from bridge.store.port import Settlement, Store, StoreUnavailable
 
 LEASE: Final = timedelta(seconds=30)
 IDLE_SECONDS: Final = 1.0  # other processes queue calls too (replicas, `dead-letters retry`)

@@ -11,7 +11,8 @@ from typing import Final
 
 from bridge.core.retry import STUCK_AFTER
 from bridge.core.vocabulary import DeadReason
-from bridge.store.port import DeadFilter, Desk, Owed
+from bridge.store.desk import DeadFilter, Desk
+from bridge.store.port import Owed
 
 LOOK_EVERY: Final = timedelta(minutes=1)
 REMEMBERED: Final = 10_000  # buildings

@@ -13,7 +13,7 @@ location; tariffs named after an address); EHA demo application (units, enum wor
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, assert_never, get_args
+from typing import TYPE_CHECKING, Final, TypedDict, assert_never, get_args
 
 from pydantic.alias_generators import to_snake
 
@@ -70,11 +70,6 @@ def decode(
         return Unreadable(number=number, detail=str(why))
 
 
-def _user(raw: str | None, topic: Topic, rules: Rules) -> str | None:
-    """Return the user within the one namespace of all subscriptions (M0.6)."""
-    return rules.subscription(topic.subscription).user_prefix + raw if raw else None
-
-
 def _named(raw: str | None) -> str | None:
     """Return an id; None where it names nothing (a NUL character is one that no database keeps)."""
     return raw if raw and not raw.isspace() and "\x00" not in raw else None
@@ -85,6 +80,36 @@ def _id(raw: str) -> str:
     if _named(raw) is None:
         raise NotUnderstood("the message has no usable id")
     return raw
+
+
+class _Envelope(TypedDict):
+    """What `core.messages.Envelope` holds."""
+
+    number: int
+    received: datetime
+    subscription: str
+    kind: Kind
+    action: Action
+    id: str
+    user: str | None
+    raw_user: str | None
+
+
+def _envelope(
+    topic: Topic, number: int, received: datetime, rules: Rules, raw_id: str, raw_user: str | None
+) -> _Envelope:
+    """Return what every message says: its user within the one namespace of all subscriptions (M0.6)."""
+    user = _named(raw_user)
+    return {
+        "number": number,
+        "received": received,
+        "subscription": topic.subscription,
+        "kind": topic.kind,
+        "action": topic.action,
+        "id": _id(raw_id),
+        "user": rules.subscription(topic.subscription).user_prefix + user if user else None,
+        "raw_user": user,
+    }
 
 
 def _is_block(annotation: object) -> bool:
@@ -109,16 +134,8 @@ def _report(topic: Topic, body: bytes, number: int, received: datetime, rules: R
             times.read(raw)
     found: list[str] = []
     readings = tuple(_readings(topic.kind, blocks, at, found))
-    user = _named(device.user_id)
     return Report(
-        number=number,
-        received=received,
-        subscription=topic.subscription,
-        kind=topic.kind,
-        action=topic.action,
-        id=_id(device.id),
-        user=_user(user, topic, rules),
-        raw_user=user,
+        **_envelope(topic, number, received, rules, device.id, device.user_id),
         stamp=times.newest or received,
         updated=updated,
         location=_location(device),
@@ -269,16 +286,8 @@ def _command(topic: Topic, body: bytes, number: int, received: datetime, rules: 
     device = _named(command.device_id)
     if device is None:
         raise NotUnderstood("the command has no usable deviceId")
-    user = _named(command.user_id)
     return Command(
-        number=number,
-        received=received,
-        subscription=topic.subscription,
-        kind=topic.kind,
-        action=topic.action,
-        id=_id(command.id),
-        user=_user(user, topic, rules),
-        raw_user=user,
+        **_envelope(topic, number, received, rules, command.id, command.user_id),
         device=device,
         type=_word(command.type),
         state=_word(command.state),
@@ -289,7 +298,6 @@ def _command(topic: Topic, body: bytes, number: int, received: datetime, rules: 
 def _prices(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Prices:
     """Read prices; an entry without a start says nothing, one without a finite price ends its predecessor."""
     prices, _ = parse(wire.PricesBody, body)
-    user = _named(prices.user_id)
     entries: list[tuple[datetime, Decimal | None]] = []
     for entry in prices.prices or ():
         start = (
@@ -299,14 +307,7 @@ def _prices(topic: Topic, body: bytes, number: int, received: datetime, rules: R
             price = entry.total_price
             entries.append((start, price if price is not None and price.is_finite() else None))
     return Prices(
-        number=number,
-        received=received,
-        subscription=topic.subscription,
-        kind=topic.kind,
-        action=topic.action,
-        id=_id(prices.id),
-        user=_user(user, topic, rules),
-        raw_user=user,
+        **_envelope(topic, number, received, rules, prices.id, prices.user_id),
         location=_named(prices.location_id),
         entries=tuple(entries),
     )
@@ -315,16 +316,8 @@ def _prices(topic: Topic, body: bytes, number: int, received: datetime, rules: R
 def _schedules(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Schedules:
     """Read a weekly schedule."""
     schedules, _ = parse(wire.SchedulesBody, body)
-    user = _named(schedules.user_id)
     return Schedules(
-        number=number,
-        received=received,
-        subscription=topic.subscription,
-        kind=topic.kind,
-        action=topic.action,
-        id=_id(schedules.id),
-        user=_user(user, topic, rules),
-        raw_user=user,
+        **_envelope(topic, number, received, rules, schedules.id, schedules.user_id),
         time_zone=_text(schedules.time_zone),
         entries=tuple(entry for entry in schedules.schedules or () if entry is not None),
     )

@@ -1,1 +1,1 @@
-"""The memory: one promise (`port`), several keepers (`sqlite`, `memory`, later `postgres`)."""
+"""The memory: two promises (`port` to the rooms, `desk` to the commands) and several keepers of both."""

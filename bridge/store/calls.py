@@ -19,7 +19,8 @@ from typing import Final, assert_never
 import msgspec
 
 from bridge.core.effects import Attributes, Call, ChangeBuilding, CreateBuilding, Event, PutDevices, SendEvents
-from bridge.store.port import Burial, Doubt, Redaction, Settlement
+from bridge.store.desk import Redaction
+from bridge.store.port import Burial, Doubt, Settlement
 
 
 class CallState(StrEnum):

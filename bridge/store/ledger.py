@@ -13,7 +13,8 @@ from typing import Final
 import msgspec
 
 from bridge.store.codec import maybe_from_ms
-from bridge.store.port import Census, Reach
+from bridge.store.desk import Reach
+from bridge.store.port import Census
 
 
 class Ledger(msgspec.Struct, kw_only=True):

@@ -14,7 +14,8 @@ from bridge.metrics import Metrics
 from bridge.receiver.app import Receiver, build_app
 from bridge.receiver.gate import Gate
 from bridge.receiver.health import HealthSources
-from bridge.store.port import Census, DeadFilter
+from bridge.store.desk import DeadFilter
+from bridge.store.port import Census
 from bridge.store.sqlite import SqliteStore
 from bridge.worker import Worker
 from tests.fuzz.inputs import ADMIN, SUBSCRIPTIONS

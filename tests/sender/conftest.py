@@ -18,8 +18,9 @@ from bridge.sandbox.moost import CLIENT_ID, CLIENT_SECRET, CUSTOMER_ID, Moost
 from bridge.sandbox.server import serving
 from bridge.sender import Sender
 from bridge.sink.client import MoostClient
+from bridge.store.desk import DeadFilter, DeadLetter
 from bridge.store.memory import MemoryStore
-from bridge.store.port import DeadFilter, DeadLetter, Outgoing, Work
+from bridge.store.port import Outgoing, Work
 
 PATIENCE = 15.0  # seconds until a condition that does not come true fails a test
 

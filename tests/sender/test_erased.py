@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bridge.store.port import Forgetting
+from bridge.store.desk import Forgetting
 
 pytestmark = pytest.mark.anyio
 Desk = Any

@@ -15,9 +15,10 @@ from bridge.core.vocabulary import DeadReason
 from bridge.sink import validate
 from bridge.sink.classify import Failure, Reply
 from bridge.sink.encode import JsonObject, WireCall
+from bridge.store.desk import DeadFilter
 from bridge.store.memory import MemoryStore
 from bridge.store.memory.rows import CallRow
-from bridge.store.port import Begin, DeadFilter, Lane, Return, Settlement, StoreUnavailable
+from bridge.store.port import Begin, Lane, Return, Settlement, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 Desk = Any

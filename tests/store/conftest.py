@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
 
+from bridge.store.desk import Desk
 from bridge.store.memory import MemoryStore
-from bridge.store.port import Desk, Store
+from bridge.store.port import Store
 from bridge.store.postgres import PostgresStore
 from bridge.store.sqlite import SqliteStore
 

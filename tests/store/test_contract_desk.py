@@ -5,7 +5,8 @@ import pytest
 from bridge.core.effects import Note
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason
-from bridge.store.port import Attempt, CallTrip, DeadFilter, MessageTrip, Return, Settlement, Work
+from bridge.store.desk import CallTrip, DeadFilter, MessageTrip
+from bridge.store.port import Attempt, Return, Settlement, Work
 from tests.store.conftest import Keeper
 from tests.store.values import DAY, HOLD, NOW, SECOND, arrival, burial, devices, events, house, out, said, stillborn
 

@@ -10,20 +10,8 @@ from bridge.core.effects import CreateBuilding, DeviceEntry, PutDevices, SendEve
 from bridge.core.messages import Tick
 from bridge.core.model import Building, Device, Residence
 from bridge.core.vocabulary import DeadReason, DeviceType, Kind
-from bridge.store.port import (
-    Begin,
-    DeadFilter,
-    Doubt,
-    Erased,
-    Forgetting,
-    Home,
-    Outdated,
-    Redaction,
-    Return,
-    Settlement,
-    Versioned,
-    Work,
-)
+from bridge.store.desk import DeadFilter, Erased, Forgetting, Redaction
+from bridge.store.port import Begin, Doubt, Home, Outdated, Return, Settlement, Versioned, Work
 from tests.store.conftest import Keeper
 from tests.store.values import (
     HOLD,

@@ -10,7 +10,8 @@ import pytest
 from bridge.core.effects import Note
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason, Kind
-from bridge.store.port import DeadFilter, Home, Loaded, Settlement, Work
+from bridge.store.desk import DeadFilter
+from bridge.store.port import Home, Loaded, Settlement, Work
 from tests.store.conftest import Keeper
 from tests.store.values import DAY, HOLD, NOW, SECOND, arrival, events, house, out, stillborn
 

@@ -7,7 +7,8 @@ import pytest
 
 from bridge.core.effects import ChangeBuilding, CreateBuilding, PutDevices, SendEvents
 from bridge.core.vocabulary import DeadReason
-from bridge.store.port import Begin, DeadFilter, Lane, Owed, Return, Settlement, Work
+from bridge.store.desk import DeadFilter
+from bridge.store.port import Begin, Lane, Owed, Return, Settlement, Work
 from tests.store.conftest import Keeper
 from tests.store.values import DAY, HOLD, NOW, SECOND, burial, change, create, devices, doubt, events, out, said
 

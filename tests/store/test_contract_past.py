@@ -7,7 +7,8 @@ import pytest
 
 from bridge.core.messages import Tick
 from bridge.core.vocabulary import DeadReason
-from bridge.store.port import DeadFilter, Reach, Return, Settlement, Ticked, Work
+from bridge.store.desk import DeadFilter, Reach, Ticked
+from bridge.store.port import Return, Settlement, Work
 from tests.store.conftest import Keeper
 from tests.store.values import DAY, HOLD, NOW, SECOND, arrival, devices, events, house, out, stillborn
 

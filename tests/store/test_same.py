@@ -17,21 +17,9 @@ from bridge.core.effects import Note
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason, Kind
 from bridge.store.calls import LOST_AT_THE_END
+from bridge.store.desk import DeadFilter, Forgetting, MessageTrip, Redaction
 from bridge.store.memory import MemoryStore
-from bridge.store.port import (
-    Attempt,
-    Begin,
-    Census,
-    DeadFilter,
-    Forgetting,
-    Home,
-    MessageTrip,
-    Outgoing,
-    Redaction,
-    Return,
-    Settlement,
-    Work,
-)
+from bridge.store.port import Attempt, Begin, Census, Home, Outgoing, Return, Settlement, Work
 from bridge.store.postgres import PostgresStore
 from bridge.store.sqlite import SqliteStore
 from tests.postgres import Server

@@ -17,7 +17,8 @@ from typing import Final
 import pytest
 
 from bridge.core.model import Residence
-from bridge.store.port import DeadFilter, Forgetting, Receipt, Settlement, StoreBroken, StoreUnavailable, Work
+from bridge.store.desk import DeadFilter, Forgetting
+from bridge.store.port import Receipt, Settlement, StoreBroken, StoreUnavailable, Work
 from bridge.store.refusal import StoreRefused
 from bridge.store.sqlite import SqliteStore, checkpoint, files, rounds
 from tests.store.values import DAY, HOLD, NOW, arrival, events, house, out, stillborn

@@ -7,9 +7,10 @@ from bridge.core.effects import SendEvents
 from bridge.core.model import Residence
 from bridge.store.calls import CallState
 from bridge.store.codec import encode_call, from_ms, to_ms
+from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, MessageTrip, Reach, Ticked
 from bridge.store.memory.forgetting import MemoryForgetting, lose
 from bridge.store.memory.rows import CallRow, Letter
-from bridge.store.port import CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Reach, Ticked, Versioned
+from bridge.store.port import Pending, Versioned
 
 
 class MemoryDesk(MemoryForgetting):

@@ -7,8 +7,9 @@ from datetime import datetime
 
 from bridge.store.calls import CallState, done_before, doubt_without, redacted, size
 from bridge.store.codec import Form, form
+from bridge.store.desk import Erased, Forgetting, Redaction
 from bridge.store.memory.rows import CallRow, Rows
-from bridge.store.port import Doubt, Erased, Forgetting, Pending, Redaction
+from bridge.store.port import Doubt, Pending
 
 
 class MemoryForgetting:

@@ -13,6 +13,7 @@ from bridge.core.effects import Call
 from bridge.core.vocabulary import Kind
 from bridge.store.calls import LOST_AT_THE_END, CallState, advance, item, laid_over, replaceable, rest, sheet
 from bridge.store.codec import form, from_ms, plain, to_ms
+from bridge.store.desk import Ticked
 from bridge.store.memory.desk import MemoryDesk
 from bridge.store.memory.rows import CallRow, LaneRow, Letter
 from bridge.store.port import (
@@ -30,7 +31,6 @@ from bridge.store.port import (
     Receipt,
     Return,
     Settlement,
-    Ticked,
     Work,
 )
 

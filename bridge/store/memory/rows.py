@@ -9,8 +9,9 @@ from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason, Kind
 from bridge.store.calls import CallState, Progress, size
 from bridge.store.codec import Form, form, from_ms, plain, to_ms
+from bridge.store.desk import Ticked
 from bridge.store.ledger import Ledger
-from bridge.store.port import Arrival, Attempt, Doubt, Home, Pending, Ticked, Versioned
+from bridge.store.port import Arrival, Attempt, Doubt, Home, Pending, Versioned
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,22 +4,21 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from bridge.core.effects import Note
-from bridge.core.messages import Tick
 from bridge.core.model import Residence
-from bridge.core.vocabulary import DeadReason
-from bridge.store.codec import Form, decode_call, decode_state, from_ms, maybe_from_ms, maybe_ms, to_json
+from bridge.store.calls import CallState
+from bridge.store.codec import Form, maybe_ms, to_json
+from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, MessageTrip, Ticked
+from bridge.store.entries import pending
 from bridge.store.ledger import Ledger
-from bridge.store.places import Planned
-from bridge.store.port import Attempt, CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Ticked
+from bridge.store.letters import Taken, give_up, letter, revive
+from bridge.store.port import Pending
 from bridge.store.postgres.connection import Connection, Row
-from bridge.store.postgres.inbox import again, cursor, pending
+from bridge.store.postgres.inbox import again, cursor
 from bridge.store.postgres.queueing import requeue
 from bridge.store.postgres.replicas import bucket_of
 from bridge.store.residences import place, residence
-
-STEP: Final = 100
-"""Most rows of one transaction beside running daemons."""
+from bridge.store.steps import STEP
+from bridge.store.trips import call_trip, message_trip, ticked
 
 # ---- the directory --------------------------------------------------------------------------------------------------
 
@@ -60,7 +59,7 @@ async def write_residences(con: Connection, rows: Sequence[Residence], remove: S
 # ---- dead letters ---------------------------------------------------------------------------------------------------
 
 _LETTERS: Final = """
-SELECT letter.id, reason, detail, at, subscription, topic, building, user_id, item, body, answer, message, call
+SELECT letter.id, reason, detail, at, subscription, topic, building, user_id, answer, message, call, item, body
 FROM letter LEFT JOIN inbox ON inbox.id = coalesce(letter.message, letter.cause)
 WHERE letter.id > $1
     AND ($3::bigint[] IS NULL OR letter.id = ANY($3))
@@ -86,25 +85,7 @@ async def dead_letters(con: Connection, which: DeadFilter, after: int, limit: in
         maybe_ms(which.since),
         maybe_ms(which.until),
     )
-    return [_letter(row) for row in found]
-
-
-def _letter(row: Row) -> DeadLetter:
-    number, reason, detail, at, subscription, topic, building, user, item, body, answer, message, call = row
-    return DeadLetter(
-        id=number,
-        reason=DeadReason(reason),
-        detail=detail,
-        at=from_ms(at),
-        subscription=subscription,
-        topic=topic,
-        building=building,
-        user=user,
-        body=item.encode() if item is not None else body or b"",
-        answer=answer,
-        message_id=message,
-        call_id=call,
-    )
+    return [letter(row, body if item is None else item.encode()) for *row, item, body in found]
 
 
 _TAKE: Final = """
@@ -118,45 +99,41 @@ WHERE id = $1
 
 async def retry(con: Connection, ledger: Ledger, ids: Sequence[int], now: datetime) -> int:
     """Put dead letters back into the flow: messages wait once more, calls go to the end of their lanes."""
-    calls: list[Planned] = []
-    messages: list[int] = []
     letters = await _take(con, ids)
-    for _, reason, message, call, cause, form, item in letters:
-        if message is not None:
-            ledger.revive_message(reason)
-            messages.append(message)
-        else:
-            ledger.revive_call(reason)
-            calls.append(Planned.of(decode_call(form, item.encode()), cause))
-            await con.execute(_LOSE, call, "retried")
-    await again(con, messages)
-    await requeue(con, ledger, calls, now)
+    freed = revive(ledger, letters)
+    await lose(con, freed.calls, CallState.RETRIED)
+    await again(con, freed.messages)
+    await requeue(con, ledger, freed.items, now)
     return len(letters)
 
 
 async def discard(con: Connection, ledger: Ledger, ids: Sequence[int]) -> int:
     """Give dead letters up."""
     letters = await _take(con, ids)
-    for _, reason, message, call, *_ in letters:
-        if message is not None:
-            ledger.discard_message(reason)
-            await con.execute("INSERT INTO discarded (id) VALUES ($1)", message)
-        else:
-            ledger.discard_call(reason)
-            await con.execute(_LOSE, call, "discarded")
+    freed = give_up(ledger, letters)
+    for message in freed.messages:
+        await con.execute("INSERT INTO discarded (id) VALUES ($1)", message)
+    await lose(con, freed.calls, CallState.DISCARDED)
     return len(letters)
 
 
-async def _take(con: Connection, ids: Sequence[int]) -> list[Row]:
-    return sorted(await con.fetch(_TAKE, sorted(set(ids))), key=lambda row: int(row[0]))
+async def _take(con: Connection, ids: Sequence[int]) -> list[Taken]:
+    found = sorted(await con.fetch(_TAKE, sorted(set(ids))), key=lambda row: int(row[0]))
+    return [Taken._make((*row, b"" if item is None else item.encode())) for *row, item in found]
+
+
+async def lose(con: Connection, calls: Sequence[int], end: CallState) -> None:
+    """Take one dead item out of each row; the last one decides how a row that is done has ended."""
+    for call in calls:
+        await con.execute(_LOSE, call, end)
 
 
 # ---- one message ----------------------------------------------------------------------------------------------------
 
 _MESSAGE: Final = "SELECT id, subscription, topic, received, body FROM inbox WHERE id = $1"
 _TRIPS: Final = """
-SELECT id, call, form, CASE WHEN state = 'owed' AND doubt IS NOT NULL THEN 'in doubt' ELSE state END,
-    queued, settled, tried, outcome, answer, cause
+SELECT id, form, CASE WHEN state = 'owed' AND doubt IS NOT NULL THEN 'in doubt' ELSE state END,
+    queued, settled, tried, outcome, answer, cause, call
 FROM outbox
 """
 _CALLS: Final = _TRIPS + "WHERE cause = $1 AND cause > 0 ORDER BY id"
@@ -176,41 +153,17 @@ async def trip(con: Connection, number: int) -> MessageTrip | None:
     row = await con.fetchrow(_MESSAGE, number)
     if row is None:
         return None
-    message = pending(row)
     calls = [await _call(con, found) for found in await con.fetch(_CALLS, number)]
-    letter = await con.fetchval("SELECT id FROM letter WHERE message = $1", number)
-    dead = [] if letter is None else await dead_letters(con, DeadFilter(ids=[letter]), 0, 1)
+    known = await con.fetchval("SELECT id FROM letter WHERE message = $1", number)
+    dead = None if known is None else next(iter(await dead_letters(con, DeadFilter(ids=[known]), 0, 1)), None)
+    state = await con.fetchval(_STATE, number) if dead is None else "dead"
     notes = await con.fetch("SELECT name, detail FROM note WHERE message = $1 ORDER BY id", number)
-    return MessageTrip(
-        id=number,
-        subscription=message.subscription,
-        topic=message.topic,
-        body=message.body,
-        received=message.received,
-        state="dead" if dead else await con.fetchval(_STATE, number),
-        building=calls[0].call.building if calls else None,
-        notes=[Note(name=name, detail=detail) for name, detail in notes],
-        calls=calls,
-        dead=dead[0] if dead else None,
-    )
+    return message_trip(pending(row), state, calls, dead, notes)
 
 
 async def _call(con: Connection, row: Row) -> CallTrip:
-    number, call, form, state, queued, settled, tried, outcome, answer, cause = row
-    attempts = [
-        Attempt(at=from_ms(at), outcome=said, detail=detail) for at, said, detail in await con.fetch(_ATTEMPTS, number)
-    ]
-    if tried is not None:
-        attempts.append(Attempt(at=from_ms(tried), outcome=outcome or "", detail=answer or ""))
-    return CallTrip(
-        id=number,
-        call=decode_call(form, call.encode()),
-        state=state,
-        queued=from_ms(queued),
-        settled=maybe_from_ms(settled),
-        attempts=tuple(attempts),
-        cause=cause,
-    )
+    *told, call = row
+    return call_trip(told, call.encode(), await con.fetch(_ATTEMPTS, told[0]))
 
 
 async def event_calls(con: Connection, building: str, after: int, limit: int) -> list[CallTrip]:
@@ -274,11 +227,4 @@ async def messages(con: Connection, ids: Sequence[int]) -> list[Pending]:
 
 async def ticks(con: Connection, building: str) -> list[Ticked]:
     """Read the ticks of a building."""
-    return [
-        Ticked(
-            after=after,
-            tick=None if moved else Tick(now=from_ms(at), catching_up=catching_up),
-            state=decode_state(state) if state is not None else None,
-        )
-        for after, at, catching_up, moved, state in await con.fetch(_TICKS, building)
-    ]
+    return [ticked(row) for row in await con.fetch(_TICKS, building)]

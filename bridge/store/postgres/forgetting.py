@@ -3,29 +3,27 @@
 Rules:
 - A building goes with the last of its calls, in one transaction: whoever worked on it meanwhile begins anew.
 - Rows are locked as everywhere else: the building, then its lane, then its calls.
-- Of a building of others a call keeps its id and its place. A sender counts the events of what it was lent from the
-  front, so nothing is cut out of a row before it is given back.
 - A deleted row is gone for every reader at once; its bytes stay in the server's files until the room is used again or
   the tables are written anew (`compact`), and in its write-ahead log and backups as long as the operator keeps them.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from bridge.store.calls import CallState, done_before, doubt_without, redacted, size
-from bridge.store.codec import Form, decode_call, encode_call, names_user
+from bridge.store import erasing
+from bridge.store.calls import CallState
+from bridge.store.codec import Form, names_user
+from bridge.store.desk import Erased, Redaction
+from bridge.store.entries import pending
+from bridge.store.erasing import Step
 from bridge.store.ledger import Ledger
-from bridge.store.port import Doubt, Erased, Pending, Redaction
+from bridge.store.port import Pending
 from bridge.store.postgres.connection import Connection, Row, changed
-from bridge.store.postgres.inbox import forget_rows, pending
-
-STEP: Final = 100
-"""Most rows of one transaction beside running daemons."""
-
-STATES: Final = 500
-"""Most states that one look for a user reads."""
+from bridge.store.postgres.desk import lose
+from bridge.store.postgres.inbox import forget_rows
+from bridge.store.steps import STEP
 
 OWNERS: Final = 50_000
 """Numbers of steps of workers that one look for a user's messages goes through."""
@@ -37,15 +35,6 @@ TABLES: Final = (
 """Tables that hold anything of a user."""
 
 _strings: Final = msgspec.json.Decoder(list[str])
-
-
-class Step(NamedTuple):
-    """What one transaction did, and whether there is more for the next one."""
-
-    erased: Erased
-    more: bool
-    after: int = 0  # the last row that was looked at
-    waits: bool = False  # for a row that is lent to a sender
 
 
 # ---- whose is it ----------------------------------------------------------------------------------------------------
@@ -109,7 +98,7 @@ async def buildings_by_state(
     """Look through a page of states; the second is where the next page begins, None = nowhere."""
     found, last = [], None
     names = [name.encode() for name in (user, *raw_users)]
-    for last, state in await con.fetch(_LOOK, after, names, STATES):
+    for last, state in await con.fetch(_LOOK, after, names, erasing.STATES):
         if state is not None and names_user(state, user, raw_users):
             found.append(last)
     return found, last
@@ -141,15 +130,12 @@ async def messages(con: Connection, ledger: Ledger, ids: Sequence[int]) -> Erase
     rows = await con.fetch(_FATES, list(ids))
     if not rows:
         return Erased()
-    for _, reason, fate in rows:
-        ledger.erase_message(fate)
-        if reason is not None:
-            ledger.erase_letter(reason)
+    erased = erasing.erase_messages(ledger, ((fate, reason) for _, reason, fate in rows))
     gone = [row[0] for row in rows]
     for statement in _UNHANG:
         await con.execute(statement, gone)
     await forget_rows(con, ledger, gone)
-    return Erased(messages=len(rows), letters=sum(row[1] is not None for row in rows))
+    return erased
 
 
 # ---- the user itself ------------------------------------------------------------------------------------------------
@@ -192,6 +178,7 @@ SELECT id, state, count - done, octet_length(call) FROM outbox WHERE building = 
 """
 _LETTERS_OF: Final = "SELECT id, reason FROM letter WHERE call = ANY($1)"
 _LETTERS_LEFT: Final = "SELECT id, reason FROM letter WHERE building = $1"
+_DROP_CALLS: Final = ("DELETE FROM attempt WHERE call = ANY($1)", "DELETE FROM outbox WHERE id = ANY($1)")
 _WHOLE: Final = (
     "DELETE FROM tick WHERE building = $1",
     "DELETE FROM lane WHERE building = $1",
@@ -209,8 +196,8 @@ async def _lock(con: Connection, building: str) -> None:
 async def building(con: Connection, ledger: Ledger, name: str) -> Step:
     """Erase some calls of a building; with the last of them the building."""
     await _lock(con, name)
-    rows = await con.fetch(_CALLS, name, STEP)
-    letters = {(row[0], row[1]) for row in await con.fetch(_LETTERS_OF, [row[0] for row in rows])}
+    rows = [erasing.OldCall(*row) for row in await con.fetch(_CALLS, name, STEP)]
+    letters = {(row[0], row[1]) for row in await con.fetch(_LETTERS_OF, [row.id for row in rows])}
     await _drop(con, ledger, rows)
     last = len(rows) < STEP
     if last:
@@ -220,17 +207,11 @@ async def building(con: Connection, ledger: Ledger, name: str) -> Step:
     return Step(erased + await _whole(con, ledger, name), more=False) if last else Step(erased, more=True)
 
 
-async def _drop(con: Connection, ledger: Ledger, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Take rows (id, state, items left, bytes) out of the outbox."""
-    if not rows:
-        return
-    ledger.erase_calls(sum(left for _, state, left, _ in rows if state == CallState.OWED))
-    ledger.outbox_rows -= len(rows)
-    ledger.outbox_bytes -= sum(row[3] for row in rows)
-    ledger.outbox_settled -= sum(row[1] != CallState.OWED for row in rows)
-    gone = [row[0] for row in rows]
-    await con.execute("DELETE FROM attempt WHERE call = ANY($1)", gone)
-    await con.execute("DELETE FROM outbox WHERE id = ANY($1)", gone)
+async def _drop(con: Connection, ledger: Ledger, rows: Sequence[erasing.OldCall]) -> None:
+    """Take rows out of the outbox."""
+    gone = erasing.drop_calls(ledger, rows)
+    for statement in _DROP_CALLS if gone else ():
+        await con.execute(statement, gone)
 
 
 async def _discard(con: Connection, ledger: Ledger, letters: Sequence[tuple[int, str]]) -> None:
@@ -270,25 +251,20 @@ WHERE building = $1 AND id > $2 AND item IS NOT NULL
     AND EXISTS (SELECT FROM unnest($3::text[]) AS name WHERE position('"' || name || '"' IN item) > 0)
 ORDER BY id LIMIT $4
 """
-_LOSE: Final = """
-UPDATE outbox SET buried = buried - 1, state = CASE WHEN state = 'dead' AND buried = 1 THEN 'discarded' ELSE state END
-WHERE id = $1
-"""
 
 
 async def letters(con: Connection, ledger: Ledger, name: str, what: Redaction, after: int) -> Step:
     """Take what is to be forgotten out of a page of a building's letters."""
     await _lock(con, name)
-    rows = await con.fetch(_NAMING_LETTERS, name, after, _names(what), STEP)
+    rows = await con.fetch(_NAMING_LETTERS, name, after, erasing.names(what), STEP)
     gone: list[tuple[int, str]] = []
     for number, reason, call, form, item in rows:
-        left = redacted(decode_call(form, item.encode()), what)
+        left = _less(form, item, what)
         if left is None:
             gone.append((number, reason))
-            await con.execute(_LOSE, call)
+            await lose(con, [call], CallState.DISCARDED)
         else:
-            new = encode_call(left).decode()
-            await con.execute("UPDATE letter SET item = $2, answer = '' WHERE id = $1", number, new)
+            await con.execute("UPDATE letter SET item = $2, answer = '' WHERE id = $1", number, left)
     await _discard(con, ledger, gone)
     return Step(Erased(letters=len(rows)), more=len(rows) == STEP, after=rows[-1][0] if rows else after)
 
@@ -296,13 +272,16 @@ async def letters(con: Connection, ledger: Ledger, name: str, what: Redaction, a
 async def calls(con: Connection, ledger: Ledger, name: str, what: Redaction, after: int, now: int) -> Step:
     """Take what is to be forgotten out of a page of a building's calls, up to one that is lent to a sender."""
     await _lock(con, name)
-    rows = await con.fetch(_NAMING, name, after, _names(what), STEP, now)
-    free = rows[: next((place for place, row in enumerate(rows) if row[9]), len(rows))]
+    found = await con.fetch(_NAMING, name, after, erasing.names(what), STEP, now)
+    free, step = erasing.until_lent([_naming(row) for row in found], after)
     for row in free:
         await _redact(con, ledger, row, what)
-    waits = len(free) < len(rows)
-    last = free[-1][0] if free else after
-    return Step(Erased(calls=len(free)), more=waits or len(rows) == STEP, after=last, waits=waits)
+    return step
+
+
+def _naming(row: Row) -> erasing.Naming:
+    *columns, call, lent = row
+    return erasing.Naming(*[*columns, call.encode(), lent])
 
 
 async def sheet(con: Connection, name: str, what: Redaction) -> None:
@@ -317,33 +296,16 @@ async def sheet(con: Connection, name: str, what: Redaction) -> None:
 
 
 def _less(form: int, call: str | None, what: Redaction) -> str | None:
-    left = None if call is None else redacted(decode_call(form, call.encode()), what)
-    return None if left is None else encode_call(left).decode()
+    left = erasing.less(form, None if call is None else call.encode(), what)
+    return None if left is None else left.decode()
 
 
-def _names(what: Redaction) -> list[str]:
-    return sorted(what.devices | what.users)
-
-
-async def _redact(con: Connection, ledger: Ledger, row: Row, what: Redaction) -> None:
+async def _redact(con: Connection, ledger: Ledger, row: erasing.Naming, what: Redaction) -> None:
     """Rewrite one call without what is to be forgotten, or drop it where nothing is left."""
-    number, state, form, count, done, payload, historical, doubted, text, _ = row
-    data: bytes = text.encode()
-    call = decode_call(form, data)
-    left = redacted(call, what)
+    left = erasing.without(ledger, row, what)
     if left is None:
-        await _drop(con, ledger, [(number, state, count - done, len(data))])
-        return
-    doubt = None if payload is None else Doubt(payload=payload, historical=historical, count=doubted or 0)
-    if doubt is not None:
-        whole = Doubt(payload=b"", historical=False, count=1)  # of a whole state nothing is sent as it was
-        doubt = doubt_without(doubt, what) if form == Form.EVENTS else whole
-    new = encode_call(left)
-    # A row that is done keeps its numbers: they say what was counted then.
-    kept = (size(left), done_before(call, done, what)) if state == CallState.OWED else (count, done)
-    if state == CallState.OWED:
-        ledger.erase_calls((count - done) - (kept[0] - kept[1]))
-    ledger.outbox_bytes += len(new) - len(data)
-    marks = (None, None, None) if doubt is None else (doubt.payload, doubt.historical, doubt.count)
-    await con.execute(_REWRITE, number, new.decode(), *kept, *marks)
-    await con.execute("DELETE FROM attempt WHERE call = $1", number)
+        await _drop(con, ledger, [row.old])
+    else:
+        call, *numbers = left
+        await con.execute(_REWRITE, row.id, call.decode(), *numbers)
+        await con.execute("DELETE FROM attempt WHERE call = $1", row.id)

@@ -5,20 +5,17 @@ Settling deletes that one. A cursor as in the embedded store would pass over a m
 than that of a greater id.
 """
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.core.vocabulary import DeadReason
-from bridge.store.codec import from_ms, plain, to_ms
+from bridge.store import entries
+from bridge.store.codec import plain, to_ms
+from bridge.store.entries import CLAIM_BYTES, Key, pending
 from bridge.store.ledger import Ledger
 from bridge.store.port import Arrival, Pending, Receipt, Work
-from bridge.store.postgres.connection import Connection, Row, changed, columns
+from bridge.store.postgres.connection import Connection, changed, columns
 from bridge.store.postgres.replicas import BUCKETS, bucket_of
-
-CLAIM_BYTES: Final = 4 * 1024 * 1024
-"""No claim holds more bodies than this, one message aside."""
 
 AGAIN: Final = 1 << 62
 """Taken from an id for the place of a message that waits once more: before those that wait for the first time."""
@@ -26,46 +23,21 @@ AGAIN: Final = 1 << 62
 FRONT: Final = 1_000
 """How many of those that wait longest are looked at for the earliest receipt: doors accept side by side."""
 
-Key = tuple[str, str, int, bytes]
 
+@dataclass(slots=True, kw_only=True)
+class Entry(entries.Entry):
+    """An arrival, and whose it is as far as the message says."""
 
-@dataclass(slots=True, kw_only=True)  # not frozen: one is made of every message
-class Entry:
-    """An arrival, prepared before the transaction."""
-
-    subscription: str
-    topic: str
-    received: int
-    message_id: str | None
-    position: int
-    body: bytes
-    key: Key | None
-    dead: DeadReason | None
-    detail: str
-    user: str | None
-    device: str | None
+    user: str | None = None
+    device: str | None = None
 
 
 def entry(arrival: Arrival, user: str | None, device: str | None) -> Entry:
     """Prepare an arrival; `user` and `device` as far as the message names them."""
-    message_id = None if arrival.message_id is None else plain(arrival.message_id)
-    key = None
-    if message_id is not None:
-        digest = hashlib.blake2b(arrival.body, digest_size=16).digest()
-        key = (message_id, arrival.subscription, arrival.position, digest)
-    return Entry(
-        subscription=arrival.subscription,
-        topic=plain(arrival.topic),
-        received=to_ms(arrival.received),
-        message_id=message_id,
-        position=arrival.position,
-        body=arrival.body,
-        key=key,
-        dead=arrival.dead,
-        detail=plain(arrival.detail) if arrival.dead is not None else "",
-        user=None if user is None else plain(user),
-        device=None if device is None else plain(device),
-    )
+    row = Entry.of(arrival)
+    row.user = None if user is None else plain(user)
+    row.device = None if device is None else plain(device)
+    return row
 
 
 # ---- the door -------------------------------------------------------------------------------------------------------
@@ -245,12 +217,6 @@ async def claim(con: Connection, buckets: list[int], limit: int, *, everything: 
 async def changes(con: Connection, buckets: list[int], limit: int, *, everything: bool) -> dict[str, int]:
     """Return users of some buckets whose directory rows changed, and the change."""
     return dict(await con.fetch(_CHANGED, buckets, everything, limit))
-
-
-def pending(row: Row) -> Pending:
-    """Return a row of the log as the worker sees it."""
-    number, subscription, topic, received, body = row
-    return Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body)
 
 
 _FRONT: Final = f"""

@@ -1,4 +1,4 @@
-"""The shared store, as the rooms and the commands see it.
+"""The shared store, as the rooms see it; for the commands see `commands`.
 
 Rules:
 - Five lines to the server: the door, the worker and the clock, the sender, those who look, and the commands of this
@@ -13,43 +13,33 @@ Rules:
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeVar
 
-from bridge.core.model import Residence
 from bridge.core.vocabulary import Kind
-from bridge.store.codec import from_ms, maybe_ms, to_ms
+from bridge.store.codec import from_ms, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.port import (
     Arrival,
     Begin,
-    CallTrip,
     Census,
-    DeadFilter,
-    DeadLetter,
-    Erased,
-    Forgetting,
     Lane,
     Loaded,
-    MessageTrip,
     Pending,
-    Reach,
     Receipt,
-    Redaction,
     Return,
     Settlement,
     StoreUnavailable,
-    Ticked,
-    Versioned,
     Work,
 )
 from bridge.store.postgres import buildings as states
-from bridge.store.postgres import desk, forgetting, inbox, outbox, replicas, schema, upkeep
+from bridge.store.postgres import inbox, outbox, replicas, schema, upkeep
 from bridge.store.postgres import work as steps
-from bridge.store.postgres.connection import Connection, connect, translated
+from bridge.store.postgres.commands import PostgresDesk
+from bridge.store.postgres.connection import Connection, connect
 from bridge.store.postgres.door import Door
 from bridge.store.postgres.line import Line, Read, TakenOver, Unsure, Write
 from bridge.store.recent import Recent
@@ -65,9 +55,6 @@ NO_SKEW_MS: Final = 500
 
 BELONGS_S: Final = 60.0
 """How long this process trusts that whose a device is has been written."""
-
-LENT_S: Final = 0.5
-"""Pause before another look at a call that is lent to a sender."""
 
 _LINES: Final = (*replicas.PARTS, "look")
 _CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
@@ -91,7 +78,7 @@ class _Unheard:
     returned: Sequence[Return]
 
 
-class PostgresStore:
+class PostgresStore(PostgresDesk):
     """A store in a database that any number of bridges share."""
 
     def __init__(  # noqa: PLR0913 - what differs between a daemon, a command and a test
@@ -225,6 +212,9 @@ class PostgresStore:
         except TakenOver:
             await self._look_around()
             return await self._lines[part].write(write)
+
+    async def _ask(self, read: Read[T]) -> T:
+        return await self._lines["desk"].read(read)
 
     # ---- the door ----
 
@@ -379,191 +369,6 @@ class PostgresStore:
             self._swept = swept.last if swept.more else 0
             if swept.deleted or not swept.more:
                 return swept.deleted
-
-    # ---- the desk ----
-
-    async def _ask(self, read: Read[T]) -> T:
-        return await self._lines["desk"].read(read)
-
-    async def residences(self) -> Sequence[Residence]:
-        """Return the directory, by user and location."""
-        return await self._ask(desk.residences)
-
-    async def write_residences(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]] = ()) -> int:
-        """Upsert and remove directory rows, 100 at a time."""
-        differ = 0
-        for start in range(0, len(rows), desk.STEP):
-            differ += await self._write_some(rows[start : start + desk.STEP], ())
-        for start in range(0, len(remove), desk.STEP):
-            differ += await self._write_some((), remove[start : start + desk.STEP])
-        return differ
-
-    async def _write_some(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]) -> int:
-        return await self._write("desk", lambda con, _: desk.write_residences(con, rows, remove))
-
-    async def building(self, building: str) -> Versioned | None:
-        """Return a building's state."""
-        found = await self._ask(lambda con: states.states(con, [building], self._recent))
-        return found.get(building)
-
-    async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
-        """Return dead letters with id > after, in order."""
-        return await self._ask(lambda con: desk.dead_letters(con, which, after, limit))
-
-    async def retry(self, ids: Sequence[int], now: datetime) -> int:
-        """Put dead letters back into the flow, 100 at a time."""
-        done = 0
-        for some in _in_steps(ids):
-            done += await self._write("desk", lambda con, ledger, some=some: desk.retry(con, ledger, some, now))  # type: ignore[misc]
-        return done
-
-    async def discard(self, ids: Sequence[int], now: datetime) -> int:  # noqa: ARG002 - the promise names it
-        """Give dead letters up, 100 at a time."""
-        done = 0
-        for some in _in_steps(ids):
-            done += await self._write("desk", lambda con, ledger, some=some: desk.discard(con, ledger, some))  # type: ignore[misc]
-        return done
-
-    async def trip(self, message_id: int) -> MessageTrip | None:
-        """Return the trip of one message."""
-        return await self._ask(lambda con: desk.trip(con, message_id))
-
-    async def raw(self, since: datetime | None, until: datetime | None) -> AsyncIterator[Pending]:
-        """Stream stored raw messages received in [since, until), in order of acceptance."""
-        start, end, after = maybe_ms(since) or 0, maybe_ms(until) or 1 << 62, 0
-        while page := await self._ask(lambda con: desk.raw(con, after, start, end)):  # noqa: B023 - run at once
-            for message in page:
-                yield message
-            after = page[-1].id
-
-    async def reach(self) -> Reach:
-        """Return how far back messages and calls are complete."""
-
-        async def read(con: Connection) -> Reach:
-            return (await upkeep.ledger(con)).reach(await inbox.cursor(con))
-
-        return await self._ask(read)
-
-    async def settled(self, after: int, limit: int = 100) -> Sequence[Pending]:
-        """Return settled messages with id > after, in order."""
-        return await self._ask(lambda con: desk.settled(con, after, limit))
-
-    async def of_users(self, users: Collection[str]) -> Sequence[int]:
-        """Return the ids of the settled messages of some users, in order."""
-        last, named, found = await self._ask(forgetting.last_owner), sorted(users), set[int]()
-        for after in range(0, last, forgetting.OWNERS):
-            found.update(await self._ask(lambda con: desk.of_users(con, named, after, forgetting.OWNERS)))  # noqa: B023
-        return sorted(found)
-
-    async def messages(self, ids: Sequence[int]) -> Sequence[Pending]:
-        """Return the messages with these ids that are still there, 100 at a time."""
-        found: list[Pending] = []
-        for some in _in_steps(ids):
-            found += await self._ask(lambda con, some=some: desk.messages(con, some))  # type: ignore[misc]
-        return found
-
-    async def ticks(self, building: str) -> Sequence[Ticked]:
-        """Return the remembered ticks of a building, in order."""
-        return await self._ask(lambda con: desk.ticks(con, building))
-
-    async def event_calls(self, building: str, after: int = 0, limit: int = 100) -> Sequence[CallTrip]:
-        """Return the calls with events of a building that are remembered, with id > after, in order."""
-        return await self._ask(lambda con: desk.event_calls(con, building, after, limit))
-
-    # ---- forgetting ----
-
-    async def unowned(self) -> AsyncIterator[Pending]:
-        """Stream the messages whose user the store does not know."""
-        after = 0
-        while page := await self._ask(lambda con: forgetting.unowned(con, after)):  # noqa: B023 - run at once
-            for message in page:
-                yield message
-            after = page[-1].id
-
-    async def owned(self, user: str) -> AsyncIterator[Sequence[int]]:
-        """Stream pages of the ids of messages that the worker found to be a user's."""
-        last = await self._ask(forgetting.last_owner)
-        for after in range(0, last, forgetting.OWNERS):
-            yield await self._ask(lambda con: forgetting.owned(con, user, after))  # noqa: B023 - run at once
-        yield await self._ask(lambda con: forgetting.apart(con, user))
-
-    async def buildings_of(self, user: str, raw_users: Collection[str]) -> Sequence[str]:
-        """Return the buildings that know a user; states are looked through a page at a time."""
-        found = set(await self._ask(lambda con: forgetting.buildings_by_rows(con, user)))
-        spelled, after = sorted(raw_users), ""
-        while True:
-            page, last = await self._ask(lambda con: forgetting.buildings_by_state(con, user, spelled, after))  # noqa: B023
-            found.update(page)
-            if last is None:
-                return sorted(found)
-            after = last
-
-    async def forget(self, what: Forgetting, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
-        """Erase, a bounded number of rows a transaction."""
-        for some in _in_steps(what.messages):
-            yield await self._erase(partial(forgetting.messages, ids=some))
-        if what.user is not None:
-            yield await self._forget_user(what.user)
-        if what.building is not None and what.redaction is not None:
-            async for erased in self._redact(what.building, what.redaction, now):
-                yield erased
-        elif what.building is not None:
-            more = True
-            while more:
-                erased, more, *_ = await self._erase(partial(forgetting.building, name=what.building))
-                yield erased
-
-    async def _erase(self, write: Write[T]) -> T:
-        return await self._write("desk", write)
-
-    async def _forget_user(self, user: str) -> Erased:
-        last = await self._ask(forgetting.last_owner)
-        for after in range(0, last, forgetting.OWNERS):
-            await self._erase(lambda con, _: forgetting.disown(con, user, after))  # noqa: B023 - run at once
-        return await self._erase(lambda con, _: forgetting.rows_of_user(con, user))
-
-    async def _redact(self, name: str, what: Redaction, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
-        await self._erase(lambda con, _: forgetting.sheet(con, name, what))
-        step = forgetting.Step(Erased(), more=True)
-        while step.more:
-            if step.waits:
-                await asyncio.sleep(LENT_S)
-            at = to_ms(now()) + self._turns.skew
-            step = await self._erase(partial(forgetting.calls, name=name, what=what, after=step.after, now=at))
-            yield step.erased
-        step = forgetting.Step(Erased(), more=True)
-        while step.more:
-            step = await self._erase(partial(forgetting.letters, name=name, what=what, after=step.after))
-            yield step.erased
-
-    async def compact(self, *, gently: bool) -> bool:
-        """Let the room of deleted rows be used again; unless `gently`, write the tables anew, while nobody else can.
-
-        What the server's write-ahead log and backups hold is for the operator.
-        """
-        con = await connect(self._url, statement_s=None)
-        try:
-            with translated():
-                for table in forgetting.TABLES:
-                    await con.execute(f"VACUUM {table}" if gently else f"VACUUM (FULL, ANALYZE) {table}")
-        finally:
-            await con.close(timeout=2)
-        return not gently
-
-    async def verify(self) -> Sequence[str]:
-        """Check the ledger against the rows; one sentence per problem. Reads everything, on one snapshot."""
-        line = Line("look", partial(connect, self._url, statement_s=None), lambda _seconds: None)
-        try:
-            return await line.snapshot(upkeep.verify)
-        except StoreUnavailable as error:
-            return [str(error)]
-        finally:
-            await line.close()
-
-
-def _in_steps(ids: Sequence[int]) -> list[list[int]]:
-    named = sorted(set(ids))
-    return [named[start : start + desk.STEP] for start in range(0, len(named), desk.STEP)]
 
 
 def _without(said: Sequence[T], before: Sequence[T]) -> Sequence[T]:

@@ -13,11 +13,12 @@ Rules:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from bridge.core.effects import Call
-from bridge.store.calls import LOST_AT_THE_END, CallState, Progress, Step, advance, item, rest, sheet
-from bridge.store.codec import decode_call, encode_call, from_ms, maybe_from_ms, maybe_ms, plain, to_ms
+from bridge.store import owed as rows
+from bridge.store.calls import LOST_AT_THE_END, CallState
+from bridge.store.codec import from_ms, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.port import Begin, Doubt, Lane, Owed, Return, Settlement
 from bridge.store.postgres.connection import Connection, Row, changed, columns
@@ -116,24 +117,14 @@ async def _lose(con: Connection, ledger: Ledger, buildings: Sequence[str]) -> No
 
 
 def _owed(row: Row) -> Owed:
-    number, _, kind, queued, done, attempts, first_failed, repaired, payload, historical, count, call = row
-    return Owed(
-        id=number,
-        call=rest(decode_call(kind, call.encode()), done),
-        queued=from_ms(queued),
-        done=done,
-        attempts=attempts,
-        first_failed=maybe_from_ms(first_failed),
-        repaired=repaired,
-        doubt=None if payload is None else Doubt(payload=payload, historical=historical, count=count),
-    )
+    *lent, payload, historical, count, call = row
+    doubt = None if payload is None else Doubt(payload=payload, historical=historical, count=count)
+    return rows.Lent(*lent).owed(call.encode(), doubt)
 
 
 def _sheet(row: Row) -> tuple[Call, ...]:
     _, kind, call, devices = row
-    first = None if kind is None else decode_call(kind, call.encode())
-    second = None if devices is None else decode_call(3, devices.encode())
-    return tuple(sheet(first, second))
+    return rows.sheet_of(kind, None if call is None else call.encode(), None if devices is None else devices.encode())
 
 
 _NEXT_DUE: Final = "SELECT least((SELECT min(due) FROM lane), (SELECT min(lent_until) FROM lane))"
@@ -198,41 +189,12 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::
     $9::text[]) WITH ORDINALITY AS new (reason, detail, answer, at, call, cause, form, building, item, row)
 ORDER BY row
 """
+_CONTENTS: Final = "SELECT id, call FROM outbox WHERE id = ANY($1)"
 _RETURN: Final = f"""
 UPDATE lane SET due = CASE WHEN {_OWES} THEN new.at END, lent_until = NULL, lent = NULL
 FROM unnest($1::text[], $2::bigint[]) AS new (building, at)
 WHERE lane.building = new.building AND lent_until IS NOT NULL
 """  # noqa: S608 - a part of the statement, no value
-
-
-@dataclass(frozen=True, slots=True)
-class _Live:
-    """One owed row, as far as settling needs it."""
-
-    id: int
-    building: str
-    form: int
-    cause: int
-    count: int
-    done: int
-    buried: int
-    attempts: int
-    first_failed: int | None
-    repaired: bool
-    in_doubt: bool
-    lost: bool
-
-    def progress(self) -> Progress:
-        return Progress(
-            count=self.count,
-            done=self.done,
-            buried=self.buried,
-            attempts=self.attempts,
-            first_failed=maybe_from_ms(self.first_failed),
-            repaired=self.repaired,
-            in_doubt=self.in_doubt,
-            lost=self.lost,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,12 +216,12 @@ async def settle(con: Connection, ledger: Ledger, turns: Turns, said: Report) ->
     held = await con.fetch(_LANES, ids, [back.building for back in said.returned])
     foreign = {row[0] for row in held if not _is_ours(turns, *row)}
     found = [row for row in (await con.fetch(_ROWS, ids) if ids else ()) if row[1] not in foreign]
-    rows = {row[0]: _Live(*row[:-1]) for row in found if row[-1] == CallState.OWED}
+    owed = {row[0]: rows.Live(*row[:-1]) for row in found if row[-1] == CallState.OWED}
     gone = set(ids).difference(row[0] for row in found)
-    gone.update(begin.call_id for begin in said.begun if begin.call_id not in rows)
+    gone.update(begin.call_id for begin in said.begun if begin.call_id not in owed)
     if said.settlements:
-        await _settle(con, ledger, said, rows)
-    begun = [begin for begin in said.begun if begin.call_id in rows]
+        await _settle(con, ledger, said, owed)
+    begun = [begin for begin in said.begun if begin.call_id in owed]
     if begun:
         marks = [(one.call_id, one.doubt.payload, one.doubt.historical, one.doubt.count) for one in begun]
         await con.execute(_BEGIN, *columns(marks, 4))
@@ -275,69 +237,14 @@ def _is_ours(turns: Turns, building: str, lent: bool, holder: int | None, turn: 
     return turn == known if known is not None else not lent or holder == turns.holder
 
 
-async def _settle(con: Connection, ledger: Ledger, said: Report, rows: Mapping[int, _Live]) -> None:
-    progress = {number: row.progress() for number, row in rows.items()}
-    last: dict[int, Settlement] = {}
-    attempts: list[tuple[object, ...]] = []
-    buried: list[tuple[_Live, Step]] = []
-    for one in said.settlements:
-        if one.call_id not in rows or progress[one.call_id].state is not CallState.OWED:
-            continue
-        step = advance(progress[one.call_id], one, said.now)
-        progress[one.call_id], last[one.call_id] = step.after, one
-        ledger.deliver(step.delivered)
-        ledger.in_doubt += step.newly_lost
-        if step.burial is not None:
-            buried.append((rows[one.call_id], step))
-        if one.attempt is not None and step.after.left:
-            tried = one.attempt
-            attempts.append((one.call_id, to_ms(tried.at), plain(tried.outcome), plain(tried.detail)))
-    if last:
-        written = [_written(number, progress[number], one, said.now) for number, one in last.items()]
-        await con.execute(_WRITE, *columns(written, 13))
-    ledger.outbox_settled += sum(progress[number].state is not CallState.OWED for number in last)
-    if attempts:
-        await con.execute(_ATTEMPT, *columns(attempts, 4))
-    if buried:
-        await _bury(con, ledger, said.now, buried)
-
-
-def _written(number: int, row: Progress, said: Settlement, now: datetime) -> tuple[object, ...]:
-    ended = row.state is not CallState.OWED
-    tried = said.attempt if ended else None
-    return (
-        number,
-        row.state,
-        to_ms(now) if ended else None,
-        row.done,
-        row.buried,
-        row.attempts,
-        maybe_ms(row.first_failed),
-        row.repaired,
-        row.lost,
-        row.in_doubt,
-        None if tried is None else to_ms(tried.at),
-        None if tried is None else plain(tried.outcome),
-        None if tried is None else plain(tried.detail),
-    )
-
-
-async def _bury(con: Connection, ledger: Ledger, now: datetime, buried: Sequence[tuple[_Live, Step]]) -> None:
-    """Write one letter per dead item."""
-    found = await con.fetch("SELECT id, call FROM outbox WHERE id = ANY($1)", [row.id for row, _ in buried])
-    calls: dict[int, Any] = dict(found)
-    letters: list[tuple[object, ...]] = []
-    for row, step in buried:
-        burial = step.burial
-        if burial is None:
-            continue
-        call = decode_call(row.form, calls[row.id].encode())
-        ledger.bury_calls(burial.reason, len(step.buried))
-        letters += [
-            (
-                *(burial.reason, plain(burial.detail), plain(burial.answer), to_ms(now)),
-                *(row.id, row.cause, row.form, row.building, encode_call(item(call, place)).decode()),
-            )
-            for place in step.buried
-        ]
-    await con.execute(_LETTER, *columns(letters, 9))
+async def _settle(con: Connection, ledger: Ledger, said: Report, owed: Mapping[int, rows.Live]) -> None:
+    settled = rows.settle(ledger, said.now, said.settlements, owed)
+    if settled.rows:
+        await con.execute(_WRITE, *columns(settled.rows, 13))
+    if settled.attempts:
+        await con.execute(_ATTEMPT, *columns(settled.attempts, 4))
+    if settled.buried:
+        found = await con.fetch(_CONTENTS, [row.id for row, _ in settled.buried])
+        calls = {number: text.encode() for number, text in found}
+        dead = rows.dead_items(ledger, said.now, settled.buried, calls)
+        await con.execute(_LETTER, *columns([(*row[1:-1], row.item.decode()) for row in dead], 9))

@@ -3,24 +3,23 @@
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from bridge.core.effects import Note
-from bridge.core.messages import Tick
 from bridge.core.model import Residence
-from bridge.core.vocabulary import DeadReason
-from bridge.store.codec import Form, decode_call, decode_state, from_ms, maybe_from_ms, maybe_ms, to_json
+from bridge.store.calls import CallState
+from bridge.store.codec import Form, maybe_ms, to_json
+from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, MessageTrip, Ticked
+from bridge.store.entries import pending
 from bridge.store.ledger import Ledger
-from bridge.store.places import Planned
-from bridge.store.port import Attempt, CallTrip, DeadFilter, DeadLetter, MessageTrip, Pending, Ticked
+from bridge.store.letters import Taken, give_up, letter, revive
+from bridge.store.port import Pending
 from bridge.store.residences import place, residence
 from bridge.store.sqlite.queueing import requeue
 from bridge.store.sqlite.statements import Row, value
-
-STEP: Final = 100
-"""Most rows of one transaction beside a running daemon."""
+from bridge.store.steps import STEP
+from bridge.store.trips import call_trip, message_trip, ticked
 
 _ids: Final = msgspec.json.Decoder(list[int])
 
@@ -62,7 +61,7 @@ def _directory_row(row: Residence) -> Row:
 # ---- dead letters ---------------------------------------------------------------------------------------------------
 
 _LETTERS: Final = """
-SELECT letter.id, reason, detail, at, subscription, topic, building, user, coalesce(item, body), answer, message, call
+SELECT letter.id, reason, detail, at, subscription, topic, building, user, answer, message, call, coalesce(item, body)
 FROM letter LEFT JOIN inbox ON inbox.id = coalesce(letter.message, letter.cause)
 WHERE letter.id > :after
     AND (:ids IS NULL OR letter.id IN (SELECT value FROM json_each(:ids)))
@@ -90,25 +89,7 @@ def dead_letters(con: sqlite3.Connection, which: DeadFilter, after: int, limit: 
             "until": maybe_ms(which.until),
         },
     )
-    return [_letter(row) for row in found]
-
-
-def _letter(row: tuple[int, str, str, int, str, str, str, str, bytes, str, int, int]) -> DeadLetter:
-    number, reason, detail, at, subscription, topic, building, user, body, answer, message, call = row
-    return DeadLetter(
-        id=number,
-        reason=DeadReason(reason),
-        detail=detail,
-        at=from_ms(at),
-        subscription=subscription,
-        topic=topic,
-        building=building,
-        user=user,
-        body=body or b"",
-        answer=answer,
-        message_id=message,
-        call_id=call,
-    )
+    return [letter(row, body) for *row, body in found]
 
 
 _TAKE: Final = """
@@ -123,48 +104,42 @@ WHERE id = ?
 
 def retry(con: sqlite3.Connection, ledger: Ledger, ids: Sequence[int], now: datetime) -> int:
     """Put dead letters back into the flow: messages wait once more, calls go to the end of their lanes."""
-    again: list[Planned] = []
     letters = _take(con, ids)
-    for _, reason, message, call, cause, form, item in letters:
-        if message is not None:
-            ledger.revive_message(reason)
-            ledger.again += 1
-            con.execute("INSERT INTO again (id) VALUES (?)", (message,))
-        else:
-            ledger.revive_call(reason)
-            again.append(Planned.of(decode_call(form, item), cause))
-            con.execute(_LOSE, ("retried", call))
-    requeue(con, ledger, again, now)
+    freed = revive(ledger, letters)
+    for message in freed.messages:
+        ledger.again += 1
+        con.execute("INSERT INTO again (id) VALUES (?)", (message,))
+    lose(con, freed.calls, CallState.RETRIED)
+    requeue(con, ledger, freed.items, now)
     return len(letters)
 
 
 def discard(con: sqlite3.Connection, ledger: Ledger, ids: Sequence[int]) -> int:
     """Give dead letters up."""
     letters = _take(con, ids)
-    for _, reason, message, call, *_ in letters:
-        if message is not None:
-            ledger.discard_message(reason)
-            ledger.swept = min(ledger.swept, message - 1)
-            con.execute("INSERT INTO discarded (id) VALUES (?)", (message,))
-        else:
-            ledger.discard_call(reason)
-            con.execute(_LOSE, ("discarded", call))
+    freed = give_up(ledger, letters)
+    for message in freed.messages:
+        ledger.swept = min(ledger.swept, message - 1)
+        con.execute("INSERT INTO discarded (id) VALUES (?)", (message,))
+    lose(con, freed.calls, CallState.DISCARDED)
     return len(letters)
 
 
-Taken = tuple[int, str, int | None, int | None, int, int, bytes]
-
-
 def _take(con: sqlite3.Connection, ids: Sequence[int]) -> list[Taken]:
-    return sorted(con.execute(_TAKE, (to_json(sorted(set(ids))),)).fetchall())
+    return [Taken._make(row) for row in sorted(con.execute(_TAKE, (to_json(sorted(set(ids))),)))]
+
+
+def lose(con: sqlite3.Connection, calls: Sequence[int], end: CallState) -> None:
+    """Take one dead item out of each row; the last one decides how a row that is done has ended."""
+    con.executemany(_LOSE, [(end, call) for call in calls])
 
 
 # ---- one message ----------------------------------------------------------------------------------------------------
 
 _MESSAGE: Final = "SELECT id, subscription, topic, received, body FROM inbox WHERE id = ?"
 _TRIPS: Final = """
-SELECT id, call, form, CASE WHEN state = 'owed' AND doubt IS NOT NULL THEN 'in doubt' ELSE state END,
-    queued, settled, tried, outcome, answer, cause
+SELECT id, form, CASE WHEN state = 'owed' AND doubt IS NOT NULL THEN 'in doubt' ELSE state END,
+    queued, settled, tried, outcome, answer, cause, call
 FROM outbox
 """
 _CALLS: Final = _TRIPS + "WHERE cause = ? AND cause > 0 ORDER BY id"
@@ -177,23 +152,12 @@ def trip(con: sqlite3.Connection, ledger: Ledger, number: int) -> MessageTrip | 
     row = con.execute(_MESSAGE, (number,)).fetchone()
     if row is None:
         return None
-    message = pending(row)
     calls = [_call(con, found) for found in con.execute(_CALLS, (number,)).fetchall()]
-    letter = value(con, "SELECT id FROM letter WHERE message = ?", (number,))
-    dead = dead_letters(con, DeadFilter(ids=[letter]), 0, 1) if isinstance(letter, int) else []
+    known = value(con, "SELECT id FROM letter WHERE message = ?", (number,))
+    dead = next(iter(dead_letters(con, DeadFilter(ids=[known]), 0, 1)), None) if isinstance(known, int) else None
+    state = _state(con, ledger, number) if dead is None else "dead"
     notes = con.execute("SELECT name, detail FROM note WHERE message = ? ORDER BY id", (number,))
-    return MessageTrip(
-        id=number,
-        subscription=message.subscription,
-        topic=message.topic,
-        body=message.body,
-        received=message.received,
-        state="dead" if dead else _state(con, ledger, number),
-        building=calls[0].call.building if calls else None,
-        notes=[Note(name=name, detail=detail) for name, detail in notes],
-        calls=calls,
-        dead=dead[0] if dead else None,
-    )
+    return message_trip(pending(row), state, calls, dead, notes)
 
 
 _STATES: Final = (
@@ -211,24 +175,9 @@ def _state(con: sqlite3.Connection, ledger: Ledger, number: int) -> str:
     return "settled" if number <= ledger.cursor else "pending"
 
 
-def _call(
-    con: sqlite3.Connection, row: tuple[int, bytes, int, str, int, int | None, int | None, str | None, str | None, int]
-) -> CallTrip:
-    number, call, form, state, queued, settled, tried, outcome, answer, cause = row
-    attempts = [
-        Attempt(at=from_ms(at), outcome=said, detail=detail) for at, said, detail in con.execute(_ATTEMPTS, (number,))
-    ]
-    if tried is not None:
-        attempts.append(Attempt(at=from_ms(tried), outcome=outcome or "", detail=answer or ""))
-    return CallTrip(
-        id=number,
-        call=decode_call(form, call),
-        state=state,
-        queued=from_ms(queued),
-        settled=maybe_from_ms(settled),
-        attempts=tuple(attempts),
-        cause=cause,
-    )
+def _call(con: sqlite3.Connection, row: tuple[Any, ...]) -> CallTrip:
+    *told, call = row
+    return call_trip(told, call, con.execute(_ATTEMPTS, (told[0],)))
 
 
 def event_calls(con: sqlite3.Connection, building: str, after: int, limit: int) -> list[CallTrip]:
@@ -247,12 +196,6 @@ WHERE id > ? AND received >= ? AND received < ? ORDER BY id LIMIT ?
 def raw(con: sqlite3.Connection, after: int, since: int, until: int) -> list[Pending]:
     """Read a page of raw messages received in [since, until) [ms]."""
     return [pending(row) for row in con.execute(_RAW, (after, since, until, STEP))]
-
-
-def pending(row: tuple[int, str, str, int, bytes]) -> Pending:
-    """Return a row of the log as the worker sees it."""
-    number, subscription, topic, received, body = row
-    return Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body)
 
 
 # ---- what replay needs ----------------------------------------------------------------------------------------------
@@ -296,11 +239,4 @@ def messages(con: sqlite3.Connection, ids: Sequence[int]) -> list[Pending]:
 
 def ticks(con: sqlite3.Connection, building: str) -> list[Ticked]:
     """Read the ticks of a building."""
-    return [
-        Ticked(
-            after=after,
-            tick=None if moved else Tick(now=from_ms(at), catching_up=bool(catching_up)),
-            state=decode_state(state) if state is not None else None,
-        )
-        for after, at, catching_up, moved, state in con.execute(_TICKS, (building,))
-    ]
+    return [ticked(row) for row in con.execute(_TICKS, (building,))]

@@ -3,41 +3,29 @@
 Rules:
 - Rows that are deleted are overwritten as far as SQLite does that (secure_delete); `compact` sees to the rest.
 - A building goes with the last of its calls, in one transaction: whoever worked on it meanwhile begins anew.
-- Of a building of others a call keeps its id and its place. A sender counts the events of what it was lent from the
-  front, so nothing is cut out of a row before it is given back.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
-from bridge.store.calls import CallState, done_before, doubt_without, redacted, size
-from bridge.store.codec import Form, decode_call, encode_call, names_user, to_json
+from bridge.store import erasing
+from bridge.store.calls import CallState
+from bridge.store.codec import Form, names_user, to_json
+from bridge.store.desk import Erased, Redaction
+from bridge.store.entries import pending
+from bridge.store.erasing import Step, less
 from bridge.store.ledger import Ledger
-from bridge.store.port import Doubt, Erased, Pending, Redaction
-from bridge.store.sqlite.desk import pending
+from bridge.store.port import Pending
+from bridge.store.sqlite.desk import lose
 from bridge.store.sqlite.inbox import forget_rows
 from bridge.store.sqlite.statements import gathered
-
-STEP: Final = 100
-"""Most rows of one transaction beside a running daemon."""
-
-STATES: Final = 500
-"""Most states that one look for a user reads."""
+from bridge.store.steps import STEP
 
 _strings: Final = msgspec.json.Decoder(list[str])
 _users: Final = msgspec.json.Decoder(dict[str, str])
-
-
-class Step(NamedTuple):
-    """What one transaction did, and whether there is more for the next one."""
-
-    erased: Erased
-    more: bool
-    after: int = 0  # the last row that was looked at
-    waits: bool = False  # for a row that is lent to a sender
 
 
 # ---- whose is it ----------------------------------------------------------------------------------------------------
@@ -103,7 +91,7 @@ def buildings_by_state(
 ) -> tuple[list[str], str | None]:
     """Look through a page of states; the second is where the next page begins, None = nowhere."""
     found, last = [], None
-    for last, state in con.execute(_LOOK, (after, to_json([user, *raw_users]), STATES)):
+    for last, state in con.execute(_LOOK, (after, to_json([user, *raw_users]), erasing.STATES)):
         if state is not None and names_user(state, user, raw_users):
             found.append(last)
     return found, last
@@ -156,10 +144,7 @@ def messages(con: sqlite3.Connection, ledger: Ledger, ids: Sequence[int]) -> Era
     rows = msgspec.convert(gathered(con, _FATES, (to_json(ids),)), list[_Fate])
     if not rows:
         return Erased()
-    for row in rows:
-        ledger.erase_message(row.name(ledger.cursor))
-        if row.reason is not None:
-            ledger.erase_letter(row.reason)
+    erased = erasing.erase_messages(ledger, ((row.name(ledger.cursor), row.reason) for row in rows))
     ledger.again -= sum(row.again is not None for row in rows)
     ledger.ahead -= sum(row.ahead is not None for row in rows)
     ledger.inbox_rows -= len(rows)
@@ -169,7 +154,7 @@ def messages(con: sqlite3.Connection, ledger: Ledger, ids: Sequence[int]) -> Era
     for statement in _UNHANG:
         con.execute(statement, (gone,))
     forget_rows(con, gone)
-    return Erased(messages=len(rows), letters=sum(row.reason is not None for row in rows))
+    return erased
 
 
 # ---- the user itself ------------------------------------------------------------------------------------------------
@@ -224,26 +209,11 @@ _WHOLE: Final = tuple(
 )
 
 
-class _Call(msgspec.Struct, array_like=True):
-    """One row of the outbox."""
-
-    id: int
-    state: str
-    left: int
-    length: int
-
-    @property
-    def owed(self) -> bool:
-        """Tell whether something of it is owed."""
-        return self.state == CallState.OWED
-
-
 def building(con: sqlite3.Connection, ledger: Ledger, name: str) -> Step:
     """Erase some calls of a building; with the last of them the building."""
-    rows = msgspec.convert(gathered(con, _CALLS, (name, STEP)), list[_Call])
-    gone = to_json([row.id for row in rows])
-    letters = con.execute(_LETTERS_OF, (gone,)).fetchall()
-    _drop(con, ledger, rows, gone)
+    rows = msgspec.convert(gathered(con, _CALLS, (name, STEP)), list[erasing.OldCall])
+    letters = con.execute(_LETTERS_OF, (to_json([row.id for row in rows]),)).fetchall()
+    _drop(con, ledger, rows)
     last = len(rows) < STEP
     if last:
         letters += con.execute(_LETTERS_LEFT, (name,)).fetchall()  # of calls that are gone already
@@ -253,14 +223,11 @@ def building(con: sqlite3.Connection, ledger: Ledger, name: str) -> Step:
     return Step(erased + _whole(con, ledger, name), more=False) if last else Step(erased, more=True)
 
 
-def _drop(con: sqlite3.Connection, ledger: Ledger, rows: Sequence[_Call], gone: str) -> None:
+def _drop(con: sqlite3.Connection, ledger: Ledger, rows: Sequence[erasing.OldCall]) -> None:
     """Take rows out of the outbox."""
-    ledger.erase_calls(sum(row.left for row in rows if row.owed))
-    ledger.outbox_rows -= len(rows)
-    ledger.outbox_bytes -= sum(row.length for row in rows)
-    ledger.outbox_settled -= sum(not row.owed for row in rows)
-    for statement in _DROP_CALLS if rows else ():
-        con.execute(statement, (gone,))
+    gone = erasing.drop_calls(ledger, rows)
+    for statement in _DROP_CALLS if gone else ():
+        con.execute(statement, (to_json(gone),))
 
 
 def _discard(con: sqlite3.Connection, ledger: Ledger, letters: Sequence[tuple[int, str]]) -> None:
@@ -302,10 +269,6 @@ WHERE building = ?1 AND id > ?2 AND item IS NOT NULL
 ORDER BY id LIMIT ?4
 """
 _REWRITE_LETTER: Final = "UPDATE letter SET item = ?2, answer = '' WHERE id = ?1"
-_LOSE: Final = """
-UPDATE outbox SET buried = buried - 1, state = CASE WHEN state = 'dead' AND buried = 1 THEN 'discarded' ELSE state END
-WHERE id = ?
-"""
 _SHEET: Final = "SELECT form, call, devices FROM sheet WHERE building = ?"
 _DROP_COPIES: Final = "UPDATE tick SET state = NULL WHERE building = ? AND state IS NOT NULL"
 _REWRITE_SHEET: Final = "UPDATE sheet SET call = ?2, devices = ?3 WHERE building = ?1"
@@ -313,28 +276,26 @@ _REWRITE_SHEET: Final = "UPDATE sheet SET call = ?2, devices = ?3 WHERE building
 
 def letters(con: sqlite3.Connection, ledger: Ledger, name: str, what: Redaction, after: int) -> Step:
     """Take what is to be forgotten out of a page of a building's letters."""
-    rows = con.execute(_NAMING_LETTERS, (name, after, _names(what), STEP)).fetchall()
+    rows = con.execute(_NAMING_LETTERS, (name, after, to_json(erasing.names(what)), STEP)).fetchall()
     gone: list[tuple[int, str]] = []
     for number, reason, call, form, item in rows:
-        left = redacted(decode_call(form, item), what)
+        left = less(form, item, what)
         if left is None:
             gone.append((number, reason))
-            con.execute(_LOSE, (call,))
+            lose(con, [call], CallState.DISCARDED)
         else:
-            con.execute(_REWRITE_LETTER, (number, encode_call(left)))
+            con.execute(_REWRITE_LETTER, (number, left))
     _discard(con, ledger, gone)
     return Step(Erased(letters=len(rows)), more=len(rows) == STEP, after=rows[-1][0] if rows else after)
 
 
 def calls(con: sqlite3.Connection, ledger: Ledger, name: str, what: Redaction, after: int, now: int) -> Step:
     """Take what is to be forgotten out of a page of a building's calls, up to one that is lent to a sender."""
-    rows = con.execute(_NAMING, (name, after, _names(what), STEP, now)).fetchall()
-    free = [row[:-1] for row in rows[: next((place for place, row in enumerate(rows) if row[-1]), len(rows))]]
+    found = con.execute(_NAMING, (name, after, to_json(erasing.names(what)), STEP, now)).fetchall()
+    free, step = erasing.until_lent([erasing.Naming(*row) for row in found], after)
     for row in free:
         _redact(con, ledger, row, what)
-    waits = len(free) < len(rows)
-    last = free[-1][0] if free else after
-    return Step(Erased(calls=len(free)), more=waits or len(rows) == STEP, after=last, waits=waits)
+    return step
 
 
 def sheet(con: sqlite3.Connection, name: str, what: Redaction) -> None:
@@ -343,42 +304,14 @@ def sheet(con: sqlite3.Connection, name: str, what: Redaction) -> None:
     row = con.execute(_SHEET, (name,)).fetchone()
     if row is not None:
         form, call, devices = row
-        con.execute(_REWRITE_SHEET, (name, _less(form, call, what), _less(Form.DEVICES, devices, what)))
+        con.execute(_REWRITE_SHEET, (name, less(form, call, what), less(Form.DEVICES, devices, what)))
 
 
-def _less(form: int, call: bytes | None, what: Redaction) -> bytes | None:
-    left = None if call is None else redacted(decode_call(form, call), what)
-    return None if left is None else encode_call(left)
-
-
-def _names(what: Redaction) -> str:
-    return to_json(sorted(what.devices | what.users))
-
-
-_Naming = tuple[int, str, int, int, int, bytes | None, int | None, int | None, bytes]
-
-
-def _redact(con: sqlite3.Connection, ledger: Ledger, row: _Naming, what: Redaction) -> None:
+def _redact(con: sqlite3.Connection, ledger: Ledger, row: erasing.Naming, what: Redaction) -> None:
     """Rewrite one call without what is to be forgotten, or drop it where nothing is left."""
-    number, state, form, count, done, payload, historical, doubted, data = row
-    call = decode_call(form, data)
-    left = redacted(call, what)
+    left = erasing.without(ledger, row, what)
     if left is None:
-        _drop(con, ledger, [_Call(number, state, count - done, len(data))], to_json([number]))
-        return
-    doubt = None if payload is None else Doubt(payload=payload, historical=bool(historical), count=doubted or 0)
-    if doubt is not None:
-        whole = Doubt(payload=b"", historical=False, count=1)  # of a whole state nothing is sent as it was
-        doubt = doubt_without(doubt, what) if form == Form.EVENTS else whole
-    new = encode_call(left)
-    # A row that is done keeps its numbers: they say what was counted then.
-    kept = (size(left), done_before(call, done, what)) if state == CallState.OWED else (count, done)
-    if state == CallState.OWED:
-        ledger.erase_calls((count - done) - (kept[0] - kept[1]))
-    ledger.outbox_bytes += len(new) - len(data)
-    con.execute(_REWRITE, (number, new, *kept, *_columns(doubt)))
-    con.execute(_DROP_ATTEMPTS, (number,))
-
-
-def _columns(doubt: Doubt | None) -> Iterator[object]:
-    yield from (None, None, None) if doubt is None else (doubt.payload, doubt.historical, doubt.count)
+        _drop(con, ledger, [row.old])
+    else:
+        con.execute(_REWRITE, (row.id, *left))
+        con.execute(_DROP_ATTEMPTS, (row.id,))

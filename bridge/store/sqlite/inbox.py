@@ -4,60 +4,24 @@ Theory of operation: messages are processed in order, so progress is a cursor in
 per message. Exceptions are rows: `ahead` (done beyond the cursor), `again` (waits once more), `parked`, and the dead.
 """
 
-import hashlib
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from bridge.core.vocabulary import DeadReason
-from bridge.store.codec import from_ms, plain, to_json, to_ms
+from bridge.store import entries
+from bridge.store.codec import plain, to_json, to_ms
+from bridge.store.entries import CLAIM_BYTES, pending
 from bridge.store.ledger import Ledger
-from bridge.store.port import Arrival, Outdated, Pending, Receipt, Work
+from bridge.store.port import Outdated, Pending, Receipt, Work
 from bridge.store.sqlite.statements import Batch, gathered, value
-
-CLAIM_BYTES: Final = 4 * 1024 * 1024
-"""No claim holds more bodies than this, one message aside."""
 
 SCAN_ROWS: Final = 5_000
 """How far one commit looks for the next waiting message."""
 
-Key = tuple[str, str, int, bytes]
+Entry = entries.Entry
 
-
-@dataclass(slots=True, kw_only=True)  # not frozen: one is made of every message, and frozen ones cost 1 µs more
-class Entry:
-    """An arrival, prepared on the caller's side so that the writer has little to do."""
-
-    subscription: str
-    topic: str
-    received: int
-    message_id: str | None
-    position: int
-    body: bytes
-    key: Key | None
-    dead: DeadReason | None
-    detail: str
-
-
-def entry(arrival: Arrival) -> Entry:
-    """Prepare an arrival."""
-    message_id = None if arrival.message_id is None else plain(arrival.message_id)
-    key = None
-    if message_id is not None:
-        digest = hashlib.blake2b(arrival.body, digest_size=16).digest()
-        key = (message_id, arrival.subscription, arrival.position, digest)
-    return Entry(
-        subscription=arrival.subscription,
-        topic=plain(arrival.topic),
-        received=to_ms(arrival.received),
-        message_id=message_id,
-        position=arrival.position,
-        body=arrival.body,
-        key=key,
-        dead=arrival.dead,
-        detail=plain(arrival.detail) if arrival.dead is not None else "",
-    )
+entry: Final = Entry.of
+"""Prepare an arrival; bound once, because it is done for every message."""
 
 
 # ---- the door -------------------------------------------------------------------------------------------------------
@@ -147,9 +111,10 @@ def claim(con: sqlite3.Connection, ledger: Ledger, limit: int) -> list[Pending]:
 def _taken(rows: Iterable[tuple[int, str, str, int, bytes]], room: int) -> list[Pending]:
     """Return messages until their bodies fill the room."""
     taken = []
-    for number, subscription, topic, received, body in rows:
-        taken.append(Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body))
-        room -= len(body)
+    for row in rows:
+        message = pending(row)
+        taken.append(message)
+        room -= len(message.body)
         if room <= 0:
             break
     return taken

@@ -1,4 +1,4 @@
-"""The embedded store, as the rooms and the commands see it.
+"""The embedded store, as the rooms see it; for the commands see `commands`.
 
 Rules:
 - What writes goes through the rounds; what the rooms read is read on the event loop, from a connection of its own.
@@ -12,49 +12,37 @@ time. The price: a page that the system does not have in memory blocks the loop 
 import asyncio
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-import msgspec
-
-from bridge.core.model import Residence
 from bridge.core.vocabulary import Kind
-from bridge.store.codec import from_ms, maybe_ms, to_json, to_ms
+from bridge.store.codec import from_ms, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.port import (
     Arrival,
     Begin,
-    CallTrip,
     Census,
-    DeadFilter,
-    DeadLetter,
-    Erased,
-    Forgetting,
     Lane,
     Loaded,
-    MessageTrip,
     Pending,
-    Reach,
     Receipt,
-    Redaction,
     Return,
     Settlement,
     StoreBroken,
     StoreUnavailable,
-    Ticked,
-    Versioned,
     Work,
 )
 from bridge.store.recent import Recent
 from bridge.store.sqlite import buildings as states
-from bridge.store.sqlite import desk, files, forgetting, inbox, outbox, upkeep
+from bridge.store.sqlite import files, inbox, outbox, upkeep
 from bridge.store.sqlite import work as steps
 from bridge.store.sqlite.checkpoint import Checkpoints
+from bridge.store.sqlite.commands import SqliteDesk
 from bridge.store.sqlite.inspection import Inspection
+from bridge.store.sqlite.reads import Read, transaction, translated
 from bridge.store.sqlite.rounds import Rounds, Turn, Writer
 
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -63,19 +51,13 @@ SWITCH_INTERVAL_S: Final = 0.0005
 STATES_AT_ONCE: Final = 40
 """States read without a pause, some 30 µs each; versions make up for the snapshot that they do not share."""
 
-LENT_S: Final = 0.1
-"""How often to look whether a sender has given back what it was lent."""
-
 CHANGED_USERS: Final = 100
 """Users whose directory changed, per claim."""
 
 T = TypeVar("T")
-Read = Callable[[sqlite3.Connection, Ledger], T]
-
-_ledgers: Final = msgspec.json.Decoder(Ledger)
 
 
-class SqliteStore:
+class SqliteStore(SqliteDesk):
     """A store in one file."""
 
     def __init__(
@@ -188,7 +170,7 @@ class SqliteStore:
         """Run a read on the event loop, in one transaction."""
         if self._reader is None:
             raise StoreUnavailable("the store is not open")
-        return _transaction(self._reader, read)
+        return transaction(self._reader, read)
 
     async def _read_aside(self, read: Read[T]) -> T:
         """Run a long read in a thread, on a connection of its own."""
@@ -198,7 +180,7 @@ class SqliteStore:
         with translated():
             con = files.connect(self._path, write=False)
         try:
-            return _transaction(con, read)
+            return transaction(con, read)
         finally:
             con.close()
 
@@ -307,244 +289,7 @@ class SqliteStore:
             if swept.deleted or not swept.more:
                 return swept.deleted
 
-    # ---- the desk ----
-
-    async def residences(self) -> Sequence[Residence]:
-        """Return the directory, by user and location."""
-        return await self._read_aside(lambda con, _: desk.residences(con))
-
-    async def write_residences(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]] = ()) -> int:
-        """Upsert and remove directory rows, 100 at a time."""
-        differ = 0
-        for start in range(0, len(rows), desk.STEP):
-            differ += await self._write_some(rows[start : start + desk.STEP], ())
-        for start in range(0, len(remove), desk.STEP):
-            differ += await self._write_some((), remove[start : start + desk.STEP])
-        return differ
-
-    async def _write_some(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]) -> int:
-        return await self._writing().write(Turn.DESK, partial(desk.write_residences, rows=rows, remove=remove))
-
-    async def building(self, building: str) -> Versioned | None:
-        """Return a building's state."""
-        return self._read(lambda con, _: states.states(con, [building], self._recent).get(building))
-
-    async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
-        """Return dead letters with id > after, in order."""
-        return await self._read_aside(lambda con, _: desk.dead_letters(con, which, after, limit))
-
-    async def retry(self, ids: Sequence[int], now: datetime) -> int:
-        """Put dead letters back into the flow, 100 at a time."""
-        return await self._in_steps(ids, lambda con, ledger, some: desk.retry(con, ledger, some, now))
-
-    async def discard(self, ids: Sequence[int], now: datetime) -> int:  # noqa: ARG002 - the promise names it
-        """Give dead letters up, 100 at a time."""
-        return await self._in_steps(ids, desk.discard)
-
-    async def _in_steps(
-        self, ids: Sequence[int], write: Callable[[sqlite3.Connection, Ledger, Sequence[int]], int]
-    ) -> int:
-        named, done = sorted(set(ids)), 0
-        for start in range(0, len(named), desk.STEP):
-            some = named[start : start + desk.STEP]
-            done += await self._writing().write(
-                Turn.DESK,
-                lambda con, ledger, some=some: write(con, ledger, some),  # type: ignore[misc]
-            )
-        return done
-
-    async def trip(self, message_id: int) -> MessageTrip | None:
-        """Return the trip of one message."""
-        return await self._read_aside(partial(desk.trip, number=message_id))
-
-    async def raw(self, since: datetime | None, until: datetime | None) -> AsyncIterator[Pending]:
-        """Stream stored raw messages received in [since, until), in order of acceptance."""
-        start, end, after = maybe_ms(since) or 0, maybe_ms(until) or 1 << 62, 0
-        while page := await self._read_aside(lambda con, _: desk.raw(con, after, start, end)):  # noqa: B023 - run at once
-            for message in page:
-                yield message
-            after = page[-1].id
-
-    async def reach(self) -> Reach:
-        """Return how far back messages and calls are complete."""
-        return self._read(lambda _, ledger: ledger.reach(ledger.cursor))
-
-    async def settled(self, after: int, limit: int = 100) -> Sequence[Pending]:
-        """Return settled messages with id > after, in order."""
-        return await self._read_aside(lambda con, ledger: desk.settled(con, ledger, after, limit))
-
-    async def of_users(self, users: Collection[str]) -> Sequence[int]:
-        """Return the ids of the settled messages of some users, in order."""
-        named, found = to_json(sorted(users)), set[int]()
-        last: int | None = 0
-        while last is not None:
-            last, ids = await self._read_aside(partial(desk.of_users, after=last, users=named))
-            found.update(ids)
-        return sorted(found)
-
-    async def messages(self, ids: Sequence[int]) -> Sequence[Pending]:
-        """Return the messages with these ids that are still there, 100 at a time."""
-        asked, found = sorted(set(ids)), []
-        for start in range(0, len(asked), desk.STEP):
-            found += await self._read_aside(lambda con, _, at=start: desk.messages(con, asked[at : at + desk.STEP]))  # type: ignore[misc]
-        return found
-
-    async def ticks(self, building: str) -> Sequence[Ticked]:
-        """Return the remembered ticks of a building, in order."""
-        return await self._read_aside(lambda con, _: desk.ticks(con, building))
-
-    async def event_calls(self, building: str, after: int = 0, limit: int = 100) -> Sequence[CallTrip]:
-        """Return the calls with events of a building that are remembered, with id > after, in order."""
-        return await self._read_aside(lambda con, _: desk.event_calls(con, building, after, limit))
-
-    async def unowned(self) -> AsyncIterator[Pending]:
-        """Stream the messages whose user the store does not know."""
-        for statement in forgetting.UNOWNED:
-            after = 0
-            while page := await self._read_aside(lambda con, _: forgetting.unowned(con, statement, after)):  # noqa: B023 - run at once
-                for message in page:
-                    yield message
-                after = page[-1].id
-
-    async def owned(self, user: str) -> AsyncIterator[Sequence[int]]:
-        """Stream pages of the ids of messages that the worker found to be a user's."""
-        after: int | None = 0
-        while after is not None:
-            page, after = await self._read_aside(partial(_owned, user=user, after=after))
-            yield page
-        yield await self._read_aside(lambda con, _: forgetting.apart(con, user))
-
-    async def buildings_of(self, user: str, raw_users: Collection[str]) -> Sequence[str]:
-        """Return the buildings that know a user; states are looked through a page at a time."""
-        found = set(await self._read_aside(lambda con, _: forgetting.buildings_by_rows(con, user)))
-        after: str | None = ""
-        while after is not None:
-            page, after = await self._read_aside(partial(_knowing, user=user, raw_users=raw_users, after=after))
-            found.update(page)
-        return sorted(found)
-
-    async def forget(self, what: Forgetting, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
-        """Erase, a bounded number of rows a transaction."""
-        ids = sorted(set(what.messages))
-        for start in range(0, len(ids), desk.STEP):
-            yield await self._erase(partial(forgetting.messages, ids=ids[start : start + desk.STEP]))
-        if what.user is not None:
-            yield await self._forget_user(what.user)
-        if what.building is not None and what.redaction is not None:
-            async for erased in self._redact(what.building, what.redaction, now):
-                yield erased
-        elif what.building is not None:
-            more = True
-            while more:
-                erased, more, *_ = await self._erase(partial(forgetting.building, name=what.building))
-                yield erased
-
-    async def _erase(self, write: Callable[[sqlite3.Connection, Ledger], T]) -> T:
-        """Write in a transaction that overwrites what it deletes."""
-
-        def thoroughly(con: sqlite3.Connection, ledger: Ledger) -> T:
-            con.execute("PRAGMA secure_delete = ON")
-            return write(con, ledger)
-
-        return await self._writing().write(Turn.DESK, thoroughly)
-
-    async def _forget_user(self, user: str) -> Erased:
-        after: int | None = 0
-        while after is not None:
-            after = await self._erase(partial(_disown, user=user, after=after))
-        return await self._erase(lambda con, _: forgetting.rows_of_user(con, user))
-
-    async def _redact(self, name: str, what: Redaction, now: Callable[[], datetime]) -> AsyncIterator[Erased]:
-        await self._erase(lambda con, _: forgetting.sheet(con, name, what))
-        step = forgetting.Step(Erased(), more=True)
-        while step.more:
-            if step.waits:
-                await asyncio.sleep(LENT_S)
-            call = partial(forgetting.calls, name=name, what=what, after=step.after, now=to_ms(now()))
-            step = await self._erase(call)
-            yield step.erased
-        step = forgetting.Step(Erased(), more=True)
-        while step.more:
-            step = await self._erase(partial(forgetting.letters, name=name, what=what, after=step.after))
-            yield step.erased
-
-    async def compact(self, *, gently: bool) -> bool:
-        """Give free pages back and empty the log; where that is quick, or not `gently`, write the whole file anew.
-
-        Free pages are not all: what a page held before its rows were moved to another may stay in the gap between its
-        rows, whatever secure_delete says (tried: 28 fragments of 3,000 rows). Only a file written anew has none.
-        """
-        whole = not gently or files.small(self._path) or not (self._exclusive or files.served(self._beside("-lock")))
-        if not whole:
-            rounds = self._writing()
-
-            def step(con: sqlite3.Connection, _: Ledger) -> int:
-                spare = upkeep.spare_pages(con)
-                rounds.give_back(spare)
-                return spare
-
-            while await rounds.write(Turn.DESK, step):
-                pass
-        await asyncio.to_thread(self._empty, whole=whole)
-        return whole
-
-    def _empty(self, *, whole: bool) -> None:
-        with translated():
-            con = files.connect(self._path, write=True)
-            try:
-                if whole:
-                    files.rewrite(con, self._path)
-                files.empty_log(con)
-            finally:
-                con.close()
-
-    async def verify(self) -> Sequence[str]:
-        """Check the file, and the ledger against the rows; one sentence per problem.
-
-        Reads everything, in a thread; beside a busy daemon the log grows until it is done.
-        """
-        try:
-            return await self._read_aside(upkeep.verify)
-        except StoreUnavailable as error:
-            return [str(error)]
-
 
 def _claim(con: sqlite3.Connection, ledger: Ledger, *, limit: int) -> tuple[list[Pending], list[tuple[str, int]]]:
     changed = con.execute("SELECT user, change FROM changed ORDER BY change LIMIT ?", (CHANGED_USERS,)).fetchall()
     return inbox.claim(con, ledger, limit), changed
-
-
-def _owned(con: sqlite3.Connection, _: Ledger, *, user: str, after: int) -> tuple[list[int], int | None]:
-    return forgetting.owned(con, user, after)
-
-
-def _knowing(
-    con: sqlite3.Connection, _: Ledger, *, user: str, raw_users: Collection[str], after: str
-) -> tuple[list[str], str | None]:
-    return forgetting.buildings_by_state(con, user, sorted(raw_users), after)
-
-
-def _disown(con: sqlite3.Connection, _: Ledger, *, user: str, after: int) -> int | None:
-    return forgetting.disown(con, user, after)
-
-
-def _transaction(con: sqlite3.Connection, read: Read[T]) -> T:
-    with translated():
-        con.execute("BEGIN")
-        try:
-            ledger = _ledgers.decode(con.execute("SELECT ledger FROM bridge").fetchone()[0])
-            return read(con, ledger)
-        finally:
-            con.execute("ROLLBACK")
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn an error of the database into the condition behind it."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        condition = files.unavailable(error)
-        if condition is None:
-            raise
-        raise condition from error

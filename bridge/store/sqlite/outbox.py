@@ -13,17 +13,9 @@ from typing import Final
 import msgspec
 
 from bridge.core.effects import Call
-from bridge.store.calls import LOST_AT_THE_END, CallState, Progress, Step, advance, item, rest, sheet
-from bridge.store.codec import (
-    decode_call,
-    encode_call,
-    from_ms,
-    maybe_from_ms,
-    maybe_ms,
-    plain,
-    to_json,
-    to_ms,
-)
+from bridge.store import owed as rows
+from bridge.store.calls import LOST_AT_THE_END
+from bridge.store.codec import from_ms, maybe_from_ms, to_json, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.port import Begin, Doubt, Lane, Owed, Return, Settlement
 from bridge.store.sqlite.statements import Batch, cut, gathered
@@ -68,17 +60,9 @@ _LEND: Final = Batch(
 _NOTHING_OWED: Final = "UPDATE lane SET due = NULL WHERE building = ?"
 
 
-class _Row(msgspec.Struct, array_like=True):
-    """One owed row, without its call."""
+class _Lent(rows.Lent, array_like=True):
+    """One owed row, and how long its call is."""
 
-    id: int
-    building: str
-    form: int
-    queued: int
-    done: int
-    attempts: int
-    first_failed: int | None
-    repaired: int
     in_doubt: int
     length: int
 
@@ -103,23 +87,12 @@ def lease(con: sqlite3.Connection, now: datetime, lanes: int, calls: int, hold: 
 
 def _owed(con: sqlite3.Connection, buildings: Sequence[str], calls: int) -> dict[str, list[Owed]]:
     meta, text = con.execute(_CALLS, (to_json(buildings), calls)).fetchone()
-    rows = msgspec.json.decode(meta, type=list[_Row])
-    data = cut(b"" if text is None else text.encode(), (row.length for row in rows))
-    doubts = _doubts(con, [row.id for row in rows if row.in_doubt])
+    lent = msgspec.json.decode(meta, type=list[_Lent])
+    data = cut(b"" if text is None else text.encode(), (row.length for row in lent))
+    doubts = _doubts(con, [row.id for row in lent if row.in_doubt])
     found: dict[str, list[Owed]] = {}
-    for row, call in sorted(zip(rows, data, strict=True), key=lambda pair: pair[0].id):
-        found.setdefault(row.building, []).append(
-            Owed(
-                id=row.id,
-                call=rest(decode_call(row.form, call), row.done),
-                queued=from_ms(row.queued),
-                done=row.done,
-                attempts=row.attempts,
-                first_failed=maybe_from_ms(row.first_failed),
-                repaired=bool(row.repaired),
-                doubt=doubts.get(row.id),
-            )
-        )
+    for row, call in sorted(zip(lent, data, strict=True), key=lambda pair: pair[0].id):
+        found.setdefault(row.building, []).append(row.owed(call, doubts.get(row.id)))
     return found
 
 
@@ -134,15 +107,13 @@ def _doubts(con: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Doubt]:
 
 def _sheets(con: sqlite3.Connection, buildings: Sequence[str]) -> dict[str, tuple[Call, ...]]:
     meta, text = con.execute(_SHEETS, (to_json(buildings),)).fetchone()
-    rows = msgspec.json.decode(meta, type=list[tuple[str, int | None, int | None, int | None]])
-    lengths = [length or 0 for row in rows for length in row[2:]]
+    found = msgspec.json.decode(meta, type=list[tuple[str, int | None, int | None, int | None]])
+    lengths = [length or 0 for row in found for length in row[2:]]
     data = cut(b"" if text is None else text.encode(), lengths)
-    found = {}
-    for (building, kind, _, devices), call, listed in zip(rows, data[::2], data[1::2], strict=True):
-        first = None if kind is None else decode_call(kind, call)
-        second = None if devices is None else decode_call(3, listed)
-        found[building] = tuple(sheet(first, second))
-    return found
+    return {
+        building: rows.sheet_of(kind, call, None if devices is None else listed)
+        for (building, kind, _, devices), call, listed in zip(found, data[::2], data[1::2], strict=True)
+    }
 
 
 _NEXT_DUE: Final = "SELECT min(at) FROM (SELECT min(due) AS at FROM lane UNION ALL SELECT min(lent_until) FROM lane)"
@@ -203,7 +174,7 @@ _BEGIN: Final = Batch(
 )
 _ATTEMPT: Final = Batch("INSERT INTO attempt (call, at, outcome, detail) VALUES ", 4)
 _LETTER: Final = Batch(
-    "INSERT INTO letter (id, reason, detail, answer, at, user, call, cause, form, building, item) VALUES ", 11
+    "INSERT INTO letter (id, reason, detail, answer, at, call, cause, form, building, item) VALUES ", 10
 )
 _RETURN: Final = Batch(
     "WITH new (building, at) AS (VALUES ",
@@ -213,63 +184,19 @@ _RETURN: Final = Batch(
 )
 
 
-class _Live(msgspec.Struct, array_like=True):
-    """One owed row, as far as settling needs it."""
-
-    id: int
-    building: str
-    form: int
-    cause: int
-    count: int
-    done: int
-    buried: int
-    attempts: int
-    first_failed: int | None
-    repaired: int
-    in_doubt: int
-    lost: int
-
-    def progress(self) -> Progress:
-        return Progress(
-            count=self.count,
-            done=self.done,
-            buried=self.buried,
-            attempts=self.attempts,
-            first_failed=maybe_from_ms(self.first_failed),
-            repaired=bool(self.repaired),
-            in_doubt=bool(self.in_doubt),
-            lost=bool(self.lost),
-        )
-
-
 def settle(con: sqlite3.Connection, ledger: Ledger, now: datetime, settlements: Sequence[Settlement]) -> list[int]:
     """Write what became of calls; return those that are not there any more."""
     if not settlements:
         return []
     asked = sorted({said.call_id for said in settlements})
-    rows = {row.id: row for row in msgspec.convert(gathered(con, _SETTLED, (to_json(asked),)), list[_Live])}
-    progress = {number: row.progress() for number, row in rows.items()}
-    last: dict[int, Settlement] = {}
-    attempts: list[tuple[object, ...]] = []
-    buried: list[tuple[_Live, Step]] = []
-    for said in settlements:
-        if said.call_id not in rows or progress[said.call_id].state is not CallState.OWED:
-            continue
-        step = advance(progress[said.call_id], said, now)
-        progress[said.call_id], last[said.call_id] = step.after, said
-        ledger.deliver(step.delivered)
-        ledger.in_doubt += step.newly_lost
-        if step.burial is not None:
-            buried.append((rows[said.call_id], step))
-        if said.attempt is not None and step.after.left:
-            tried = said.attempt
-            attempts.append((said.call_id, to_ms(tried.at), plain(tried.outcome), plain(tried.detail)))
-    _WRITE.run(con, [_written(number, progress[number], said, now) for number, said in last.items()])
-    ledger.outbox_settled += sum(progress[number].state is not CallState.OWED for number in last)
-    _ATTEMPT.run(con, attempts)
-    if buried:
-        _bury(con, ledger, now, buried)
-    return _missing(con, _THERE, asked) if len(rows) < len(asked) else []
+    found = msgspec.convert(gathered(con, _SETTLED, (to_json(asked),)), list[rows.Live])
+    settled = rows.settle(ledger, now, settlements, {row.id: row for row in found})
+    _WRITE.run(con, settled.rows)
+    _ATTEMPT.run(con, settled.attempts)
+    if settled.buried:
+        calls = _contents(con, {row.id for row, _ in settled.buried})
+        _LETTER.run(con, rows.dead_items(ledger, now, settled.buried, calls))
+    return _missing(con, _THERE, asked) if len(found) < len(asked) else []
 
 
 _THERE: Final = "SELECT id FROM outbox WHERE id IN (SELECT value FROM json_each(?))"
@@ -279,46 +206,6 @@ _OWED: Final = f"{_THERE} AND state = 'owed'"
 def _missing(con: sqlite3.Connection, statement: str, asked: Sequence[int]) -> list[int]:
     found = {number for (number,) in con.execute(statement, (to_json(asked),))}
     return [number for number in asked if number not in found]
-
-
-def _written(number: int, row: Progress, said: Settlement, now: datetime) -> tuple[object, ...]:
-    ended = row.state is not CallState.OWED
-    tried = said.attempt if ended else None
-    return (
-        number,
-        row.state,
-        to_ms(now) if ended else None,
-        row.done,
-        row.buried,
-        row.attempts,
-        maybe_ms(row.first_failed),
-        row.repaired,
-        row.lost,
-        row.in_doubt,
-        None if tried is None else to_ms(tried.at),
-        None if tried is None else plain(tried.outcome),
-        None if tried is None else plain(tried.detail),
-    )
-
-
-def _bury(con: sqlite3.Connection, ledger: Ledger, now: datetime, buried: Sequence[tuple[_Live, Step]]) -> None:
-    """Write one letter per dead item."""
-    calls = _contents(con, {row.id for row, _ in buried})
-    letters: list[tuple[object, ...]] = []
-    for row, step in buried:
-        burial = step.burial
-        if burial is None:
-            continue
-        call = decode_call(row.form, calls[row.id])
-        numbers = ledger.bury_calls(burial.reason, len(step.buried))
-        letters += [
-            (
-                *(number, burial.reason, plain(burial.detail), plain(burial.answer), to_ms(now), None),
-                *(row.id, row.cause, row.form, row.building, encode_call(item(call, place))),
-            )
-            for number, place in zip(numbers, step.buried, strict=True)
-        ]
-    _LETTER.run(con, letters)
 
 
 def _contents(con: sqlite3.Connection, ids: set[int]) -> Mapping[int, bytes]:
