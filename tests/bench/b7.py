@@ -3,10 +3,11 @@
 The load of B2, default settings, sender off; what is compared takes turns in one run. The database server runs on the
 load's core: its own time is not the bridge's, and is told beside it.
 
-SQLite against PostgreSQL: open loop, at a rate that both follow. Two replicas against one: all connections always busy,
-until all is settled, so that whoever has the core has as much in hand as it takes; two that are half
-idle would write half as much in each of their rounds. They share the core of the one: as one core is the limit, their
-throughput against that of the one is the inverse of their CPU time per message.
+SQLite against PostgreSQL: open loop, at a rate that both follow; so is the third kind, SQLite fed by a Kafka broker on
+the load's core. Two replicas against one: all connections always busy, until all is settled, so that whoever has the
+core has as much in hand as it takes; two that are half idle would write half as much in each of their rounds. They
+share the core of the one: as one core is the limit, their throughput against that of the one is the inverse of their
+CPU time per message.
 """
 
 import asyncio
@@ -18,12 +19,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests.bench.homes import Homes
+from tests.bench.homes import Homes, stamp
 from tests.bench.load import Client, Request
 from tests.bench.process import BrokenError
 from tests.bench.report import Result, void
 from tests.bench.setting import Setting
 from tests.bench.subject import Bridge, bridge
+from tests.kafka.broker import missing
+from tests.kafka.broker import running as broker_of
+from tests.kafka.stage import PARTITIONS
+from tests.kafka.tokens import issuing
 from tests.postgres import MISSING, Server, binaries
 from tests.postgres import running as served
 
@@ -32,9 +37,11 @@ CONNECTIONS: Final = 64  # of the open loop
 BUSY: Final = 128  # connections that are always busy, over all replicas
 RATE: Final = 1_000.0  # msg/s; SQLite against PostgreSQL
 HOLD_S: Final = 15.0
+PATIENCE_S: Final = 120.0
 REPEATS: Final = 5
 GOAL: Final = 1.7
 GOAL_TWO: Final = 0.95
+_TICK_S: Final = 0.005
 
 
 Load = Callable[[Setting, Sequence[Client], Homes], Awaitable[None]]
@@ -52,6 +59,7 @@ async def run(setting: Setting) -> list[Result]:
     """Return the results of B7."""
     if binaries() is None:
         return [void("B7", MISSING)]
+    records = [] if missing() else [await _kafka(setting) for _ in range(setting.repeats(REPEATS))]
     costs: dict[str, list[Cost]] = {"sqlite": [], "postgres": [], "single": [], "two": []}
     with served() as server:
         for _ in range(setting.repeats(REPEATS)):
@@ -76,7 +84,19 @@ async def run(setting: Setting) -> list[Result]:
             ratio=single / two / GOAL_TWO,
             detail=f"{two:.0f} µs against {single:.0f} µs per message, on the same core, as many as it takes",
         ),
+        _told(records, sqlite),
     ]
+
+
+def _told(records: Sequence[float], sqlite: float) -> Result:
+    """Return what a message costs that comes by Kafka; there is no goal for it."""
+    if not records:
+        return void("B7 Kafka source", missing())
+    cost = statistics.median(records)
+    detail = f"{cost:.0f} µs against {sqlite:.0f} µs per message by webhook, both on SQLite at {RATE:,.0f} msg/s"
+    return Result(
+        name="B7 Kafka source", goal="told", measured=f"{cost / sqlite:.2f} × webhooks", ratio=1.0, detail=detail
+    )
 
 
 async def _cost(setting: Setting, urls: Sequence[str], server: Server | None, connections: int, load: Load) -> Cost:
@@ -124,6 +144,46 @@ async def _flood(setting: Setting, clients: Sequence[Client], homes: Homes) -> N
         return homes.next() if time.perf_counter() < ends else None
 
     await asyncio.gather(*(client.flood(next_one) for client in clients))
+
+
+async def _kafka(setting: Setting) -> float:
+    """Return the bridge's CPU time per message that it reads from Kafka [µs]; raises BrokenError."""
+    homes, folder = setting.homes(), setting.folder("b7-kafka")
+    with issuing() as issuer, broker_of(folder, issuer) as broker:
+        broker.create(sorted({device.topic for device in homes.devices}), PARTITIONS)
+        producer = broker.producer()
+        for device in homes.devices:
+            producer.produce(device.topic, device.body(stamp()))
+            producer.poll(0)
+        more = f'[kafka]\nbootstrap_servers = "{broker.address}"\nsecurity = "plaintext"\n'
+        with bridge(folder, setting.cores, ROOMS, more=more) as subject:
+            await _heard(subject, len(homes.devices))
+            watch, began = subject.process.watch(), time.perf_counter()
+            sent, count = 0, round(RATE * setting.seconds(HOLD_S))
+            while sent < count:
+                while sent < min(count, (time.perf_counter() - began) * RATE):
+                    producer.produce(*homes.next_record())
+                    producer.poll(0)
+                    sent += 1
+                await asyncio.sleep(_TICK_S)
+            producer.flush()
+            await _heard(subject, len(homes.devices) + count)
+            cost = watch.stop().us_per(count)
+    print(f"by Kafka: {cost:.0f} µs", file=sys.stderr, flush=True)
+    return cost
+
+
+async def _heard(subject: Bridge, count: int) -> None:
+    """Wait until so many messages are settled, and no more."""
+    ends = time.perf_counter() + PATIENCE_S
+    while (settled := (await subject.health())["ledger"]["settled"]) < count:
+        if time.perf_counter() > ends:
+            msg = f"{settled} of {count} records were settled"
+            raise BrokenError(msg)
+        await asyncio.sleep(0.1)
+    if settled != count:
+        msg = f"{settled} were settled, {count} written"
+        raise BrokenError(msg)
 
 
 async def _settled(subjects: Sequence[Bridge]) -> int:

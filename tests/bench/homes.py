@@ -86,9 +86,13 @@ class Homes:
 
     def next(self) -> Request:
         """Return the next message: of five one is a vehicle's new state of charge."""
+        return signed(*self.next_record())
+
+    def next_record(self) -> tuple[str, bytes]:
+        """Return topic and body of the next message."""
         vehicle = next(self._turn) % 5 == 0
         device = next(self._next_vehicle) if vehicle else self._dice.choice(self._every)
-        return signed(device.topic, device.body(stamp()))
+        return device.topic, device.body(stamp())
 
     def next_hundred(self) -> Request:
         """Return a hundred messages of one topic in an array: of five arrays one is of vehicles."""
