@@ -58,6 +58,10 @@ class Server(Database):
                     total += int(fields[11]) + int(fields[12])
         return total / os.sysconf("SC_CLK_TCK")
 
+    def log_bytes(self) -> int:
+        """Return how much the server has written to its write-ahead log so far [bytes]."""
+        return int(self.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')")[0][0])
+
     def schema(self, name: str = "public") -> str:
         """Return the address of a schema of the one database."""
         return f"{self.url}?search_path={name}"

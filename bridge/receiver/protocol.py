@@ -221,6 +221,7 @@ class DoorProtocol(HttpToolsProtocol):
         self.deadline = self.loop.time() + self.limits.linger_time.total_seconds()
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
+            self.cycle.waiting_for_100_continue = False  # nothing can be said after the last sentence
             self.cycle.message_event.set()
         if self.transport.can_write_eof():
             self.transport.write_eof()

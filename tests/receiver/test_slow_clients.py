@@ -456,3 +456,18 @@ async def test_who_asks_before_sending_to_nobody_is_not_left_in_doubt() -> None:
         await wire.send(request(b"", "expect: 100-continue", length=10, path="/webhooks/other.x.y"))
         status, headers, _ = await wire.answer()
         assert (404, "close") == (status, headers["connection"])
+
+
+async def test_who_asks_before_sending_what_is_no_chunk_gets_one_answer(caplog: pytest.LogCaptureFixture) -> None:
+    async with served() as bridge:
+        wire = await bridge.connect()
+        asking = (
+            request(b"", "expect: 100-continue")
+            .partition(b"\r\n\r\n")[0]
+            .replace(b"content-length: 0", b"transfer-encoding: chunked")
+        )
+        await wire.send(asking + b"\r\n\r\nno length\r\n")
+        status, headers, _ = await wire.answer()
+        assert (400, "close") == (status, headers["connection"])
+        await wire.ended()
+    assert [] == [record.message for record in caplog.records if record.exc_info], "nothing was written after the end"
