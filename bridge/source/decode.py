@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 LATEST_PRICE: Final = datetime(2100, 1, 1, tzinfo=UTC)  # a price for later is a mistake, and no time is after 9999
+_LARGEST: Final = 2**63 - 1  # integer that is kept of what is kept as sent
 
 
 def decode(
@@ -319,5 +320,24 @@ def _schedules(topic: Topic, body: bytes, number: int, received: datetime, rules
     return Schedules(
         **_envelope(topic, number, received, rules, schedules.id, schedules.user_id),
         time_zone=_text(schedules.time_zone),
-        entries=tuple(entry for entry in schedules.schedules or () if entry is not None),
+        entries=tuple(
+            {name: _storable(value) for name, value in entry.items()}
+            for entry in schedules.schedules or ()
+            if entry is not None
+        ),
     )
+
+
+def _storable(value: object) -> object:
+    """Return what is kept as sent, without numbers that no state can hold."""
+    match value:
+        case dict():
+            return {name: _storable(part) for name, part in value.items()}
+        case list():
+            return [_storable(part) for part in value]
+        case float() if not math.isfinite(value):
+            return None
+        case int() if abs(value) > _LARGEST:
+            return None
+        case _:
+            return value

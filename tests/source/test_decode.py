@@ -388,6 +388,14 @@ def test_what_is_no_schedule_in_a_week_is_left_out() -> None:
     assert (None, ({"mode": "OFF"},)) == (message.time_zone, message.entries)
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "1" + "0" * 30, "-1" + "0" * 30])
+def test_a_number_in_a_schedule_that_no_state_can_hold_is_left_out(number: str) -> None:
+    body = '{"id": "d-1", "userId": "u", "schedules": [{"mode": {"at": [%s, 21.5, true]}, "temperature": %s}]}'
+    message = read("hvac.schedules.update", (body % (number, number)).encode())
+    assert isinstance(message, Schedules)
+    assert ({"mode": {"at": [None, 21.5, True]}, "temperature": None},) == message.entries
+
+
 # ---- any bytes -------------------------------------------------------------------------------------------------------
 
 WORDS = [
