@@ -5,9 +5,12 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bridge.core import messages
 from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, PutDevices, SendEvents
@@ -20,7 +23,7 @@ from bridge.store.desk import DeadFilter
 from bridge.store.memory import MemoryStore
 from bridge.store.port import Arrival, Home, Settlement, StoreBroken, StoreUnavailable, Versioned, Work
 from bridge.worker import Worker, room, step
-from tests.core.house import NOON, at, body, iso, prices
+from tests.core.house import BLOCKS, NOON, at, body, iso, prices
 
 pytestmark = pytest.mark.anyio
 
@@ -575,3 +578,42 @@ async def test_a_late_sample_is_counted() -> None:
     late = body("battery", "10:30", chargeState={"chargeRate": 1, "lastUpdated": iso("10:30")})
     await desk.hear(("battery.update", late))
     assert b"bridge_late_samples_total 1.0" in desk.metrics.render()
+
+
+# ---- laws ------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def sayings(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """Draw a message of one of a few devices of two users, between whom it may move; some come late."""
+    kind, name = draw(
+        st.sampled_from([("vehicle", "chargeState"), ("meter", "powerState"), ("battery", "chargeState")])
+    )
+    minute, value = draw(st.integers(0, 40)), draw(st.integers(0, 100))
+    fields = {"stateOfCharge": value, "power": value, "chargeRate": value}
+    block = {field: fields[field] for field in BLOCKS[kind][name] if field in fields}
+    said = body(
+        kind,
+        f"10:{minute:02}",
+        id=draw(st.sampled_from(["d-1", "d-2"])),
+        userId=draw(st.sampled_from(["user-1", "user-1", "user-2"])),
+        isOnline=draw(st.sampled_from([True, True, None])),
+        **{name: block},
+    )
+    return f"{kind}.{draw(st.sampled_from(['connect', 'update', 'update', 'delete']))}", said
+
+
+@settings(max_examples=150, deadline=None)
+@given(said=st.lists(sayings(), max_size=20), cuts=st.sets(st.integers(1, 19)))
+async def test_splitting_a_batch_anywhere_changes_nothing(
+    said: list[tuple[str, dict[str, Any]]], cuts: set[int]
+) -> None:
+    whole, parts = Desk(), Desk()
+    await whole.accept(*said)
+    assert len(said) == await whole.worker.step(), "one batch"
+    for start, end in pairwise([0, *sorted(cuts), len(said) + 20]):
+        await parts.hear(*said[start:end])
+    for building in ("user-1", "user-2"):
+        one, other = await whole.store.building(building), await parts.store.building(building)
+        assert (one and one.state) == (other and other.state)
+        assert await whole.owed(building) == await parts.owed(building)
