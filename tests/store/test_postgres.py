@@ -548,6 +548,81 @@ async def test_a_server_that_goes_and_comes_back_is_waited_for(own: Server, mode
     await keeper.close()
 
 
+class Deaf:
+    """A relay to a server that passes on what it says, but, once it is deaf, not that it has closed a connection."""
+
+    def __init__(self, server: Server) -> None:
+        self._port = server.port
+        self.deaf = False
+        self.open = 0  # connections that the server has not closed
+        self._over = asyncio.Event()
+        self._serving = set[asyncio.Task[None]]()
+
+    async def __aenter__(self) -> int:
+        """Return its port."""
+        self._relay = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return int(self._relay.sockets[0].getsockname()[1])
+
+    async def __aexit__(self, *_: object) -> None:
+        self._relay.close()
+        self._over.set()
+        await asyncio.gather(*self._serving)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self.open += 1
+        asked = asyncio.create_task(_copied(reader, far_writer))
+        await _copied(far_reader, writer)
+        self.open -= 1
+        if self.deaf:
+            await self._over.wait()
+        asked.cancel()
+        writer.close()
+        far_writer.close()
+
+
+async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while some := await reader.read(65_536):
+            writer.write(some)
+
+
+async def test_a_connection_of_which_the_server_has_taken_leave_is_given_up(server: Server) -> None:
+    """The driver calls it a bug of its own when the server's last words have come and the end has not."""
+    deaf = Deaf(server)
+    async with deaf as port:
+        keeper = PostgresStore(server.fresh().replace(f":{server.port}/", f":{port}/"), serving=True, whose=named)
+        await keeper.open()
+        stop_heart(keeper)
+        asks: Sequence[Callable[[], Awaitable[object]]] = (
+            keeper.census,
+            lambda: keeper.claim(1),
+            lambda: keeper.accept([of("u", 1)]),
+            lambda: keeper.lease(NOW, 1, 1, HOLD),
+        )
+        for ask in asks:
+            await ask()
+        assert deaf.open
+        deaf.deaf = True
+        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'moost-bridge'")
+
+        async def ended() -> bool:
+            return not deaf.open
+
+        await until(ended, "the server has ended all connections")
+        for _ in range(10):  # its last words lie in our sockets; the loop reads them
+            await asyncio.sleep(0)
+        deaf.deaf = False
+        for ask in asks:
+            with pytest.raises(StoreUnavailable):
+                await ask()
+            await ask()
+        await keeper.close()
+
+
 async def test_limits_of_the_server_are_waited_for(opened: Opened) -> None:
     keeper = await opened()
     await keeper.accept([of("u", 1)])

@@ -18,7 +18,7 @@ from bridge.store.erasing import Eraser, Step
 from bridge.store.port import Pending, StoreUnavailable, Versioned
 from bridge.store.postgres import buildings as states
 from bridge.store.postgres import desk, forgetting, inbox, outbox, upkeep
-from bridge.store.postgres.connection import Connection, connect, translated
+from bridge.store.postgres.connection import Connection, connect, leave, translated
 from bridge.store.postgres.line import Line, Read, Write
 from bridge.store.recent import Recent
 from bridge.store.steps import by_id, in_steps
@@ -192,7 +192,7 @@ class PostgresDesk(Eraser):
                 for table in forgetting.TABLES:
                     await con.execute(f"VACUUM {table}" if gently else f"VACUUM (FULL, ANALYZE) {table}")
         finally:
-            await con.close(timeout=2)
+            await leave(con)
         return not gently
 
     async def verify(self) -> Sequence[str]:

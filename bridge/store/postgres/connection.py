@@ -57,6 +57,9 @@ class Connection(Protocol):
 CONNECT_S: Final = 5.0
 """How long a new connection may take."""
 
+LEAVE_S: Final = 2.0
+"""How long the server may take to let a connection go."""
+
 STATEMENT_S: Final = 30.0
 """How long a statement of a room may take."""
 
@@ -174,7 +177,9 @@ def condition(error: BaseException) -> StoreUnavailable | None:
         sentence = f"the server cannot be reached ({error.strerror or type(error).__name__})"
     elif isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         sentence = "none of the servers takes anything: all are standbys"
-    elif isinstance(error, asyncpg.InterfaceError) and any(word in str(error) for word in _LOST):
+    elif isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)) and any(
+        word in str(error) for word in _LOST
+    ):
         sentence = "the connection to the server was lost"
     return None if sentence is None else StoreUnavailable(sentence)
 
@@ -186,8 +191,20 @@ def _of_server(code: str) -> StoreUnavailable | None:
     return None if sentence is None else StoreUnavailable(f"{sentence} ({code})")
 
 
-_LOST: Final = ("closed", "connection", "terminated")
-"""Words that tell a connection that has gone from a driver that is used wrongly."""
+_LOST: Final = ("closed", "connect", "terminated", "cannot switch to state")
+"""Words that tell a connection that has gone from a driver that is used wrongly. The driver calls it an error of its
+own when the server's last words have come and the end of the connection has not."""
+
+FAILED: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""After these a connection is not used again."""
+
+
+async def leave(con: Connection) -> None:
+    """Take leave of the server; go without a word where it does not answer."""
+    try:
+        await con.close(timeout=LEAVE_S)
+    except (asyncpg.PostgresError, *FAILED):
+        con.terminate()
 
 
 @contextmanager
@@ -197,7 +214,7 @@ def translated() -> Iterator[None]:
         yield
     except StoreUnavailable:
         raise
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+    except (asyncpg.PostgresError, *FAILED) as error:
         found = condition(error)
         if found is None:
             raise

@@ -39,7 +39,7 @@ from bridge.store.postgres import buildings as states
 from bridge.store.postgres import inbox, outbox, replicas, schema, upkeep
 from bridge.store.postgres import work as steps
 from bridge.store.postgres.commands import PostgresDesk
-from bridge.store.postgres.connection import Connection, connect
+from bridge.store.postgres.connection import Connection, connect, leave
 from bridge.store.postgres.door import Door
 from bridge.store.postgres.line import Line, Read, TakenOver, Unsure, Write
 from bridge.store.recent import Recent
@@ -128,7 +128,7 @@ class PostgresStore(PostgresDesk):
                 if self._serving:
                     await schema.mark(con, dry=self._dry)
             finally:
-                await con.close(timeout=2)
+                await leave(con)
             if self._serving:
                 await self._enter()
                 await self._look(lambda con: replicas.beat(con, self._share, self._lease))

@@ -22,7 +22,7 @@ import msgspec
 
 from bridge.store.ledger import Ledger, total
 from bridge.store.port import StoreUnavailable
-from bridge.store.postgres.connection import AGAIN, Connection, translated
+from bridge.store.postgres.connection import AGAIN, FAILED, Connection, leave, translated
 
 T = TypeVar("T")
 Read = Callable[[Connection], Awaitable[T]]
@@ -162,7 +162,7 @@ class Line:
             try:
                 yield con
             except BaseException as error:
-                if isinstance(error, _FAILED) or con.is_closed() or con.is_in_transaction():
+                if isinstance(error, (asyncio.CancelledError, *FAILED)) or con.is_closed() or con.is_in_transaction():
                     con.terminate()
                     self._con = None
                 raise
@@ -173,10 +173,7 @@ class Line:
             self._closed = True
             con, self._con = self._con, None
             if con is not None and not con.is_closed():
-                try:
-                    await con.close(timeout=2)
-                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                    con.terminate()
+                await leave(con)
 
 
 async def add(con: Connection, part: str, more: Ledger) -> None:
@@ -192,11 +189,9 @@ async def _roll_back(con: Connection) -> None:
     """Break a transaction off; where that cannot be said, closing says it."""
     try:
         await con.execute("ROLLBACK")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except (asyncpg.PostgresError, *FAILED):
         con.terminate()
 
-
-_FAILED: Final = (asyncio.CancelledError, OSError, asyncpg.InterfaceError)
 
 _LOCKED: Final = "SELECT ledger FROM counter WHERE replica = $1 AND part = $2 FOR UPDATE"
 _COUNT: Final = """
