@@ -6,7 +6,7 @@ Rules:
   that still answers 202. They are not in the web framework's lifespan for that reason.
 - SIGTERM and SIGINT drain: ready fails, accepts go on for `drain_delay`, then the listener closes, what is in hand is
   answered and the worker finishes its batch; beside that the sender settles what is on the wire, so that both share one
-  `drain_timeout`. What is still owed is durable.
+  `drain_timeout`. What is still owed is durable. A room that waits for a store that hangs is broken off then.
 - SIGHUP reads the secrets and limits of the door again; a broken file keeps the old ones.
 """
 
@@ -17,7 +17,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -50,6 +50,7 @@ ALL_ROOMS: Final = frozenset({"receiver", "consumer", "worker", "sender", "clock
 DONE, CRASHED = 0, 1
 FILES: Final = 8_192  # open files: the door's 4,096 connections, MOOST's, the store's
 COLLECT_EVERY: Final = 20_000  # new objects between two looks of the garbage collector
+LATE_S: Final = 1.5  # what a room may take beyond `drain_timeout`; the door counts whole seconds
 TELLING_S: Final = 0.25  # while draining: new requests are told to come again, before their connections are closed
 
 _log = logs.logger("run")
@@ -281,7 +282,7 @@ class _Daemon:
                 _log.error("room_failed", fault=errors.place_of(fault), reason=_sentence(fault))
         if failed:
             return CRASHED
-        _log.info("drained", **_ledger(await keeper.census()))
+        _log.info("drained", **await _counts(keeper))
         return DONE
 
     def _consumer(
@@ -316,12 +317,13 @@ class _Daemon:
         await asyncio.sleep(self._settings.server.drain_delay.total_seconds())
         gate.shut = True
         self._hush.set()
+        ends = asyncio.get_running_loop().time() + self._settings.server.drain_timeout.total_seconds() + LATE_S
         if server is not None:
             await asyncio.sleep(TELLING_S)
             server.should_exit = True
-        if ways_in:
-            await asyncio.wait(ways_in)
+        await _ended(ways_in, ends)
         self._halt.set()
+        await _ended([task for task in tasks.values() if task not in ways_in], ends)
 
     def _catch_signals(self) -> None:
         """Stop at SIGTERM and SIGINT, read the configuration again at SIGHUP."""
@@ -342,6 +344,25 @@ class _Daemon:
             _log.error("reload_refused", problems=str(why).splitlines())
         else:
             _log.info("reloaded")
+
+
+async def _ended(rooms: Sequence[asyncio.Task[None]], ends: float) -> None:
+    """Wait for rooms to end; one that the store does not let go on is broken off, all or nothing of its step stored."""
+    if rooms:
+        _, late = await asyncio.wait(rooms, timeout=max(0.0, ends - asyncio.get_running_loop().time()))
+        for room in late:
+            room.cancel()
+
+
+async def _counts(keeper: Keeper) -> dict[str, object]:
+    """Return what a person wants to know at the end, as far as the store can be asked."""
+    try:
+        async with asyncio.timeout(LATE_S):
+            return dict(_ledger(await keeper.census()))
+    except StoreBroken:
+        raise
+    except (StoreUnavailable, TimeoutError):
+        return {"store": "unavailable"}
 
 
 async def _watch(store: Store, gate: Gate, halt: asyncio.Event) -> None:

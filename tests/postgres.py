@@ -5,6 +5,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +47,11 @@ class Server(Database):
         end = time.monotonic() + START_S
         while [(value,)] != [tuple(row) for row in self.execute("SELECT current_setting($1)", name)]:
             assert time.monotonic() < end, f"{name} is not {value}"
+
+    def reset(self, name: str) -> None:
+        """Let a setting of the running server be as it was at its start."""
+        self.execute(f"ALTER SYSTEM RESET {name}")
+        self.execute("SELECT pg_reload_conf()")
 
     def cpu_s(self) -> float:
         """Return the CPU time of all processes of the server that live [s]."""
@@ -92,6 +98,30 @@ class Server(Database):
                 await con.close()
 
         return _in_a_loop_of_its_own(run)
+
+    @contextlib.contextmanager
+    def holding(self, lock: str, *, schema: str = "public") -> Iterator[None]:
+        """Be somebody else who is idle in a transaction and holds what a statement locks."""
+        held, over = threading.Event(), threading.Event()
+
+        async def hold() -> None:
+            con = await asyncpg.connect(self.schema(schema))
+            try:
+                async with con.transaction():
+                    await con.execute(lock)
+                    held.set()
+                    await asyncio.to_thread(over.wait)
+            finally:
+                await con.close()
+
+        thread = threading.Thread(target=lambda: asyncio.run(hold()), name="idle in transaction")
+        thread.start()
+        try:
+            assert held.wait(START_S), f"not had: {lock}"
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 def _in_a_loop_of_its_own(run: Any) -> list[Any]:  # noqa: ANN401 - a coroutine function

@@ -28,7 +28,7 @@ from bridge.config import Settings
 from bridge.intake import arrivals, tally
 from bridge.metrics import Metrics
 from bridge.receiver.checks import UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit, verified
-from bridge.receiver.gate import Gate, Hands
+from bridge.receiver.gate import DRAINING, Gate, Hands
 from bridge.receiver.intake import Reading, busy, delivery_id
 from bridge.source.signature import Headers
 from bridge.source.topics import subscription_of
@@ -145,6 +145,11 @@ class Door:
         except StoreUnavailable:
             self._gate.unwritable = True
             return Refusal(status=503, error="store", retry_after=STORE_RETRY_AFTER)
+        except asyncio.CancelledError:
+            if not self._gate.shut:
+                raise
+            # The time to drain is over, and the store has not answered: whether it is stored the repeat will show.
+            return Refusal(status=503, error=DRAINING.reason, retry_after=DRAINING.retry_after)
         self._gate.took(len(body))
         self._accepted()
         return self._counted(messages, receipts)

@@ -3,7 +3,9 @@
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,7 @@ from tests.postgres import MISSING, PASSWORD, Server, binaries, running
 
 HOMES: Final = 40
 BURST: Final = 600
+DRAIN_S: Final = 1
 LEASE_S: Final = 30.0  # see bridge.store.postgres.replicas
 
 
@@ -165,6 +168,38 @@ def duplicates(bridge: Bridge) -> int:
     """Return how many repeats a replica has recognised."""
     line = next(line for line in bridge.metrics().splitlines() if line.startswith("bridge_messages_duplicate_total"))
     return int(float(line.split()[-1]))
+
+
+def test_told_to_end_while_the_database_hangs_it_answers_and_ends_in_time(
+    tmp_path: Path, sandbox: Sandbox, own: Server
+) -> None:
+    url = own.fresh()
+    name = url.rpartition("=")[2]
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'moost-bridge' AND wait_event_type = 'Lock'"
+    with bridged(tmp_path, sandbox.url, store={"url": url}, server={"drain_timeout": f"{DRAIN_S}s"}) as bridge:
+        bridge.start()
+        lock = "LOCK TABLE inbox, lane, building IN ACCESS EXCLUSIVE MODE"
+        with ThreadPoolExecutor() as pool, own.holding(lock, schema=name):
+            answer = pool.submit(bridge.post, "vehicle.update", vehicle("user", "car", 50))
+            until(lambda: own.execute(waits)[0][0] > 1, "the door waits, and a room")
+            began = time.monotonic()
+            assert 0 == bridge.stop()
+            took = time.monotonic() - began
+    assert 503 == answer.result().status_code
+    assert took < DRAIN_S + 9, "whatever waits is given up"
+    assert "Traceback" not in bridge.text()
+
+
+def test_told_to_end_while_the_database_is_away_it_ends_in_order(tmp_path: Path, sandbox: Sandbox, own: Server) -> None:
+    with bridged(tmp_path, sandbox.url, store={"url": own.fresh()}) as bridge:
+        bridge.start()
+        own.stop("immediate")
+        try:
+            assert 0 == bridge.stop()
+        finally:
+            own.start()
+    assert '"drained"' in bridge.text()
+    assert "Traceback" not in bridge.text()
 
 
 def test_check_online_says_what_is_wrong_with_a_database(tmp_path: Path, sandbox: Sandbox, own: Server) -> None:

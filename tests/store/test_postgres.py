@@ -366,6 +366,15 @@ async def test_a_lane_is_lent_to_one_replica_at_a_time(opened: Opened) -> None:
     assert names == sorted(buildings)
 
 
+async def test_a_lane_that_was_lent_by_a_wrong_clock_comes_back_when_the_clock_is_right(opened: Opened) -> None:
+    one, two = await opened(), await opened()
+    await one.commit(Work(now=NOW, calls=out(events("a", 1))))
+    assert 1 == len(await one.lease(NOW + 100 * HOLD, 1, 1, HOLD))
+    await dead(one)
+    assert [] == await two.lease(NOW, 1, 1, HOLD, afresh=True), "it is lent as long as it may be"
+    assert ["a"] == [lane.building for lane in await two.lease(NOW + HOLD, 1, 1, HOLD)]
+
+
 async def test_calls_of_a_building_keep_their_order_whoever_queues_and_sends(opened: Opened) -> None:
     keepers = [await opened() for _ in range(3)]
     for number in range(12):

@@ -32,6 +32,9 @@ GATHER_S: Final = 0.005
 GATHER_FROM: Final = 4
 """Callers of a round from which on the next one gathers."""
 
+CLOSE_S: Final = 1.0
+"""How long a round may take that is under way at the end."""
+
 Store = Callable[[Sequence[Entry]], Awaitable[Sequence[Receipt]]]
 
 
@@ -117,7 +120,10 @@ class Door:
                 start += len(caller.entries)
 
     async def close(self) -> None:
-        """Finish what was begun."""
+        """Finish what was begun; a round for which the server takes too long is broken off, and its callers refused."""
         self._closed = True
         if self._running is not None:
+            _, late = await asyncio.wait([self._running], timeout=CLOSE_S)
+            for task in late:
+                task.cancel()
             await asyncio.wait([self._running])

@@ -39,7 +39,7 @@ from bridge.store.postgres import buildings as states
 from bridge.store.postgres import inbox, outbox, replicas, schema, upkeep
 from bridge.store.postgres import work as steps
 from bridge.store.postgres.commands import PostgresDesk
-from bridge.store.postgres.connection import Connection, connect, leave
+from bridge.store.postgres.connection import LEAVE_S, STATEMENT_S, Connection, connect, leave
 from bridge.store.postgres.door import Door
 from bridge.store.postgres.line import Line, Read, TakenOver, Unsure, Write
 from bridge.store.recent import Recent
@@ -55,6 +55,9 @@ NO_SKEW_MS: Final = 500
 
 BELONGS_S: Final = 60.0
 """How long this process trusts that whose a device is has been written."""
+
+DOOR_S: Final = 5.0
+"""How long a statement of the door may take: who waits for a 202 hears in time that there is none."""
 
 _LINES: Final = (*replicas.PARTS, "look")
 _CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
@@ -101,8 +104,8 @@ class PostgresStore(PostgresDesk):
         self._dry, self._serving, self._migrate = dry, serving, migrate
         self._whose = whose
         self._lease, self._beat = lease, beat
-        connected = partial(connect, url)
-        self._lines = {part: Line(part, connected, committed) for part in _LINES}
+        longest = dict.fromkeys(_LINES, STATEMENT_S) | {"door": DOOR_S}
+        self._lines = {part: Line(part, partial(connect, url, statement_s=longest[part]), committed) for part in _LINES}
         self._share = replicas.Share()
         self._sharing = asyncio.Lock()
         self._turns = outbox.Turns()
@@ -133,7 +136,7 @@ class PostgresStore(PostgresDesk):
                 await self._enter()
                 await self._look(lambda con: replicas.beat(con, self._share, self._lease))
                 if self._share.alone:  # as after a restart, perhaps by another clock
-                    await self._write("send", lambda con, _: outbox.hasten(con, 0))
+                    await self._write("send", lambda con, _: outbox.hasten(con, 0, 0))
                 self._pulse = asyncio.create_task(self._live(), name="store-pulse")
         except BaseException:
             await self.close()
@@ -147,10 +150,10 @@ class PostgresStore(PostgresDesk):
             self._pulse = None
         await self._door.close()
         if self._share.replica:
-            with contextlib.suppress(StoreUnavailable):  # the others take over when the lease ends
-                await self._leave()
-        for line in self._lines.values():
-            await line.close()
+            with contextlib.suppress(StoreUnavailable, TimeoutError):  # the others take over when the lease ends
+                async with asyncio.timeout(LEAVE_S):
+                    await self._leave()
+        await asyncio.gather(*(line.close() for line in self._lines.values()))
 
     async def _leave(self) -> None:
         replica = self._share.replica
@@ -309,7 +312,7 @@ class PostgresStore(PostgresDesk):
 
         async def write(con: Connection, ledger: Ledger) -> list[Lane]:
             if afresh:
-                await outbox.hasten(con, to_ms(now) + self._turns.skew)
+                await outbox.hasten(con, *(to_ms(at) + self._turns.skew for at in (now, now + hold)))
             return await outbox.lease(con, ledger, self._turns, now, lanes, calls, hold)
 
         return await self._write("send", write)

@@ -111,9 +111,12 @@ class Line:
                 ledger = await self._known(con, replica)
                 result = await write(con, ledger)
                 text, number = await self._count(con, replica, ledger)
-            except BaseException:
+            except BaseException as error:
                 self._text = None
-                await _roll_back(con)
+                if isinstance(error, (asyncio.CancelledError, *FAILED)):  # whom nobody waits for, or who does not hear
+                    con.terminate()
+                else:
+                    await _roll_back(con)
                 raise
             try:
                 await con.execute("COMMIT")

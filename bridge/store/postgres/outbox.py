@@ -52,8 +52,10 @@ INSERT INTO attempt (call, at, outcome, detail)
 SELECT id, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $2, $3 FROM lost ORDER BY id
 """
 _HASTEN: Final = """
-WITH waiting AS (SELECT building FROM lane WHERE due > $1 ORDER BY building FOR UPDATE SKIP LOCKED)
-UPDATE lane SET due = $1 FROM waiting WHERE lane.building = waiting.building
+WITH far AS (SELECT building FROM lane WHERE due > $1 OR lent_until > $2 ORDER BY building FOR UPDATE SKIP LOCKED)
+UPDATE lane SET due = CASE WHEN due > $1 THEN $1 ELSE due END,
+    lent_until = CASE WHEN lent_until > $2 THEN $2 ELSE lent_until END
+FROM far WHERE lane.building = far.building
 """
 _LATE: Final = """
 SELECT building FROM lane WHERE due <= $1 ORDER BY due, building LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -98,9 +100,9 @@ async def lease(  # noqa: PLR0913, PLR0917 - the promise, and who asks
     ]
 
 
-async def hasten(con: Connection, ms: int) -> None:
-    """Let no lane wait longer than until a time of the server: the clock by which it waits was set back."""
-    await con.execute(_HASTEN, ms)
+async def hasten(con: Connection, due: int, lent_until: int) -> None:
+    """Let no lane wait or be lent longer than until a time of the server: it is by a clock that was set back."""
+    await con.execute(_HASTEN, due, lent_until)
 
 
 async def _expire(con: Connection, ledger: Ledger, turns: Turns, ms: int) -> None:
