@@ -5,7 +5,8 @@
 # make fuzz    100,000 odd inputs through the door and the core (a quarter of an hour)
 # make day     a simulated day of 200 homes, without and with an outage, judged (half an hour)
 # make mutants break each promise on purpose and see the tests notice (ONLY=R9: those of one promise)
-# make chaos   everything that can go wrong, at once and by chance, for ten minutes (SEED=… MINUTES=… STORE=sqlite)
+# make chaos   everything that can go wrong, at once and by chance, for ten minutes (SEED=… MINUTES=… STORE=postgresql:
+#              three replicas, and the server goes too)
 # make kafka   100,000 records through two daemons and a real broker while all of them are killed (some minutes)
 
 PYTHON ?= $(firstword $(foreach each,python3 python3.11 python3.12 python3.13 python3.14,\

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bridge.sandbox.database import DatabaseError
 from tests.chaos.conduct import STORES, Outcome, Plan, chaos
 
 FOUND = 3
@@ -35,6 +36,9 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             outcome = chaos(folder, plan, lambda line: print(f"  {line}", flush=True))
+        except DatabaseError as why:
+            print(f"  {why}", flush=True)
+            sys.exit(FOUND)
         except AssertionError as why:
             print(f"  FAILED with SEED={seed}: {why}", flush=True)
             sys.exit(FOUND)
@@ -52,6 +56,8 @@ def _show(outcome: Outcome) -> None:
     print()
     for line in outcome.told:
         print(f"  {line}")
+    for line in outcome.without:
+        print(f"  LEFT OUT: {line}")
     for line in outcome.impossible:
         print(f"  IMPOSSIBLE HERE: {line}")
     for name in outcome.never:

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.chaos import clocks, disk, door, judge, moost, processes
+from tests.chaos import clocks, desk, disk, door, judge, moost, processes, shared
 from tests.chaos.fault import Fault, Needs
 from tests.chaos.judge import Record
-from tests.chaos.keeping import Embedded, Keeping
+from tests.chaos.keeping import Embedded, Keeping, Shared
 from tests.chaos.moost import Forgets
 from tests.chaos.scene import Scene, seen, staged
 from tests.chaos.town import STEADY_AGE
@@ -38,10 +38,28 @@ CLOUD: Final = (
     "sent twice at once", "sent again though taken", "out of order", "arrays", "poison", "of another subscription",
 )  # fmt: skip
 
-STORES: Final[Mapping[str, tuple[Callable[[Path], Keeping], Sequence[type[Fault]]]]] = {
-    "sqlite": (Embedded, disk.FAULTS),
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What a run can be made on."""
+
+    keeping: Callable[[Path], Keeping]
+    faults: Sequence[type[Fault]]  # of its own kind
+    without: Sequence[str] = ()  # what another ground has and this one not, and why
+
+
+STORES: Final[Mapping[str, Ground]] = {
+    "sqlite": Ground(keeping=Embedded, faults=disk.FAULTS),
+    "postgresql": Ground(
+        keeping=Shared,
+        faults=shared.FAULTS,
+        without=(
+            "disk full: the disk is the server's, which says so by an error like any other; the bridge looks at none",
+            "store held by another writer: there is no such thing; see the locks of somebody idle in a transaction",
+        ),
+    ),
 }
-"""What a run can be made on, and the faults of its own kind; another store is one more line."""
+"""Another store is one more line."""
 
 Tell = Callable[[str], object]
 
@@ -55,6 +73,7 @@ class Plan:
     homes: int = 12
     pace_s: float = 0.35
     store: str = "sqlite"
+    clocks: bool = True  # turn them too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +82,7 @@ class Outcome:
 
     table: Sequence[tuple[str, int, int]]  # fault, injected, fired
     impossible: Sequence[str]  # faults that this machine does not let happen, and why
+    without: Sequence[str]  # faults that make no sense on this store, and why
     wrong: Sequence[str]  # sentences; none = a good run
     told: Sequence[str]  # what a person wants to know besides
 
@@ -175,12 +195,14 @@ class Conductor:
 # ---- a whole run ----------------------------------------------------------------------------------------------------
 
 
-def chaos(folder: Path, plan: Plan, tell: Tell = lambda _: None) -> Outcome:
-    """Let a run happen in a folder of its own, and judge it."""
+def chaos(folder: Path, plan: Plan, tell: Tell = lambda _: None, *, ground: Ground | None = None) -> Outcome:
+    """Let a run happen in a folder of its own, and judge it; `ground` replaces that of the store."""
     dice = random.Random(plan.seed)
-    keeping, its_faults = STORES[plan.store]
-    with staged(folder, keeping(folder), dice=dice, homes=plan.homes, pace_s=plan.pace_s) as scene:
-        kinds: list[type[Fault]] = [*processes.FAULTS, *clocks.FAULTS, *its_faults, *door.FAULTS]
+    ground = STORES[plan.store] if ground is None else ground
+    with staged(folder, ground.keeping(folder), dice=dice, homes=plan.homes, pace_s=plan.pace_s) as scene:
+        kinds: list[type[Fault]] = [
+            *processes.FAULTS, *(clocks.FAULTS if plan.clocks else ()), *ground.faults, *desk.FAULTS, *door.FAULTS,
+        ]  # fmt: skip
         faults = [*(kind() for kind in kinds), *moost.faults()]
         impossible = [f"{fault.name}: {why}" for fault in faults if (why := fault.possible(scene)) is not None]
         faults = [fault for fault in faults if fault.possible(scene) is None]
@@ -201,7 +223,8 @@ def chaos(folder: Path, plan: Plan, tell: Tell = lambda _: None) -> Outcome:
             *((f"cloud: {name}", scene.crowd.did[name], scene.crowd.did[name]) for name in CLOUD),
             ("cloud: repeated after a lost answer", repeated, repeated),
         ]
-        return Outcome(table=table, impossible=impossible, wrong=wrong, told=[*_remarks(scene, record)])
+        told = [*_remarks(scene, record)]
+        return Outcome(table=table, impossible=impossible, without=ground.without, wrong=wrong, told=told)
 
 
 def _drained(scene: Scene) -> Iterator[str]:
@@ -226,6 +249,7 @@ def _record(scene: Scene, faults: Sequence[Fault]) -> Record:
         dead_letters=json.loads(listed),
         journal=judge.read(scene.platform.journal),
         refused=sum(fault.fired for fault in faults if isinstance(fault, Forgets)),
+        unheard=scene.keeping.unheard,
     )
 
 
@@ -236,8 +260,9 @@ def _afterwards(scene: Scene) -> Iterator[str]:
     fresh = vehicle(user, "car-fresh", 12.345, scene.world.now() - STEADY_AGE)
     if replica.bridge.post("vehicle.update", fresh).status_code != 202:
         yield "a fresh message is not taken"
-    if not seen(lambda: _arrived(scene, f"car-fresh-of-{user}"), FRESH_S):
-        yield f"a fresh message does not pass within {FRESH_S:.0f} s"
+    longest = FRESH_S + scene.keeping.takes_over_s
+    if not seen(lambda: _arrived(scene, f"car-fresh-of-{user}"), longest):
+        yield f"a fresh message does not pass within {longest:.0f} s"
     for one in scene.replicas:
         one.end()
     code, said = scene.command("store", "check", "--json")

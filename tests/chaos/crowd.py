@@ -48,6 +48,7 @@ class Sent:
     letter: Letter
     answers: list[Taken] = field(default_factory=list)
     lost: int = 0  # attempts without an answer
+    refused: int = 0  # attempts answered with 503
 
 
 @dataclass
@@ -193,6 +194,7 @@ class Crowd:
         finally:
             self.on_the_way -= 1
         self.statuses[answer.status] += 1
+        sent.refused += answer.status == 503
         if answer.status != 202:
             return None
         told = json.loads(raw)

@@ -7,7 +7,7 @@ from typing import cast
 from bridge.store.sqlite.files import BUSY_TIMEOUT_S
 from tests.chaos.fault import Fault, Needs
 from tests.chaos.keeping import Embedded
-from tests.chaos.scene import Scene, directory, seen
+from tests.chaos.scene import Scene, seen
 
 
 class DiskFull(Fault):
@@ -47,26 +47,8 @@ class HeldStore(Fault):
             return statuses[202] == before
 
 
-class CommandBeside(Fault):
-    """Commands beside the daemon: somebody moves in, and whose messages waited has them delivered."""
-
-    name = "commands beside the daemon"
-    needs = frozenset({Needs.DOOR})
-
-    def inject(self, scene: Scene, dice: random.Random) -> int:
-        """Let the next newcomers move in."""
-        town = scene.crowd.town
-        here = len(town.newcomers)
-        users = [home.user for home in town.newcomers[town.moved_in : here]]
-        done = directory(scene, users or ["nobody"])
-        if done:
-            town.moved_in = here
-        listed, _ = scene.command("dead-letters", "list", "--json")
-        return done and listed == 0
-
-
 def _keeping(scene: Scene) -> Embedded:
     return cast("Embedded", scene.keeping)
 
 
-FAULTS = (DiskFull, HeldStore, CommandBeside)
+FAULTS = (DiskFull, HeldStore)

@@ -1,7 +1,7 @@
 """What the store lies on, and how it can be troubled.
 
 Rules:
-- A store that several replicas may share says how many there are; the faults of its own kind are listed by `faults`.
+- A store that several replicas may share says how many there are; the faults of its own kind are listed by `conduct`.
 - Where the machine does not let a fault be set, it is said to be impossible, and why.
 """
 
@@ -11,10 +11,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Final, Protocol, Self
 
+from bridge.sandbox.database import START_S, DatabaseError
+from bridge.store.postgres.replicas import BEAT, LEASE
+from tests import postgres
 from tests.life.stage import Table
 
 DISK: Final = 512 * 2**20  # bytes: the store of a long run, its log and its reserve
@@ -26,6 +30,8 @@ class Keeping(AbstractContextManager["Keeping"], Protocol):
     replicas: int
     settings: Table  # the section [store]
     takes_over_s: float  # after so long what a killed daemon had in hand is another's, or its next life's
+    program: str  # what a daemon is told before it starts; `turned()` says how far its clock is wrong [s]
+    unheard: bool  # the end of a COMMIT may stay unheard, so that a 503 does not say that nothing was stored
 
     def troubled(self, since: float) -> bool:
         """Return whether it could not be had at some time since [monotonic s], so that a daemon may refuse to start."""
@@ -39,6 +45,8 @@ class Embedded(Keeping):
 
     replicas = 1
     takes_over_s = 3.0
+    program = ""
+    unheard = False
 
     def __init__(self, folder: Path) -> None:
         """Name the place; nothing is there yet."""
@@ -100,3 +108,81 @@ class Embedded(Keeping):
             con.close()
             self._healed = time.monotonic()
             self._held.clear()
+
+
+PROGRAM: Final = """
+import time
+from bridge.sender import room
+from bridge.store.postgres import PostgresStore
+seconds = time.time
+time.time = lambda: seconds() + turned()
+room.LEASE = PostgresStore.__init__.__kwdefaults__["lease"] = timedelta(seconds={lease})
+"""
+"""The clock against which the server's is held is turned too, but not the server's."""
+
+
+class Shared(Keeping):
+    """PostgreSQL, on a server of its own, with three replicas on one database."""
+
+    replicas = 3
+    unheard = True
+
+    def __init__(self, _folder: Path, *, lease: timedelta = LEASE) -> None:
+        """Need nothing of the folder: the server makes one of its own. With a shorter lease all goes on sooner."""
+        self.lease = lease
+        self.takes_over_s = (lease + BEAT).total_seconds() + 2
+        self.program = PROGRAM.format(lease=lease.total_seconds())
+        self._held = ExitStack()
+        self._away = threading.Event()
+        self._back = 0.0  # monotonic [s]
+
+    def __enter__(self) -> Self:
+        """Start the server. Raises DatabaseError where none is installed."""
+        self.server = self._held.enter_context(postgres.running())
+        self.settings: Table = {"url": self.server.schema()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it."""
+        self._held.close()
+
+    def troubled(self, since: float) -> bool:
+        """Return whether the server was away, or did not do as it was told, at some time since."""
+        return self._away.is_set() or self._back > since
+
+    def heal(self) -> None:
+        """Leave it as it is: whoever ended it has started it again."""
+
+    @contextmanager
+    def trouble(self) -> Iterator[None]:
+        """Let something be done to the server that a daemon may not get over while it starts."""
+        self._away.set()
+        try:
+            yield
+        finally:
+            self._back = float("inf")  # no moment between the two
+            self._away.clear()
+            self._back = time.monotonic()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Let the server be ended; start it again at the end."""
+        with self.trouble():
+            try:
+                yield
+            finally:
+                self._start()
+
+    def _start(self) -> None:
+        """Start it; what a kill has left behind may still be ending."""
+        end = time.monotonic() + START_S
+        while not self._started():
+            assert time.monotonic() < end, "the server does not come back"
+            time.sleep(0.2)
+
+    def _started(self) -> bool:
+        try:
+            self.server.start()
+        except DatabaseError:
+            return False
+        return True

@@ -37,7 +37,7 @@ class KilledOnTheWire(Fault):
         replica = dice.choice(scene.replicas)
         before = scene.health()["calls"]["in_doubt"]
         scene.platform.faults({"kind": "latency", "seconds": 1.2, "path": "/events"})
-        seen(lambda: sum(scene.platform.fires()), 3)
+        seen(lambda: sum(scene.platform.fires()) >= 2 * len(scene.replicas), 3)
         replica.kill()
         scene.platform.faults()
         replica.start()

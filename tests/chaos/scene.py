@@ -43,6 +43,7 @@ CONCURRENCY: Final = 8
 DRAIN_TIMEOUT_S: Final = 2.0
 TOLD_TO_END_S: Final = DRAIN_TIMEOUT_S + 8  # beyond it a drain is too long, whatever the machine does
 LOOK_S: Final = 0.25
+ANSWER_S: Final = 5.0  # one that sleeps holds up nobody who asks others
 
 TURNED: Final = """
 import mmap, struct
@@ -50,11 +51,14 @@ from datetime import timedelta
 from bridge import cli, times
 with open({path!r}, "rb") as file:
     held = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
+def turned():
+    return struct.unpack_from("d", held)[0]
 real = times.wall
-times.wall = lambda: real() + timedelta(seconds=struct.unpack_from("d", held)[0])
+times.wall = lambda: real() + timedelta(seconds=turned())
+{more}
 cli.main()
 """
-"""The daemon, on a system whose clock can be turned."""
+"""The daemon, on a system whose clock can be turned; `more` is what the store wants of it."""
 
 
 def seen(condition: Callable[[], object], seconds: float) -> bool:
@@ -70,17 +74,18 @@ def seen(condition: Callable[[], object], seconds: float) -> bool:
 class SystemClock:
     """How far the clock of the daemons' system is wrong."""
 
-    def __init__(self, path: Path) -> None:
-        """Start right; the daemons look into the file."""
+    def __init__(self, path: Path, more: str = "") -> None:
+        """Start right; the daemons look into the file. `more` is said to them before they start."""
         path.write_bytes(bytes(8))
         self.path = path
+        self.more = more
         with path.open("r+b") as file:
             self._held = mmap.mmap(file.fileno(), 8)
 
     @property
     def program(self) -> Sequence[str]:
         """Return what a daemon is started with."""
-        return ("-c", TURNED.format(path=str(self.path)))
+        return ("-c", TURNED.format(path=str(self.path), more=self.more))
 
     def turn(self, by: timedelta) -> None:
         """Set how far it is wrong."""
@@ -192,23 +197,26 @@ class Replica:
     def health(self) -> dict[str, Any] | None:
         """Return what it says of itself, if it does."""
         try:
-            return self.bridge.health()
+            return dict(self._get("/health", ANSWER_S).json())
         except (httpx.HTTPError, ValueError):
             return None
 
     def metrics(self) -> str:
         """Return its metrics, if it tells them."""
         try:
-            return self.bridge.metrics()
+            return self._get("/metrics", ANSWER_S).text
         except httpx.HTTPError:
             return ""
 
     def answers(self, seconds: float = 0.5) -> bool:
         """Return whether it answers anything."""
         try:
-            return httpx.get(f"{self.bridge.url}/health/live", timeout=seconds, trust_env=False).status_code == 200
+            return self._get("/health/live", seconds).status_code == 200
         except httpx.HTTPError:
             return False
+
+    def _get(self, path: str, seconds: float) -> httpx.Response:
+        return httpx.get(f"{self.bridge.url}{path}", timeout=seconds, trust_env=False, verify=False)  # noqa: S501 - no TLS is spoken here
 
     def _still_wanted(self, process: Process) -> bool:
         """Return whether nobody ended it just now."""
@@ -303,7 +311,7 @@ def staged(folder: Path, keeping: Keeping, *, dice: random.Random, homes: int, p
         journal = folder / "moost.jsonl"
         sandbox = held.enter_context(sandboxed(folder, "--journal", str(journal)))
         held.enter_context(keeping)
-        clock, world, troubles = SystemClock(folder / "system-clock"), World(), list[str]()
+        clock, world, troubles = SystemClock(folder / "system-clock", keeping.program), World(), list[str]()
         town = Town(dice, world.now, homes)
         replicas = [
             Replica(
