@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import pytest
 
@@ -23,6 +23,7 @@ from bridge.store.port import (
     Work,
 )
 from bridge.store.postgres import PostgresStore, connection, replicas, schema
+from bridge.store.postgres.line import TakenOver
 from bridge.store.postgres.replicas import BUCKETS, bucket_of
 from bridge.store.refusal import StoreRefused
 from tests.postgres import MISSING, PASSWORD, Server, binaries, running
@@ -182,6 +183,41 @@ async def test_a_replica_that_is_not_heard_of_is_taken_over_and_writes_nothing_a
     assert [41] == [receipt.id for receipt in await one.accept([of("u", 1)])]
     census = await one.census()
     assert (41, 40, 1) == (census.accepted, census.settled, census.pending)
+
+
+class Dozing:
+    """A connection on which much time passes before its second transaction."""
+
+    def __init__(self, con: connection.Connection, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self._con, self._meanwhile = con, meanwhile
+        self._begun = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._con, name)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        self._begun += 1
+        if self._begun == 2:
+            await self._meanwhile()
+        async with self._con.transaction():
+            yield
+
+
+async def test_who_is_taken_over_in_the_middle_of_a_beat_takes_no_bucket(opened: Opened) -> None:
+    """Nobody would free it again: its holder is gone already."""
+    one, two = await opened(), await opened()
+    await shared_out(one, two)
+    for keeper in (one, two):
+        stop_heart(keeper)
+    sleeper = one._share.replica
+
+    async def over() -> None:
+        await two._look(lambda con: replicas.take_over(con, sleeper))
+
+    with pytest.raises(TakenOver):
+        await one._look(lambda con: replicas.beat(cast("connection.Connection", Dozing(con, over)), one._share, LONG))
+    assert [(0,)] == [tuple(row) for row in await _rows(two, f"SELECT count(*) FROM bucket WHERE holder = {sleeper}")]  # noqa: S608 - a number
 
 
 async def test_a_transaction_counts_for_the_replica_that_began_it(opened: Opened) -> None:

@@ -66,6 +66,8 @@ _COUNTERS: Final = "INSERT INTO counter (replica, part, ledger) SELECT $1, unnes
 _ALIVE: Final = """
 UPDATE replica SET until = clock_timestamp() + $2, works = $3 WHERE id = $1 AND NOT gone RETURNING id
 """
+# What a replica takes that is gone nobody frees again.
+_STILL: Final = "SELECT id FROM replica WHERE id = $1 AND NOT gone FOR UPDATE"
 _LATE: Final = """
 SELECT id FROM replica WHERE NOT gone AND until < clock_timestamp() ORDER BY id FOR UPDATE SKIP LOCKED
 """
@@ -99,6 +101,8 @@ async def beat(con: Connection, share: Share, lease: timedelta) -> None:
         if await con.fetchval(_ALIVE, share.replica, lease, share.works) is None:
             raise TakenOver
     async with con.transaction():
+        if await con.fetchval(_STILL, share.replica) is None:  # it may have slept
+            raise TakenOver
         for row in await con.fetch(_LATE):
             await take_over(con, row[0])
         ((working, living),) = await con.fetch(_OTHERS)
