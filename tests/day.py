@@ -18,7 +18,7 @@ def main() -> None:
     """Live the days, print what came of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.day", description="Live a simulated day.")
     parser.add_argument("--homes", type=int, default=200)
-    parser.add_argument("--hours", type=float, default=24)
+    parser.add_argument("--hours", type=float, default=26, help="enough for a whole local day (default: 26)")
     parser.add_argument("--speed", type=float, default=120, help="simulated seconds per second (default: 120)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plain", action="store_true", help="only the day on which nothing fails")

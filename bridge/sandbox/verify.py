@@ -153,15 +153,20 @@ def _expected(
 
 
 def _with_days(truth: Iterable[Mapping[str, Any]], time_zone: str) -> Iterator[Mapping[str, Any]]:
-    """Yield every slot, then the local days whose last slot is among them: an instant, `seconds` is 0."""
+    """Yield every slot, then the local days whose first and last slot are among them: an instant, `seconds` is 0.
+
+    A day's sum holds what is known of a slot that began before the truth did, of which the truth says nothing.
+    """
     zone = ZoneInfo(time_zone)
     days: dict[tuple[str, str, str, date], list[float]] = {}
+    first: dict[tuple[str, str, str, date], int] = {}
     ended: dict[tuple[str, str, str, date], int] = {}
     for line in truth:
         yield line
         start, end = line["slot_start"], line["slot_start"] + line["seconds"]
         day = datetime.fromtimestamp(start, zone).date()
         name = line["user"], line["device"], line["type"], day
+        first[name] = min(start, first.get(name, start))
         sums = days.setdefault(name, [0.0, 0.0])
         sums[0] += line["value_wh"]
         sums[1] += line["known"] * line["seconds"]
@@ -170,6 +175,8 @@ def _with_days(truth: Iterable[Mapping[str, Any]], time_zone: str) -> Iterator[M
     for name, end in ended.items():
         user, device, kind, day = name
         began = datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()
+        if first[name] > began:
+            continue
         yield {
             "user": user, "device": device, "type": f"{kind}_YESTERDAY", "slot_start": end, "seconds": 0,
             "value_wh": days[name][0], "known": days[name][1] / (end - began),

@@ -66,7 +66,8 @@ def a_day(slots: int = 92, known: float = 1.0) -> list[dict[str, Any]]:
         (a_day(), 920.0, 0, 0),
         (a_day(), 921.0, 0, 1),
         (a_day(), None, 1, 0),
-        (a_day()[3:], 890.0, 0, 0),  # enough of it, also where it was not looked at from its beginning
+        (a_day()[3:], None, 0, 0),  # the bridge may know a part of the slot before
+        (a_day()[3:], 999.0, 0, 0),
         (a_day()[10:], None, 0, 0),
         (a_day(known=0.8), None, 0, 0),
         (a_day(91), None, 0, 0),  # gone, or not over
