@@ -48,3 +48,12 @@ def server() -> Iterator[Server]:
         pytest.skip(MISSING)
     with running() as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Server]:
+    """Run a server that a test may stop, and starts again."""
+    if binaries() is None:
+        pytest.skip(MISSING)
+    with running() as one:
+        yield one

@@ -11,6 +11,7 @@ Rules:
 import random
 import signal
 import time
+from abc import abstractmethod
 from typing import Final, cast
 
 from bridge.store.postgres.replicas import BEAT
@@ -41,8 +42,9 @@ class ServerFault(Fault):
             time.sleep(dice.uniform(0, 3))
         return fired
 
+    @abstractmethod
     def _end(self, keeping: Shared) -> None:
-        raise NotImplementedError
+        """End the server."""
 
 
 class ServerCrashes(ServerFault):

@@ -15,21 +15,12 @@ import pytest
 
 from tests.life.crowd import Letter, Tally, send
 from tests.life.stage import Bridge, Process, Sandbox, assert_identities, bridged, dump, run, until, vehicle
-from tests.postgres import MISSING, PASSWORD, Server, binaries, running
+from tests.postgres import PASSWORD, Server
 
 HOMES: Final = 40
 BURST: Final = 600
 DRAIN_S: Final = 1
 LEASE_S: Final = 30.0  # see bridge.store.postgres.replicas
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[Server]:
-    """Run a server that a test may stop, and starts again."""
-    if binaries() is None:
-        pytest.skip(MISSING)
-    with running() as one:
-        yield one
 
 
 @pytest.fixture

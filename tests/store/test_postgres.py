@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final, Self, cast
@@ -26,7 +26,7 @@ from bridge.store.postgres import PostgresStore, connection, replicas, schema
 from bridge.store.postgres.line import TakenOver
 from bridge.store.postgres.replicas import BUCKETS, bucket_of
 from bridge.store.refusal import StoreRefused
-from tests.postgres import MISSING, PASSWORD, Server, binaries, running
+from tests.postgres import PASSWORD, Server
 from tests.store.values import HOLD, NOW, SECOND, arrival, doubt, events, house, out, said
 
 pytestmark = pytest.mark.anyio
@@ -558,15 +558,6 @@ async def test_a_settlement_whose_end_is_not_heard_counts_once(
     assert (4, 2) == (census.delivered, census.calls_pending)
     await keeper.settle(NOW, [Settlement(call_id=1, delivered=1)], [], [])
     assert 5 == (await keeper.census()).delivered, "afterwards nothing is left out any more"
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[Server]:
-    """Run a server that a test may stop, and starts again."""
-    if binaries() is None:
-        pytest.skip(MISSING)
-    with running() as one:
-        yield one
 
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])

@@ -21,7 +21,7 @@ from bridge.store.postgres import desk, forgetting, inbox, outbox, upkeep
 from bridge.store.postgres.connection import Connection, connect, leave, translated
 from bridge.store.postgres.line import Line, Read, Write
 from bridge.store.recent import Recent
-from bridge.store.steps import by_id, in_steps
+from bridge.store.steps import both_in_steps, by_id
 
 T = TypeVar("T")
 
@@ -49,12 +49,7 @@ class PostgresDesk(Eraser):
 
     async def write_residences(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]] = ()) -> int:
         """Upsert and remove directory rows, 100 at a time."""
-        differ = 0
-        for some in in_steps(rows):
-            differ += await self._write_some(some, ())
-        for others in in_steps(remove):
-            differ += await self._write_some((), others)
-        return differ
+        return await both_in_steps(self._write_some, rows, remove)
 
     async def _write_some(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]) -> int:
         return await self._write("desk", lambda con, _: desk.write_residences(con, rows, remove))

@@ -25,7 +25,7 @@ from bridge.store.sqlite import buildings as states
 from bridge.store.sqlite import desk, files, forgetting, upkeep
 from bridge.store.sqlite.reads import Read, translated
 from bridge.store.sqlite.rounds import Rounds, Turn
-from bridge.store.steps import by_id, in_steps
+from bridge.store.steps import both_in_steps, by_id
 
 T = TypeVar("T")
 
@@ -61,12 +61,7 @@ class SqliteDesk(Eraser):
 
     async def write_residences(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]] = ()) -> int:
         """Upsert and remove directory rows, 100 at a time."""
-        differ = 0
-        for some in in_steps(rows):
-            differ += await self._write_some(some, ())
-        for others in in_steps(remove):
-            differ += await self._write_some((), others)
-        return differ
+        return await both_in_steps(self._write_some, rows, remove)
 
     async def _write_some(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]) -> int:
         return await self._writing().write(Turn.DESK, partial(desk.write_residences, rows=rows, remove=remove))
