@@ -124,8 +124,8 @@ class PlatformKilled(Fault):
 
     def inject(self, scene: Scene, dice: random.Random) -> int:
         """Kill it; the bridge has to notice."""
+        before = _unanswered(scene)  # what was on the wire is lost at once, and the circuit may open with it
         scene.platform.kill()
-        before = _unanswered(scene)
         fired = seen(lambda: _unanswered(scene) > before, 8)
         time.sleep(dice.uniform(0, 1.5))
         scene.platform.start()
