@@ -40,6 +40,8 @@ _PATTERNS: Final = (
     re.compile(r"((?:postgres(?:ql)?|kafka|https?)://[^\s:/@\"']+:)[^\s@\"']+(?=@)"),  # user:password@ in an address
 )
 
+_ESCAPE: Final = re.compile(r"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
+
 _QUIET: Final = ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn")
 """Libraries whose lines below a warning are one per request, or repeat what the bridge says itself."""
 
@@ -60,10 +62,25 @@ class Redaction:
     def text(self, text: str) -> str:
         """Return a text without its secrets."""
         if self._known is not None:
-            text = self._known.sub(MASK, text)
+            text = _masked(text, [match.span() for match in self._known.finditer(text)])
         for pattern in _PATTERNS:
             text = pattern.sub(rf"\g<1>{MASK}", text)
         return text
+
+
+def _masked(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Return a text with spans masked; an escape of JSON that begins or ends within one goes as a whole."""
+    pieces, done = [], 0
+    for begin, end in spans:
+        start, stop = begin, end
+        for escape in _ESCAPE.finditer(text):
+            if escape.start() >= end:
+                break
+            if escape.end() > begin:
+                start, stop = min(start, escape.start()), max(stop, escape.end())
+        pieces += [text[done : max(start, done)], MASK]
+        done = max(stop, done)
+    return "".join([*pieces, text[done:]])
 
 
 def _forms(secret: str) -> set[str]:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge import logs
@@ -167,6 +167,9 @@ def test_no_known_secret_survives(secret: str, around: str) -> None:
     assert secret not in shown.replace(logs.MASK, "")
 
 
+@example(["0000"], "\0")  # within an escape
+@example(["abc\\"], 'abc"')  # its end within one
+@example(["0000"], "\\u0000")  # that is no escape
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=4), max_size=3), st.text())
 def test_a_json_line_stays_json_whatever_the_secrets(secrets: list[str], value: str) -> None:
     line = json.dumps({"value": value, "list": secrets}, ensure_ascii=False)
