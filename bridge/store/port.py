@@ -333,5 +333,7 @@ class Store(Protocol):
     async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
         """Delete a bounded number of settled rows that are past retention (or, over 60 % of max_size, the oldest).
 
+        Of a message that goes before its time the digest stays, for a repeat to be known until then; the oldest of
+        these digests go where they take over a tenth of max_size.
         Returns the number of rows deleted; call again until it is 0.
         """

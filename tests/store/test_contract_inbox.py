@@ -10,7 +10,7 @@ import pytest
 from bridge.core.effects import Note
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason, Kind
-from bridge.store.desk import DeadFilter
+from bridge.store.desk import DeadFilter, Forgetting
 from bridge.store.port import Home, Loaded, Settlement, Work
 from tests.store.conftest import Keeper
 from tests.store.values import DAY, HOLD, NOW, SECOND, arrival, events, house, out, stillborn
@@ -18,6 +18,7 @@ from tests.store.values import DAY, HOLD, NOW, SECOND, arrival, events, house, o
 pytestmark = pytest.mark.anyio
 
 Reopened = Callable[[Keeper], Awaitable[Keeper]]
+TIGHT = 400_000  # bytes of room
 ODD_BYTES = [b"", b"\0", b"\xff\xfe\0\x80", '{"a":"ü"}'.encode(), bytes(range(256)) * 500]
 
 
@@ -314,6 +315,40 @@ async def test_a_repeat_is_known_as_long_as_its_original_is_kept(store: Keeper) 
     assert 1 == await swept(store)
     receipts = await store.accept([arrival(message_id="a"), arrival(message_id="b")])
     assert [False, True] == [receipt.duplicate for receipt in receipts]
+
+
+async def test_a_repeat_is_known_until_its_original_is_old_also_where_that_went_early(store: Keeper) -> None:
+    rows = [arrival(b"x" * 100_000, message_id=name) for name in ("a", "b", None)]
+    await store.accept(rows)
+    await store.commit(Work(now=NOW, settled=[1, 2, 3]))
+    assert 3 == await store.sweep(NOW, DAY, TIGHT)
+    assert [] == [message.id async for message in store.raw(None, None)]
+    assert [True, True, False] == [receipt.duplicate for receipt in await store.accept(rows)]
+    await store.commit(Work(now=NOW, settled=[4]))
+    assert 3 == await swept(store), "the third once more, and what knew the others"
+    assert [False, False] == [receipt.duplicate for receipt in await store.accept(rows[:2])]
+    assert [] == list(await store.verify())
+
+
+async def test_what_knows_the_repeats_of_early_ones_takes_its_share_of_the_room_and_no_more(store: Keeper) -> None:
+    rows = [arrival(b"x" * 1000, message_id=f"m-{n}") for n in range(600)]
+    await store.accept(rows)
+    await store.commit(Work(now=NOW, settled=range(1, 601)))
+    while await store.sweep(NOW, DAY, TIGHT):
+        pass
+    kept = [message.id async for message in store.raw(None, None)]
+    known = [receipt.duplicate for receipt in await store.accept(rows)]
+    assert known == sorted(known), "the oldest were forgotten first"
+    assert known.count(True) - len(kept) in {TIGHT // 10 // 200, TIGHT // 10 // 400}  # in a file, in a database
+    assert [] == list(await store.verify())
+
+
+async def test_an_erased_message_may_come_again_at_once(store: Keeper) -> None:
+    await store.accept([arrival(message_id="a")])
+    await store.commit(Work(now=NOW, settled=[1]))
+    async for _ in store.forget(Forgetting(messages=[1]), lambda: NOW):
+        pass
+    assert [False] == [receipt.duplicate for receipt in await store.accept([arrival(message_id="a")])]
 
 
 async def test_settled_calls_are_deleted_after_retention(store: Keeper) -> None:

@@ -712,43 +712,7 @@ async def test_a_session_waits_for_the_disk_whatever_the_server_is_set_to(server
     assert "on" == found
 
 
-# ---- the schema -----------------------------------------------------------------------------------------------------
-
-
-async def test_three_that_start_on_an_empty_database_make_the_tables_once(server: Server) -> None:
-    url = server.fresh()
-    keepers = [PostgresStore(url, serving=True) for _ in range(3)]
-    await asyncio.gather(*(keeper.open() for keeper in keepers))
-    assert [1] == [receipt.id for receipt in await keepers[1].accept([arrival()])]
-    assert 1 == sum(keeper.steps_taken for keeper in keepers)
-    for keeper in keepers:
-        await keeper.close()
-
-
-@pytest.mark.parametrize(
-    ("version", "compatible", "refusal"),
-    [
-        (schema.SCHEMA + 1, schema.SCHEMA, None),  # the next release has been here, and lets us go on
-        (schema.SCHEMA + 1, schema.SCHEMA + 1, "it is newer"),
-        (schema.SCHEMA - 1, 0, "bridge store migrate"),
-    ],
-)
-async def test_only_a_schema_that_fits_is_used(
-    server: Server, url: str, version: int, compatible: int, refusal: str | None
-) -> None:
-    keeper = PostgresStore(url, serving=True)
-    await keeper.open()
-    await keeper.close()
-    name = url.rpartition("=")[2]
-    mark = "UPDATE bridge SET version = $1, compatible = $2"
-    server.execute(mark, version, compatible, schema=name)
-    try:
-        again = PostgresStore(url, serving=True)
-        with contextlib.nullcontext() if refusal is None else pytest.raises(StoreRefused, match=refusal):
-            await again.open()
-        await again.close()
-    finally:
-        server.execute(mark, schema.SCHEMA, schema.COMPATIBLE, schema=name)
+# ---- the start ------------------------------------------------------------------------------------------------------
 
 
 async def test_a_dry_run_and_a_real_one_do_not_share_a_store(url: str) -> None:

@@ -33,6 +33,7 @@ from bridge.store.port import (
     Settlement,
     Work,
 )
+from bridge.store.room import EARLY_BYTES, EARLY_SHARE, FULL_SHARE
 
 
 class MemoryStore(MemoryDesk):
@@ -356,20 +357,25 @@ class MemoryStore(MemoryDesk):
         rows, edge = self._rows, now - retention
         exempt = {*rows.pending, *rows.again, *rows.parked}
         exempt |= {letter.message for letter in rows.letters.values() if letter.message is not None}
-        too_many = rows.ledger.inbox_bytes > max_size * 6 // 10
+        too_many = rows.ledger.inbox_bytes > max_size * FULL_SHARE
         front = min(rows.pending, default=rows.ledger.last_message + 1)
         old = [number for number in sorted(rows.inbox) if number < front and number not in exempt][:SWEEP_ROWS]
         old = [number for number in old if too_many or rows.inbox[number].received < edge]
         rows.ledger.forget(old, [to_ms(rows.inbox[number].received) for number in old])
         for number in old:
-            rows.drop(number)
+            rows.drop(number, early=rows.inbox[number].received >= edge)
+        over = len(rows.early) - int(max_size * EARLY_SHARE) // EARLY_BYTES
+        known = enumerate(sorted(rows.early.items()))
+        past = [number for place, (number, row) in known if place < over or row.received < edge][:SWEEP_ROWS]
+        for number in past:
+            rows.unsee(rows.early.pop(number))
         done = [row for row in rows.outbox.values() if row.settled is not None and row.settled < edge]
         done = [row for row in done if row.progress.state is not CallState.DEAD][:SWEEP_ROWS]
         for row in done:
             del rows.outbox[row.id]
         rows.ledger.forget_calls(to_ms(row.settled) for row in done if row.settled is not None)
         rows.ticks = [one for one in rows.ticks if one[1].after >= rows.ledger.forgotten_message]
-        return len(old) + len(done)
+        return len(old) + len(past) + len(done)
 
 
 def _owed(row: CallRow) -> Owed:

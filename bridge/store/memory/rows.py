@@ -66,6 +66,7 @@ class Rows:
     ledger: Ledger = field(default_factory=Ledger)
     inbox: dict[int, Arrival] = field(default_factory=dict)
     seen: dict[tuple[str, str, int], set[bytes]] = field(default_factory=dict)
+    early: dict[int, Arrival] = field(default_factory=dict)  # deleted before their time; their repeats are known
     pending: set[int] = field(default_factory=set)
     again: set[int] = field(default_factory=set)
     parked: dict[int, str] = field(default_factory=dict)
@@ -99,14 +100,21 @@ class Rows:
             id=number, subscription=row.subscription, topic=row.topic, body=row.body, received=_whole(row.received)
         )
 
-    def drop(self, number: int) -> None:
-        """Delete a message with its notes, and what knows a repeat of it."""
+    def drop(self, number: int, *, early: bool = False) -> None:
+        """Delete a message with its notes, and what knows a repeat of it unless it goes early."""
         row = self.inbox.pop(number)
         self.ledger.inbox_rows -= 1
         self.ledger.inbox_bytes -= len(row.body)
         self.discarded.discard(number)
         self.owners.pop(number, None)
         self.notes = [(cause, note) for cause, note in self.notes if cause != number]
+        if early and row.message_id is not None:
+            self.early[number] = row
+        else:
+            self.unsee(row)
+
+    def unsee(self, row: Arrival) -> None:
+        """Forget what knows a repeat of a message."""
         if row.message_id is not None:
             self.seen[plain(row.message_id), row.subscription, row.position].discard(row.body)
 

@@ -30,7 +30,7 @@ OWNERS: Final = 50_000
 
 TABLES: Final = (
     *("inbox", "seen", "waiting", "parked", "discarded", "belongs", "owner", "letter", "note", "residence", "changed"),
-    *("home", "building", "outbox", "attempt", "lane", "sheet", "tick"),
+    *("home", "building", "outbox", "attempt", "lane", "sheet", "tick", "early"),
 )
 """Tables that hold anything of a user."""
 

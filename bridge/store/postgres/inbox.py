@@ -20,6 +20,9 @@ from bridge.store.postgres.replicas import BUCKETS, bucket_of
 AGAIN: Final = 1 << 62
 """Taken from an id for the place of a message that waits once more: before those that wait for the first time."""
 
+END_OF_TIME: Final = 1 << 62
+"""Later than any receipt [ms]."""
+
 FRONT: Final = 1_000
 """How many of those that wait longest are looked at for the earliest receipt: doors accept side by side."""
 
@@ -318,18 +321,51 @@ WITH gone AS (
 ), unseen AS (
     DELETE FROM seen USING gone
     WHERE seen.message_id = gone.message_id AND seen.subscription = gone.subscription
-        AND seen.position = gone.position AND seen.digest = gone.digest
+        AND seen.position = gone.position AND seen.digest = gone.digest AND gone.received < $2
+), still AS (
+    INSERT INTO early (id, received, message_id, subscription, position, digest)
+    SELECT id, received, message_id, subscription, position, digest FROM gone
+    WHERE received >= $2 AND digest IS NOT NULL
 )
 SELECT received, size FROM gone
 """
 _HUNG: Final = ("DELETE FROM note WHERE message = ANY($1)", "DELETE FROM discarded WHERE id = ANY($1)")
 
 
-async def forget_rows(con: Connection, ledger: Ledger, ids: Sequence[int]) -> list[int]:
-    """Delete messages with their notes and the digests that know a repeat; return their receipts [ms]."""
-    gone = await con.fetch(_GONE, list(ids))
+async def forget_rows(con: Connection, ledger: Ledger, ids: Sequence[int], *, young: int = END_OF_TIME) -> list[int]:
+    """Delete messages with their notes and the digests that know a repeat; return their receipts [ms].
+
+    Digests of messages that came at `young` [ms] or later stay.
+    """
+    gone = await con.fetch(_GONE, list(ids), young)
     for statement in _HUNG:
         await con.execute(statement, list(ids))
     ledger.inbox_rows -= len(gone)
     ledger.inbox_bytes -= sum(row[1] for row in gone)
     return [row[0] for row in gone]
+
+
+_EARLY_GONE: Final = """
+WITH gone AS MATERIALIZED (
+    SELECT * FROM (SELECT * FROM early ORDER BY id LIMIT $2) AS first WHERE received < $1
+), unseen AS (
+    DELETE FROM seen USING gone
+    WHERE seen.message_id = gone.message_id AND seen.subscription = gone.subscription
+        AND seen.position = gone.position AND seen.digest = gone.digest
+)
+DELETE FROM early USING gone WHERE early.id = gone.id AND early.message_id = gone.message_id
+"""
+
+
+async def forget_early(con: Connection, edge: int, limit: int) -> int:
+    """Delete what knows the repeats of messages that were deleted early and are older than the edge [ms]."""
+    return changed(await con.execute(_EARLY_GONE, edge, limit))
+
+
+_EARLY_SPAN: Final = "SELECT coalesce((SELECT max(id) FROM early) - (SELECT min(id) FROM early) + 1, 0)"
+
+
+async def early_rows(con: Connection) -> int:
+    """Return how many messages were deleted early and their repeats are known: a few too many, by their ids."""
+    found: int = await con.fetchval(_EARLY_SPAN)
+    return found

@@ -14,7 +14,8 @@ from bridge.store.codec import maybe_from_ms
 from bridge.store.ledger import Ledger, total
 from bridge.store.port import Census
 from bridge.store.postgres.connection import Connection, changed
-from bridge.store.postgres.inbox import forget_rows, oldest_pending
+from bridge.store.postgres.inbox import END_OF_TIME, early_rows, forget_early, forget_rows, oldest_pending
+from bridge.store.room import EARLY_SHARE, FULL_SHARE
 
 STEP_ROWS: Final = 500
 """Rows that one step deletes."""
@@ -28,8 +29,8 @@ MESSAGE_BYTES: Final = 400
 CALL_BYTES: Final = 500
 """What a call takes beside its content."""
 
-FULL_SHARE: Final = 0.6
-"""Above this share of the greatest size settled rows go before their time."""
+EARLY_BYTES: Final = 400
+"""What still knows the repeats of a message that was deleted early (its digest, twice, with the indexes)."""
 
 _ledgers: Final = msgspec.json.Decoder(Ledger)
 
@@ -39,16 +40,16 @@ async def ledger(con: Connection) -> Ledger:
     return total(_ledgers.decode(row[0]) for row in await con.fetch("SELECT ledger FROM counter"))
 
 
-def size_bytes(counts: Ledger) -> int:
-    """Return the size of the store."""
-    rows = counts.inbox_rows * MESSAGE_BYTES + counts.outbox_rows * CALL_BYTES
+def size_bytes(counts: Ledger, early: int) -> int:
+    """Return the size of the store; `early` = messages that were deleted early and whose repeats are known."""
+    rows = counts.inbox_rows * MESSAGE_BYTES + counts.outbox_rows * CALL_BYTES + early * EARLY_BYTES
     return rows + counts.inbox_bytes + counts.outbox_bytes
 
 
-def owed_bytes(counts: Ledger) -> int:
+def owed_bytes(counts: Ledger, size: int) -> int:
     """Return what of the size may not be deleted yet."""
     rows = counts.settled_rows() * MESSAGE_BYTES + counts.outbox_settled * CALL_BYTES
-    return max(0, size_bytes(counts) - counts.deletable_bytes() - rows)
+    return max(0, size - counts.deletable_bytes() - rows)
 
 
 _OLDEST_OWED: Final = "SELECT queued FROM outbox WHERE settled IS NULL ORDER BY id LIMIT 1"
@@ -60,10 +61,10 @@ async def census(con: Connection) -> Census:
     found = counts.census(
         oldest_pending=maybe_from_ms(await oldest_pending(con)),
         oldest_owed=maybe_from_ms(await con.fetchval(_OLDEST_OWED)),
-        size_bytes=size_bytes(counts),
+        size_bytes=size_bytes(counts, await early_rows(con)),
         free_disk_bytes=None,
     )
-    return replace(found, owed_bytes=owed_bytes(counts))
+    return replace(found, owed_bytes=owed_bytes(counts, found.size_bytes))
 
 
 # ---- retention ------------------------------------------------------------------------------------------------------
@@ -101,7 +102,6 @@ _OLD_TICKS: Final = """
 DELETE FROM tick USING (SELECT building, id FROM tick WHERE after < $1 ORDER BY after LIMIT $2) AS old
 WHERE tick.building = old.building AND tick.id = old.id
 """
-_END_OF_TIME: Final = 1 << 62
 
 
 async def sweep(con: Connection, counted: Ledger, edge: int, max_size: int, after: int) -> Swept:
@@ -109,9 +109,10 @@ async def sweep(con: Connection, counted: Ledger, edge: int, max_size: int, afte
     if not await con.fetchval(_ALONE):
         return Swept(0, more=False)  # another replica does
     counts = await ledger(con)
-    too_big = size_bytes(counts) > max_size * FULL_SHARE
-    messages = await _sweep_inbox(con, counted, _END_OF_TIME if too_big else edge, after)
-    calls = await con.fetch(_OLD_CALLS, _END_OF_TIME if too_big and not messages.deleted else edge, STEP_ROWS)
+    early = await early_rows(con)
+    too_big = size_bytes(counts, early) > max_size * FULL_SHARE
+    messages = await _sweep_inbox(con, counted, edge, after, everything=too_big)
+    calls = await con.fetch(_OLD_CALLS, END_OF_TIME if too_big and not messages.deleted else edge, STEP_ROWS)
     counted.outbox_rows -= len(calls)
     counted.outbox_settled -= len(calls)
     counted.outbox_bytes -= sum(row[0] for row in calls)
@@ -119,21 +120,29 @@ async def sweep(con: Connection, counted: Ledger, edge: int, max_size: int, afte
     deleted = messages.deleted + len(calls)
     newest = max(counts.forgotten_message, counted.forgotten_message)
     deleted += changed(await con.execute(_OLD_TICKS, newest, STEP_ROWS))
+    over = early - int(max_size * EARLY_SHARE) // EARLY_BYTES
+    if over > 0:
+        deleted += await forget_early(con, END_OF_TIME, min(over, STEP_ROWS))
+    elif early:
+        deleted += await forget_early(con, edge, STEP_ROWS)
     return Swept(deleted, messages.more or deleted > messages.deleted, messages.last)
 
 
-async def _sweep_inbox(con: Connection, counted: Ledger, edge: int, after: int) -> Swept:
-    """Delete from the front of the log, up to the first message that is not old."""
+async def _sweep_inbox(con: Connection, counted: Ledger, edge: int, after: int, *, everything: bool) -> Swept:
+    """Delete from the front of the log, up to the first message that is not old; of `everything` to the first pending.
+
+    What knows the repeats of those that are not old stays.
+    """
     gone: list[int] = []
     last = after
     for number, received, kept in await con.fetch(_LOOK, after, LOOK_ROWS):
-        if (received >= edge and not kept) or len(gone) >= STEP_ROWS:
+        if (received >= edge and not everything and not kept) or len(gone) >= STEP_ROWS:
             break
         last = number
         if not kept:
             gone.append(number)
     if gone:
-        counted.forget(gone, await forget_rows(con, counted, gone))
+        counted.forget(gone, await forget_rows(con, counted, gone, young=edge))
         await con.execute("DELETE FROM owner WHERE last <= $1", last)
     return Swept(len(gone), last > after, last)
 

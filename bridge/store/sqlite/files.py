@@ -23,7 +23,7 @@ from bridge.store.refusal import StoreRefused
 APPLICATION: Final = 0x4D4F4F53
 """Marks the file as ours ("MOOS")."""
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 """Newest schema; older ones are brought up to date at `open`, one script per step."""
 
 BUSY_TIMEOUT_S: Final = 5.0
@@ -244,6 +244,15 @@ def free_bytes(path: Path) -> int | None:
     except OSError:
         return None
     return disk.f_bavail * disk.f_frsize
+
+
+def disk_bytes(path: Path) -> int | None:
+    """Return the size of the disk of a file [bytes]."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return None
+    return disk.f_blocks * disk.f_frsize
 
 
 def disk_is_low(path: Path) -> bool:

@@ -150,9 +150,9 @@ def messages(con: sqlite3.Connection, ledger: Ledger, ids: Sequence[int]) -> Era
     ledger.inbox_rows -= len(rows)
     ledger.inbox_bytes -= sum(row.length for row in rows)
     ledger.erased_to = ledger.last_message
-    gone = to_json([row.id for row in rows])
+    gone = [row.id for row in rows]
     for statement in _UNHANG:
-        con.execute(statement, (gone,))
+        con.execute(statement, (to_json(gone),))
     forget_rows(con, gone)
     return erased
 

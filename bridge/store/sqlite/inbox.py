@@ -253,22 +253,40 @@ def unpark(con: sqlite3.Connection, ledger: Ledger, shown: dict[str, int], users
 
 # ---- gone -----------------------------------------------------------------------------------------------------------
 
-_FORGET: Final = (
-    """
+_UNSEE, _UNSEE_EARLY = (
+    f"""
     DELETE FROM seen WHERE (message_id, subscription, position, digest) IN (
         SELECT seen.message_id, seen.subscription, seen.position, digest
         FROM json_each(?) AS gone
-        CROSS JOIN inbox ON inbox.id = gone.value
-        CROSS JOIN seen ON seen.message_id = inbox.message_id AND seen.message = inbox.id
+        CROSS JOIN {log} AS log ON log.id = gone.value
+        CROSS JOIN seen ON seen.message_id = log.message_id AND seen.message = log.id
     )
-    """,
+    """  # noqa: S608 - names of the schema
+    for log in ("inbox", "early")
+)
+_FORGET: Final = (
     "DELETE FROM note WHERE message IN (SELECT value FROM json_each(?))",
     "DELETE FROM discarded WHERE id IN (SELECT value FROM json_each(?))",
     "DELETE FROM inbox WHERE id IN (SELECT value FROM json_each(?))",
 )
+_INSERT_EARLY: Final = Batch("INSERT INTO early (id, received, message_id) VALUES ", 3)
+_FORGET_EARLY: Final = "DELETE FROM early WHERE id IN (SELECT value FROM json_each(?))"
 
 
-def forget_rows(con: sqlite3.Connection, gone: str) -> None:
-    """Delete messages with their notes and the digests that know a repeat; `gone` is a JSON array of ids."""
+def forget_rows(con: sqlite3.Connection, gone: Sequence[int], early: Sequence[tuple[int, int, str]] = ()) -> None:
+    """Delete messages with their notes, and the digests that know a repeat.
+
+    Digests of those that are deleted early stay: id, receipt [ms] and the sender's id of each. Rows are deleted before
+    any is written: on a full disk that makes the room.
+    """
+    young = {number for number, _, _ in early}
+    con.execute(_UNSEE, (to_json([number for number in gone if number not in young]),))
     for statement in _FORGET:
-        con.execute(statement, (gone,))
+        con.execute(statement, (to_json(gone),))
+    _INSERT_EARLY.run(con, early)
+
+
+def forget_early(con: sqlite3.Connection, gone: Sequence[int]) -> None:
+    """Delete what knows the repeats of messages that were deleted early."""
+    for statement in (_UNSEE_EARLY, _FORGET_EARLY):
+        con.execute(statement, (to_json(gone),))

@@ -2,14 +2,16 @@
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bridge.store.codec import maybe_from_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Census
-from bridge.store.sqlite.files import disk_is_low, free_bytes, log_bytes
-from bridge.store.sqlite.inbox import advance, forget_rows, oldest_pending
+from bridge.store.room import EARLY_BYTES, EARLY_SHARE, FULL_SHARE
+from bridge.store.sqlite.files import disk_bytes, disk_is_low, free_bytes, log_bytes
+from bridge.store.sqlite.inbox import advance, forget_early, forget_rows, oldest_pending
 from bridge.store.sqlite.statements import gathered, value
 
 STEP_ROWS: Final = 100
@@ -27,9 +29,6 @@ SPARE_PAGES_LOW: Final = 1_000
 MANY_FREE: Final = 0.25
 """Share of free pages from which on they are given back; fewer are used again soon."""
 
-FULL_SHARE: Final = 0.6
-"""Above this share of the greatest size settled rows go before their time."""
-
 
 class Swept(NamedTuple):
     """What one step of the sweep did."""
@@ -40,8 +39,8 @@ class Swept(NamedTuple):
 
 
 _LOOK: Final = f"""
-SELECT json_group_array(json_array(id, received, length(body), id IN kept))
-FROM (SELECT id, received, body FROM inbox WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT {LOOK_ROWS})
+SELECT json_group_array(json_array(id, received, message_id, length(body), id IN kept))
+FROM (SELECT id, received, message_id, body FROM inbox WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT {LOOK_ROWS})
 """  # noqa: S608 - a constant
 _KEPT: Final = """
 WITH kept AS (
@@ -58,33 +57,58 @@ def sweep(con: sqlite3.Connection, ledger: Ledger, edge: int, *, max_size: int, 
     messages = _sweep_inbox(con, ledger, edge, everything=too_big)
     calls = _sweep_outbox(con, ledger, edge, everything=too_big and not messages.deleted)
     calls += con.execute(_FORGET_TICKS, (STEP_ROWS, ledger.forgotten_message)).rowcount
-    return Swept(messages.deleted + calls, messages.more or calls > 0, _spare(con, low=low))
+    others = calls + _sweep_early(con, edge, room=int(min(max_size, disk_bytes(path) or max_size) * EARLY_SHARE))
+    return Swept(messages.deleted + others, messages.more or others > 0, _spare(con, low=low))
 
 
 def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everything: bool) -> Swept:
+    """Delete from the front of the log, up to the first message that is not old; of `everything` to the cursor."""
     advance(con, ledger)
     rows = gathered(con, _KEPT + _LOOK, (ledger.swept, ledger.cursor))
     gone: list[int] = []
     ages: list[int] = []
+    early: list[tuple[int, int, str]] = []
     size, last = 0, ledger.swept
-    for number, received, length, kept in rows:
-        old = everything or int(str(received)) < edge
-        if (not old and not kept) or len(gone) >= STEP_ROWS:
+    for number, received, message_id, length, kept in rows:
+        old = int(str(received)) < edge
+        if (not old and not everything and not kept) or len(gone) >= STEP_ROWS:
             break
         last = int(str(number))
         if not kept:
             gone.append(last)
             ages.append(int(str(received)))
             size += int(str(length))
+            if not old and message_id is not None:
+                early.append((last, ages[-1], str(message_id)))
     moved = last > ledger.swept
     ledger.swept = last
     if gone:
-        forget_rows(con, to_json(gone))
+        forget_rows(con, gone, early)
     con.execute("DELETE FROM owner WHERE last <= ?", (ledger.swept,))
     ledger.forget(gone, ages)
     ledger.inbox_rows -= len(gone)
     ledger.inbox_bytes -= size
     return Swept(len(gone), moved)
+
+
+_EARLY: Final = "SELECT id, received FROM early ORDER BY id LIMIT ?"
+_EARLY_SPAN: Final = "SELECT (SELECT max(id) FROM early) - (SELECT min(id) FROM early) + 1"
+
+
+def _sweep_early(con: sqlite3.Connection, edge: int, *, room: int) -> int:
+    """Delete what knows repeats of messages that are old by now; the oldest of it where it takes more than its room.
+
+    It counts the ids from its first to its last, which is a few too many: a row is missing where nothing knew a repeat.
+    """
+    span = value(con, _EARLY_SPAN)
+    if not isinstance(span, int):
+        return 0
+    over = span - room // EARLY_BYTES
+    rows = con.execute(_EARLY, (STEP_ROWS,)).fetchall()
+    gone = [number for number, _ in takewhile(lambda row: row[0] < rows[0][0] + over or row[1] < edge, rows)]
+    if gone:
+        forget_early(con, gone)
+    return len(gone)
 
 
 _DONE: Final = """
