@@ -26,7 +26,7 @@ from bridge.core.rules import Rules
 from bridge.core.slots import LOOK_AGAIN, due, passes
 from bridge.store.port import Census, Outgoing, Store, StoreBroken, StoreUnavailable, Versioned, Work
 
-EVERY_S: Final = 1.0  # how often to look for due buildings
+EVERY_S: Final = 0.1  # how often to look for due buildings: few at a time, or the door waits for all of a second's
 FASTEST_S: Final = 0.02  # the same where time runs faster
 BATCH: Final = 8  # buildings a transaction; more would keep the door waiting: 0.25 ms each of the writer
 TURN_S: Final = 0.05  # longest computing for a transaction: the longer it takes, the more buildings change meanwhile
@@ -69,38 +69,42 @@ class Clock:
         self._every_s = max(EVERY_S / speed, FASTEST_S)
         self._beaten: datetime | None = None
         self._resumed: datetime | None = None
-        self._looked_at = time.monotonic()
+        self._last_tick: datetime | None = None  # as the store knew at the last look
+        self._look_at = 0.0  # when to look next [s of the monotonic clock]
         self.set_aside = 0  # buildings whose tick raised, since the start
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tick until told to stop; a store that cannot serve is waited for."""
         while not stop.is_set():
+            pause = self._every_s
             try:
                 await self._look()
+                self._notice_gap()
                 while await self.step() and not stop.is_set():
-                    if time.monotonic() - self._looked_at >= LOOK_S:
-                        await self._look()
+                    await self._look()
             except StoreBroken:
                 raise  # ends the process (R10)
             except StoreUnavailable as why:
                 self._looked(None)
+                self._look_at, pause = 0.0, LOOK_S
                 _log.warning("store_unavailable", reason=str(why))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every_s):
+                async with asyncio.timeout(pause):
                     await stop.wait()
 
     async def _look(self) -> None:
-        """Tell how full the store is, and delete what is past retention."""
+        """Once in a while tell how full the store is, and delete what is past retention."""
+        if time.monotonic() < self._look_at:
+            return
         census = await self._store.census()
         self._looked(census)
-        self._notice_gap(census.last_tick)
-        if time.monotonic() - self._looked_at >= LOOK_S:
-            await self._sweep()
-            self._looked_at = time.monotonic()
+        self._last_tick = census.last_tick
+        await self._sweep()
+        self._look_at = time.monotonic() + LOOK_S
 
-    def _notice_gap(self, last_tick: datetime | None) -> None:
+    def _notice_gap(self) -> None:
         """Remember when the process resumed after more than `grace` without ticks; a first start is no gap."""
-        earlier = self._beaten or last_tick
+        earlier = self._beaten or self._last_tick
         now = self._now()
         if earlier is not None and now - earlier > self._rules.grace + BEAT:
             self._resumed = now

@@ -75,6 +75,7 @@ class Hall:
         self.now = at(clock)
         for _ in range(8):  # a turn that is to stop makes one transaction
             self.stop.clear()
+            self.clock._look_at = 0.0  # the look ends the turn
             await self.clock.run(self.stop)
 
     async def sent(self, user: str) -> list[tuple[datetime, float]]:
