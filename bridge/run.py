@@ -414,7 +414,7 @@ def _ledger(census: Census) -> dict[str, int]:
 
 
 def check_online(settings: Settings) -> list[str]:
-    """Open the store and fetch a token; return one line per problem."""
+    """Open the store, fetch a token, ask the Kafka broker; return one line per problem."""
     return asyncio.run(_check_online(settings))
 
 
@@ -435,4 +435,8 @@ async def _check_online(settings: Settings) -> list[str]:
             problems.append("moost.client_secret: MOOST refuses client_id and client_secret")
         case _:
             problems.append(f"moost.base_url: no token from {settings.moost.base_url}")
+    if settings.consumed():
+        from bridge.consumer import room  # noqa: PLC0415 - its client is an extra that others do without
+
+        problems += await room.problems(settings)
     return problems

@@ -50,7 +50,9 @@ def serve(
 @app.command()
 def check(
     config: Config = DEFAULT_CONFIG,
-    online: Annotated[bool, typer.Option("--online", help="Also open the store and fetch a token.")] = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="Also open the store, fetch a token, ask the Kafka broker.")
+    ] = False,
 ) -> None:
     """Look at the configuration: one line per problem."""
     from bridge.config import load

@@ -14,11 +14,27 @@ from bridge.consumer.feed import Feed, Parts
 from bridge.errors import UsageError
 from bridge.metrics import Metrics
 from bridge.receiver.gate import Gate
-from bridge.source.kafka import UnusableSettingsError, properties, topics
+from bridge.source.kafka import Trouble, UnusableSettingsError, properties, topics, tried
 from bridge.source.topics import exists
 from bridge.store.port import Store
 
 OTHER: Final = "other"  # stands for all topics whose names are nobody's promise
+
+
+async def problems(settings: Settings) -> list[str]:
+    """Ask the broker for each subscription; return one line per problem."""
+    consumed = settings.consumed()
+    try:
+        found = await asyncio.gather(*(asyncio.to_thread(tried, properties(settings, each)) for each in consumed))
+    except UnusableSettingsError as why:
+        return [f"kafka: {why}"]
+    lines = []
+    if Trouble.UNREACHABLE in found:
+        lines.append(f"kafka.bootstrap_servers: no answer from {settings.kafka.bootstrap_servers}")
+    refused = [each.id for each, trouble in zip(consumed, found, strict=True) if trouble is Trouble.AUTH]
+    if refused:
+        lines.append(f"kafka.client_secret: the credentials of {', '.join(refused)} are refused")
+    return lines
 
 
 class Consumer:

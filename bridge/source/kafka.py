@@ -51,6 +51,7 @@ LAST_COMMIT_AGAIN_S: Final = 0.2
 QUEUE_KIB: Final = 16_384  # fetched ahead
 FETCH_BYTES: Final = 8 * 2**20  # of one answer of a broker, one larger record aside
 ANSWER_S: Final = 2.0  # how long a broker may take to answer a question
+TRY_S: Final = 10.0  # the same from nothing: names are looked up, a token is fetched, the connection is made
 RECONNECT_MS: Final = (500, 5_000)  # first and longest wait between two tries
 
 _MECHANISMS: Final[Mapping[Mechanism, str]] = {
@@ -376,6 +377,30 @@ class Client:
         for place in gone:
             self._stored.pop(place, None)
             self._committed.pop(place, None)
+
+
+def tried(settings: Mapping[str, Any]) -> Trouble | None:
+    """Ask a broker one question without joining the group; None = it was answered. Blocks up to `TRY_S`.
+
+    Raises UnusableSettingsError.
+    """
+    heard: set[int] = set()
+    try:
+        consumer = Consumer(
+            {**settings, "error_cb": lambda error: heard.add(error.code()), **_logging()}, logger=_library
+        )
+    except KafkaException as why:
+        raise UnusableSettingsError(_sentence(why)) from None
+    ends = time.monotonic() + TRY_S
+    try:
+        while time.monotonic() < ends and heard.isdisjoint(_REFUSED):
+            consumer.poll(0)  # tokens and errors come only to those who do
+            with contextlib.suppress(KafkaException):
+                consumer.list_topics("_", timeout=ANSWER_S / 4)
+                return None
+        return Trouble.UNREACHABLE if heard.isdisjoint(_REFUSED) else Trouble.AUTH
+    finally:
+        consumer.close()
 
 
 def _undecided(consumer: Consumer, due: list[TopicPartition]) -> bool:

@@ -22,7 +22,7 @@ from tests.kafka.inboxes import Inboxes, inbox, last
 from tests.kafka.stage import NAMES, Letter, Stream, cars, reading
 from tests.kafka.story import Story, uncommitted
 from tests.kafka.tokens import CLIENT, SCOPE, SECRET, Issuer
-from tests.life.stage import Bridge, ask, dump, until, vehicle
+from tests.life.stage import Bridge, ask, dump, run, until, vehicle
 
 MAX_BODY: Final = 4_096
 KILLS: Final = 5  # one of so many hits between a record and its commit; nearly always the first does
@@ -300,6 +300,23 @@ def test_refused_credentials_are_named_and_new_ones_are_used_without_a_restart(
     until(lambda: not bridge.health()["problems"], "nothing is wrong any more")
     assert 1 == bridge.text().count('"kafka_auth"'), "said once"
     assert 1 == bridge.text().count('"kafka_connected"')
+
+
+def test_check_online_asks_the_broker_and_joins_no_group(bridge: Bridge, stream: Stream, issuer: Issuer) -> None:
+    reading(bridge, stream, bootstrap_servers=stream.broker.at("oauth"), **oauth(issuer))
+
+    def said(**more: str) -> list[str]:
+        lines = run("check", "--online", "--config", bridge.config, **more).stderr.splitlines()
+        return [line for line in lines if not line.startswith("moost.base_url: ")]  # nobody is there
+
+    assert [] == said()
+    refused = said(BRIDGE_KAFKA__CLIENT_SECRET="canary-of-a-wrong-secret")
+    assert [f"kafka.client_secret: the credentials of {stream.subscription} are refused"] == refused
+    [port] = free_ports(1)
+    away = said(BRIDGE_KAFKA__BOOTSTRAP_SERVERS=f"127.0.0.1:{port}")
+    assert [f"kafka.bootstrap_servers: no answer from 127.0.0.1:{port}"] == away
+    groups = {group.group_id for group in stream.broker.admin().list_consumer_groups().result().valid}
+    assert f"moost-bridge-{stream.subscription}" not in groups
 
 
 def test_a_wrong_password_is_named(bridge: Bridge, stream: Stream) -> None:
