@@ -1,13 +1,14 @@
-"""B7, the shared store: the bridge's CPU time per message on PostgreSQL against that on SQLite, and of two replicas.
+"""B7, the shared store: the bridge's CPU time per message on PostgreSQL against that on SQLite, and two replicas.
 
 The load of B2, default settings, sender off; what is compared takes turns in one run. The database server runs on the
 load's core: its own time is not the bridge's, and is told beside it.
 
 SQLite against PostgreSQL: open loop, at a rate that both follow; so is the third kind, SQLite fed by a Kafka broker on
-the load's core. Two replicas against one: all connections always busy, until all is settled, so that whoever has the
-core has as much in hand as it takes; two that are half idle would write half as much in each of their rounds. They
-share the core of the one: as one core is the limit, their throughput against that of the one is the inverse of their
-CPU time per message.
+the load's core. Two replicas against one: all connections always busy, so that whoever has the core has as much in hand
+as it takes; two that are half idle would write half as much in each of their rounds. They share the core of the one.
+Throughput is what it says: messages over the time from the first until all are settled. CPU time per message, told
+beside it, is no measure of it: one process leaves a part of its core idle while it waits for the server, two fill that,
+and one falls behind with working off what it accepts, which makes its batches full and cheap.
 """
 
 import asyncio
@@ -52,6 +53,7 @@ class Cost:
     """What a message took."""
 
     bridge_us: float
+    rate: float = 0.0  # messages a second, from the first until all are settled
     server_us: float = 0.0
     log_bytes: float = 0.0  # of the server's write-ahead log
 
@@ -69,6 +71,7 @@ async def run(setting: Setting) -> list[Result]:
             costs["single"].append(await _cost(setting, [server.fresh()], server, BUSY, _flood))
             costs["two"].append(await _cost(setting, [server.fresh()] * 2, server, BUSY, _flood))
     sqlite, one, single, two = (statistics.median(cost.bridge_us for cost in found) for found in costs.values())
+    of_one, of_two = (statistics.median(cost.rate for cost in costs[name]) for name in ("single", "two"))
     server_us = statistics.median(cost.server_us for cost in costs["postgres"])
     log_kb = statistics.median(cost.log_bytes for cost in costs["postgres"]) / 1_000
     return [
@@ -83,9 +86,10 @@ async def run(setting: Setting) -> list[Result]:
         Result(
             name="B7 two replicas",
             goal=f"≥ {GOAL_TWO} × the throughput of one",
-            measured=f"{single / two:.2f} × one",
-            ratio=single / two / GOAL_TWO,
-            detail=f"{two:.0f} µs against {single:.0f} µs per message, on the same core, as many as it takes",
+            measured=f"{of_two / of_one:.2f} × one",
+            ratio=of_two / of_one / GOAL_TWO,
+            detail=f"{of_two:,.0f} against {of_one:,.0f} msg/s accepted and settled, on the same core, as many as it "
+            f"takes; {two:.0f} µs against {single:.0f} µs CPU per message",
         ),
         _told(records, sqlite),
     ]
@@ -115,13 +119,15 @@ async def _cost(setting: Setting, urls: Sequence[str], server: Server | None, co
         first.close()
         before = await _settled(subjects)
         clients = [await Client.connected(subject.port, connections // len(urls)) for subject in subjects]
-        watches = [subject.process.watch() for subject in subjects]
+        watches, began = [subject.process.watch() for subject in subjects], time.perf_counter()
         server_before, log_before = (0.0, 0) if server is None else (server.cpu_s(), server.log_bytes())
         await load(setting, clients, homes)
         after = await _settled(subjects)
+        took = time.perf_counter() - began
         sent = sum(client.tally.sent for client in clients)
         cost = Cost(
             bridge_us=sum(watch.stop().us_per(sent) for watch in watches),
+            rate=sent / took,
             server_us=0.0 if server is None else (server.cpu_s() - server_before) / sent * 1e6,
             log_bytes=0.0 if server is None else (server.log_bytes() - log_before) / sent,
         )

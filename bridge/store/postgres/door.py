@@ -26,7 +26,7 @@ ROUND_ROWS: Final = 1_000
 ROUND_BYTES: Final = 4 * 1024 * 1024
 """Most bytes of one round, one caller aside."""
 
-GATHER_S: Final = 0.005
+GATHER_S: Final = 0.01
 """Least time from the start of a round to that of the next one."""
 
 GATHER_FROM: Final = 4
