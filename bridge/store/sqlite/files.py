@@ -239,29 +239,27 @@ def empty_log(con: sqlite3.Connection) -> None:
 
 def free_bytes(path: Path) -> int | None:
     """Return the space left for this user on the disk of a file [bytes]."""
-    try:
-        disk = os.statvfs(path.parent)
-    except OSError:
-        return None
-    return disk.f_bavail * disk.f_frsize
+    disk = _disk(path)
+    return None if disk is None else disk.f_bavail * disk.f_frsize
 
 
 def disk_bytes(path: Path) -> int | None:
     """Return the size of the disk of a file [bytes]."""
-    try:
-        disk = os.statvfs(path.parent)
-    except OSError:
-        return None
-    return disk.f_blocks * disk.f_frsize
+    disk = _disk(path)
+    return None if disk is None else disk.f_blocks * disk.f_frsize
 
 
 def disk_is_low(path: Path) -> bool:
     """Tell whether so little of the disk is left that the door may soon close for it."""
+    disk = _disk(path)
+    return disk is not None and disk.f_bavail < disk.f_blocks * LOW_SHARE
+
+
+def _disk(path: Path) -> os.statvfs_result | None:
     try:
-        disk = os.statvfs(path.parent)
+        return os.statvfs(path.parent)
     except OSError:
-        return False
-    return disk.f_bavail < disk.f_blocks * LOW_SHARE
+        return None
 
 
 def give_back(con: sqlite3.Connection, pages: int) -> None:
