@@ -196,7 +196,7 @@ def migrate(config: Config = DEFAULT_CONFIG) -> None:
     from bridge import run
 
     steps = run.migrate(loaded)
-    say(f"{steps} steps taken" if steps else "the schema is up to date")
+    say("the schema is up to date now" if steps else "the schema was up to date")
 
 
 @store.command()
