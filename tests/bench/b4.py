@@ -1,8 +1,9 @@
 """B4, a backlog: a million queued messages are no reason to start late, to grow or to work slower.
 
-The backlog is written straight into the store. The daemon is started on it several times, each time until its first
-202; then it drains it with nobody at the door. At the end a million settled messages are past their retention: they are
-deleted beside a steady load, whose answers are timed.
+The backlog is written straight into the store: `BUILDINGS` households said a hundred messages each within a quarter
+hour, ten times as many as in life, where a million messages are nearly three hours of them. The daemon is started on it
+several times, each time until its first 202; then it drains it with nobody at the door. At the end a million settled
+messages are past their retention: they are deleted beside a steady load, whose answers are timed.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ from tests.bench.report import Result
 from tests.bench.setting import Setting
 from tests.bench.subject import bridge
 
+BUILDINGS: Final = 10_000
+SMOKE_BUILDINGS: Final = 1_000
 MESSAGES: Final = 1_000_000
 SMOKE_MESSAGES: Final = 50_000
 FILL_ROWS: Final = 1_000  # messages a transaction
@@ -58,7 +61,7 @@ class Drain:
 async def run(setting: Setting) -> list[Result]:
     """Return the results of B4."""
     count, folder = SMOKE_MESSAGES if setting.smoke else MESSAGES, setting.folder("b4")
-    await _fill(folder / "bridge.db", setting.homes(), count)
+    await _fill(folder / "bridge.db", Homes(SMOKE_BUILDINGS if setting.smoke else BUILDINGS), count)
     starts = [await _start(setting, folder) for _ in range(setting.repeats(STARTS))]
     drain = await _drain(setting, folder)
     sweep = await _sweep(setting, folder, count)

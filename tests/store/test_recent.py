@@ -40,6 +40,20 @@ def test_the_building_unused_for_longest_goes_first() -> None:
     assert [True, False, True] == [recent.get(name, 1) is not None for name in "abc"]
 
 
+def test_large_states_are_few() -> None:
+    recent = Recent(most_bytes=2_500)
+    for name in "abcd":
+        recent.read(encode_state(Building(id=name, users=("u" * 900,))), 1)
+    assert [False, False, True, True] == [recent.get(name, 1) is not None for name in "abcd"]
+
+    grown = Building(id="c", users=("u" * 2_200,))
+    recent.encoded(grown)
+    recent.keep(grown, 2)
+    assert [2, 0] == [recent.version(name) for name in "cd"]
+    recent.read(encode_state(Building(id="e", users=("u" * 9_000,))), 1)
+    assert [0, 1] == [recent.version(name) for name in "ce"], "the newest one stays, however large"
+
+
 _steps = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["new", "changed", "gone"])), max_size=12)
 
 

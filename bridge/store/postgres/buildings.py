@@ -14,7 +14,7 @@ import msgspec
 
 from bridge.core.model import Residence
 from bridge.core.vocabulary import Kind
-from bridge.store.codec import decode_state, maybe_ms, to_json
+from bridge.store.codec import maybe_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Home, Versioned, Work
 from bridge.store.postgres.connection import Connection, columns
@@ -72,7 +72,7 @@ async def states(con: Connection, buildings: Sequence[str], recent: Recent) -> d
         if as_known is not None:
             found[building] = as_known
         elif state is not None:
-            found[building] = recent.keep(decode_state(state), version)
+            found[building] = recent.read(state, version)
         else:  # forgotten while the server was asked
             found.update(await states(con, [building], Recent()))
     return found

@@ -9,7 +9,7 @@ import msgspec
 
 from bridge.core.model import Residence
 from bridge.core.vocabulary import Kind
-from bridge.store.codec import decode_state, maybe_ms, to_json
+from bridge.store.codec import maybe_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Home, Versioned, Work
 from bridge.store.recent import Recent
@@ -59,7 +59,7 @@ def states(con: sqlite3.Connection, buildings: Sequence[str], recent: Recent) ->
         else:
             found[building] = known
     for building, version, state in con.execute(_STATES, (to_json(unknown),)) if unknown else ():
-        found[building] = recent.keep(decode_state(state), version)
+        found[building] = recent.read(state, version)
     return found
 
 
