@@ -78,10 +78,7 @@ class Clock:
         while not stop.is_set():
             pause = self._every_s
             try:
-                await self._look()
-                self._notice_gap()
-                while await self.step() and not stop.is_set():
-                    await self._look()
+                await self.turn(stop)
             except StoreBroken:
                 raise  # ends the process (R10)
             except StoreUnavailable as why:
@@ -91,6 +88,13 @@ class Clock:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await stop.wait()
+
+    async def turn(self, stop: asyncio.Event) -> None:
+        """Look where that is due, then tick until nobody is; once told to stop, one transaction's worth."""
+        await self._look()
+        self._notice_gap()
+        while await self.step() and not stop.is_set():
+            await self._look()
 
     async def _look(self) -> None:
         """Once in a while tell how full the store is, and delete what is past retention."""

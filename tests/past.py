@@ -36,14 +36,15 @@ class Past:
         self.beat = beat
         self.rules = rules or Rules()
         self.now = START
-        self._stop = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._stopped.set()
         self.worker = Worker(store, self.rules, Metrics(), queued=_nobody, now=lambda: self.now)
         self.clock = self._clock()
 
     def _clock(self) -> Clock:
         return Clock(
             self.store, self.rules, retention=DAY, max_size=1 << 40, now=lambda: self.now, queued=_nobody,
-            looked=lambda _: self._stop.set(), copies=self.copies,
+            looked=lambda _: None, copies=self.copies,
         )  # fmt: skip
 
     # ---- what happens ----
@@ -62,8 +63,7 @@ class Past:
 
     async def turn(self) -> None:
         """Let the clock room take its turn: it looks, ticks who is due once, and stops."""
-        self._stop.clear()
-        await self.clock.run(self._stop)
+        await self.clock.turn(self._stopped)
 
     async def live(self, minutes: float) -> None:
         """Let time pass, with the worker and the clock at work at every beat."""

@@ -63,7 +63,7 @@ class Hall:
             max_size=2**30,
             now=lambda: self.now,
             queued=self._woken,
-            looked=lambda _: self.stop.set(),
+            looked=lambda _: None,
         )
 
     def restart(self) -> None:
@@ -73,10 +73,10 @@ class Hall:
     async def turn(self, clock: str) -> None:
         """Let the room look at everything once, at a time of day."""
         self.now = at(clock)
+        self.stop.set()
         for _ in range(8):  # a turn that is to stop makes one transaction
-            self.stop.clear()
-            self.clock._look_at = 0.0  # the look ends the turn
-            await self.clock.run(self.stop)
+            await self.clock.turn(self.stop)
+        self.stop.clear()
 
     async def sent(self, user: str) -> list[tuple[datetime, float]]:
         """Return the household's grid energies that were queued, in order."""

@@ -51,7 +51,7 @@ LAST_COMMIT_AGAIN_S: Final = 0.2
 QUEUE_KIB: Final = 16_384  # fetched ahead
 FETCH_BYTES: Final = 8 * 2**20  # of one answer of a broker, one larger record aside
 ANSWER_S: Final = 2.0  # how long a broker may take to answer a question
-TRY_S: Final = 10.0  # the same from nothing: names are looked up, a token is fetched, the connection is made
+TRY_S: Final = 5.0  # the same from nothing: names are looked up, a token is fetched, the connection is made
 RECONNECT_MS: Final = (500, 5_000)  # first and longest wait between two tries
 
 _MECHANISMS: Final[Mapping[Mechanism, str]] = {
