@@ -43,16 +43,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """Return the PostgreSQL server that the tests share; where none is installed they are skipped, and say so."""
-    if binaries() is None:
-        pytest.skip(MISSING)
-    with running() as one:
-        yield one
+    """Return the PostgreSQL server that the tests share."""
+    yield from _served()
 
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Server]:
     """Run a server that a test may stop, and starts again."""
+    yield from _served()
+
+
+def _served() -> Iterator[Server]:
+    """Run a server; where none is installed the tests are skipped, and say so."""
     if binaries() is None:
         pytest.skip(MISSING)
     with running() as one:

@@ -24,7 +24,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -203,14 +203,11 @@ class Client:
         self._paused = False
         self._start = OFFSET_END if settings.get("auto.offset.reset") == "latest" else OFFSET_BEGINNING
         self._probe = min(self._names, default="_")
-        own = {"error_cb": self._on_error, "on_commit": self._on_commit, **_logging()}
-        try:
-            self._consumer = Consumer({**settings, **own}, logger=_library)
+        with _usable():
+            self._consumer = _made(settings, error_cb=self._on_error, on_commit=self._on_commit)
             self._consumer.subscribe(
                 list(wanted), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
-        except KafkaException as why:
-            raise UnusableSettingsError(_sentence(why)) from None
 
     @property
     def suspected(self) -> Trouble | None:
@@ -385,12 +382,8 @@ def tried(settings: Mapping[str, Any]) -> Trouble | None:
     Raises UnusableSettingsError.
     """
     heard: set[int] = set()
-    try:
-        consumer = Consumer(
-            {**settings, "error_cb": lambda error: heard.add(error.code()), **_logging()}, logger=_library
-        )
-    except KafkaException as why:
-        raise UnusableSettingsError(_sentence(why)) from None
+    with _usable():
+        consumer = _made(settings, error_cb=lambda error: heard.add(error.code()))
     ends = time.monotonic() + TRY_S
     try:
         while time.monotonic() < ends and heard.isdisjoint(_REFUSED):
@@ -416,6 +409,19 @@ def _undecided(consumer: Consumer, due: list[TopicPartition]) -> bool:
 
 def _at(places: Iterable[Place]) -> list[TopicPartition]:
     return [TopicPartition(*place) for place in places]
+
+
+def _made(settings: Mapping[str, Any], **own: Callable[..., object]) -> Consumer:
+    return Consumer({**settings, **own, **_logging()}, logger=_library)
+
+
+@contextlib.contextmanager
+def _usable() -> Iterator[None]:
+    """Turn what the client raises when it is made into UnusableSettingsError."""
+    try:
+        yield
+    except KafkaException as why:
+        raise UnusableSettingsError(_sentence(why)) from None
 
 
 def _logging() -> dict[str, Any]:

@@ -29,7 +29,7 @@ MOST_BYTES: Final = 16 * 1024 * 1024
 @dataclass(slots=True)
 class _Known:
     newest: Versioned
-    size: int  # as it was last written or read [bytes]; 0 = neither yet
+    size: int = 0  # as it was last written or read [bytes]; 0 = neither yet
     pieces: Pieces = field(default_factory=dict)
 
 
@@ -57,21 +57,21 @@ class Recent:
 
     def read(self, data: bytes, version: int) -> Versioned:
         """Read a state and remember it as of a version."""
-        newest = self.keep(decode_state(data), version)
-        self._resize(self._known[newest.state.id], len(data))
-        self._shrink()
-        return newest
+        return self.keep(decode_state(data), version, len(data))
 
-    def keep(self, state: Building, version: int) -> Versioned:
-        """Remember a state as of a version."""
+    def keep(self, state: Building, version: int, size: int | None = None) -> Versioned:
+        """Remember a state as of a version; `size` as it is written [bytes], if it is not written by `encoded`."""
         newest = Versioned(state=state, version=version)
         known = self._known.get(state.id)
         if known is None:
-            self._known[state.id] = _Known(newest, 0)
-        else:
-            known.newest = newest
-            self._known.move_to_end(state.id)
-        self._shrink()
+            known = self._known[state.id] = _Known(newest)
+        known.newest = newest
+        self._known.move_to_end(state.id)
+        if size is not None:
+            self._resize(known, size)
+        while len(self._known) > 1 and (len(self._known) > self._most or self._bytes > self._most_bytes):
+            _, gone = self._known.popitem(last=False)
+            self._bytes -= gone.size
         return newest
 
     def encoded(self, state: Building) -> bytes:
@@ -86,9 +86,3 @@ class Recent:
     def _resize(self, known: _Known, size: int) -> None:
         self._bytes += size - known.size
         known.size = size
-
-    def _shrink(self) -> None:
-        """Forget what there is no room for; the newest one stays."""
-        while len(self._known) > 1 and (len(self._known) > self._most or self._bytes > self._most_bytes):
-            _, gone = self._known.popitem(last=False)
-            self._bytes -= gone.size

@@ -343,6 +343,17 @@ async def test_what_knows_the_repeats_of_early_ones_takes_its_share_of_the_room_
     assert [] == list(await store.verify())
 
 
+async def test_only_those_that_went_early_count_against_that_share(store: Keeper) -> None:
+    """Want of room comes and goes: a million messages may lie between two that went early, and many have no id."""
+    for name in ("a", "b"):
+        receipts = await store.accept([arrival(b"x" * 300_000, message_id=name), *(arrival() for _ in range(400))])
+        await store.commit(Work(now=NOW, settled=[receipt.id for receipt in receipts]))
+        while await store.sweep(NOW, DAY, TIGHT):
+            pass
+    known = await store.accept([arrival(b"x" * 300_000, message_id=name) for name in ("a", "b")])
+    assert [True, True] == [receipt.duplicate for receipt in known]
+
+
 async def test_an_erased_message_may_come_again_at_once(store: Keeper) -> None:
     await store.accept([arrival(message_id="a")])
     await store.commit(Work(now=NOW, settled=[1]))

@@ -33,7 +33,7 @@ from bridge.store.port import (
     Settlement,
     Work,
 )
-from bridge.store.room import EARLY_BYTES, EARLY_SHARE, FULL_SHARE
+from bridge.store.shares import EARLY_BYTES, EARLY_SHARE, FULL_SHARE
 
 
 class MemoryStore(MemoryDesk):

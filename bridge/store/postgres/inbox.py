@@ -323,9 +323,9 @@ WITH gone AS (
     WHERE seen.message_id = gone.message_id AND seen.subscription = gone.subscription
         AND seen.position = gone.position AND seen.digest = gone.digest AND gone.received < $2
 ), still AS (
-    INSERT INTO early (id, received, message_id, subscription, position, digest)
-    SELECT id, received, message_id, subscription, position, digest FROM gone
-    WHERE received >= $2 AND digest IS NOT NULL
+    INSERT INTO early (received, message_id, subscription, position, digest)
+    SELECT received, message_id, subscription, position, digest FROM gone
+    WHERE received >= $2 AND digest IS NOT NULL ORDER BY id
 )
 SELECT received, size FROM gone
 """
@@ -346,26 +346,28 @@ async def forget_rows(con: Connection, ledger: Ledger, ids: Sequence[int], *, yo
 
 
 _EARLY_GONE: Final = """
-WITH gone AS MATERIALIZED (
-    SELECT * FROM (SELECT * FROM early ORDER BY id LIMIT $2) AS first WHERE received < $1
+WITH first AS MATERIALIZED (
+    SELECT * FROM early ORDER BY place LIMIT $2
+), gone AS MATERIALIZED (
+    SELECT * FROM first WHERE place < coalesce((SELECT min(place) FROM first WHERE received >= $1), 1::bigint << 62)
 ), unseen AS (
     DELETE FROM seen USING gone
     WHERE seen.message_id = gone.message_id AND seen.subscription = gone.subscription
         AND seen.position = gone.position AND seen.digest = gone.digest
 )
-DELETE FROM early USING gone WHERE early.id = gone.id AND early.message_id = gone.message_id
+DELETE FROM early USING gone WHERE early.place = gone.place AND early.message_id = gone.message_id
 """
 
 
 async def forget_early(con: Connection, edge: int, limit: int) -> int:
-    """Delete what knows the repeats of messages that were deleted early and are older than the edge [ms]."""
+    """Delete, from the front, what knows the repeats of messages that went early and are older than the edge [ms]."""
     return changed(await con.execute(_EARLY_GONE, edge, limit))
 
 
-_EARLY_SPAN: Final = "SELECT coalesce((SELECT max(id) FROM early) - (SELECT min(id) FROM early) + 1, 0)"
+_EARLY_ROWS: Final = "SELECT coalesce((SELECT max(place) FROM early) - (SELECT min(place) FROM early) + 1, 0)"
 
 
 async def early_rows(con: Connection) -> int:
-    """Return how many messages were deleted early and their repeats are known: a few too many, by their ids."""
-    found: int = await con.fetchval(_EARLY_SPAN)
+    """Return how many messages went early and have their repeats known still."""
+    found: int = await con.fetchval(_EARLY_ROWS)
     return found

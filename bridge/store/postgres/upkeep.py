@@ -15,7 +15,7 @@ from bridge.store.ledger import Ledger, total
 from bridge.store.port import Census
 from bridge.store.postgres.connection import Connection, changed
 from bridge.store.postgres.inbox import END_OF_TIME, early_rows, forget_early, forget_rows, oldest_pending
-from bridge.store.room import EARLY_SHARE, FULL_SHARE
+from bridge.store.shares import EARLY_SHARE, FULL_SHARE
 
 STEP_ROWS: Final = 500
 """Rows that one step deletes."""

@@ -258,11 +258,11 @@ _UNSEE, _UNSEE_EARLY = (
     DELETE FROM seen WHERE (message_id, subscription, position, digest) IN (
         SELECT seen.message_id, seen.subscription, seen.position, digest
         FROM json_each(?) AS gone
-        CROSS JOIN {log} AS log ON log.id = gone.value
+        CROSS JOIN {log} AS log ON log.{key} = gone.value
         CROSS JOIN seen ON seen.message_id = log.message_id AND seen.message = log.id
     )
     """  # noqa: S608 - names of the schema
-    for log in ("inbox", "early")
+    for log, key in (("inbox", "id"), ("early", "place"))
 )
 _FORGET: Final = (
     "DELETE FROM note WHERE message IN (SELECT value FROM json_each(?))",
@@ -270,7 +270,7 @@ _FORGET: Final = (
     "DELETE FROM inbox WHERE id IN (SELECT value FROM json_each(?))",
 )
 _INSERT_EARLY: Final = Batch("INSERT INTO early (id, received, message_id) VALUES ", 3)
-_FORGET_EARLY: Final = "DELETE FROM early WHERE id IN (SELECT value FROM json_each(?))"
+_FORGET_EARLY: Final = "DELETE FROM early WHERE place IN (SELECT value FROM json_each(?))"
 
 
 def forget_rows(con: sqlite3.Connection, gone: Sequence[int], early: Sequence[tuple[int, int, str]] = ()) -> None:
@@ -287,6 +287,6 @@ def forget_rows(con: sqlite3.Connection, gone: Sequence[int], early: Sequence[tu
 
 
 def forget_early(con: sqlite3.Connection, gone: Sequence[int]) -> None:
-    """Delete what knows the repeats of messages that were deleted early."""
+    """Delete what knows the repeats of messages that were deleted early, by their places."""
     for statement in (_UNSEE_EARLY, _FORGET_EARLY):
         con.execute(statement, (to_json(gone),))

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from bridge.store.codec import maybe_from_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Census
-from bridge.store.room import EARLY_BYTES, EARLY_SHARE, FULL_SHARE
+from bridge.store.shares import EARLY_BYTES, EARLY_SHARE, FULL_SHARE
 from bridge.store.sqlite.files import disk_bytes, disk_is_low, free_bytes, log_bytes
 from bridge.store.sqlite.inbox import advance, forget_early, forget_rows, oldest_pending
 from bridge.store.sqlite.statements import gathered, value
@@ -91,21 +91,18 @@ def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everythi
     return Swept(len(gone), moved)
 
 
-_EARLY: Final = "SELECT id, received FROM early ORDER BY id LIMIT ?"
-_EARLY_SPAN: Final = "SELECT (SELECT max(id) FROM early) - (SELECT min(id) FROM early) + 1"
+_EARLY: Final = "SELECT place, received FROM early ORDER BY place LIMIT ?"
+_EARLY_ROWS: Final = "SELECT (SELECT max(place) FROM early) - (SELECT min(place) FROM early) + 1"
 
 
 def _sweep_early(con: sqlite3.Connection, edge: int, *, room: int) -> int:
-    """Delete what knows repeats of messages that are old by now; the oldest of it where it takes more than its room.
-
-    It counts the ids from its first to its last, which is a few too many: a row is missing where nothing knew a repeat.
-    """
-    span = value(con, _EARLY_SPAN)
-    if not isinstance(span, int):
+    """Delete what knows repeats of messages that are old by now; the oldest of it where it takes more than its room."""
+    count = value(con, _EARLY_ROWS)
+    if not isinstance(count, int):
         return 0
-    over = span - room // EARLY_BYTES
-    rows = con.execute(_EARLY, (STEP_ROWS,)).fetchall()
-    gone = [number for number, _ in takewhile(lambda row: row[0] < rows[0][0] + over or row[1] < edge, rows)]
+    over = count - room // EARLY_BYTES
+    rows = enumerate(con.execute(_EARLY, (STEP_ROWS,)).fetchall())
+    gone = [place for _, (place, _) in takewhile(lambda row: row[0] < over or row[1][1] < edge, rows)]
     if gone:
         forget_early(con, gone)
     return len(gone)
