@@ -13,9 +13,9 @@ from typing import Any, Final
 import asyncpg  # type: ignore[import-untyped]
 
 from bridge.sandbox import database
-from bridge.sandbox.database import MISSING, START_S, Database, binaries
+from bridge.sandbox.database import MISSING, START_S, USER, Database, binaries, free_port
 
-__all__ = ["MISSING", "PASSWORD", "Server", "binaries", "running"]
+__all__ = ["MISSING", "PASSWORD", "Server", "Standby", "binaries", "running"]
 
 PASSWORD: Final = "canary-pg-5b1c"
 
@@ -122,6 +122,42 @@ class Server(Database):
         finally:
             over.set()
             thread.join()
+
+
+class Standby:
+    """A second server that repeats everything the first one does, before that says it is done."""
+
+    def __init__(self, primary: Server) -> None:
+        """Copy the first server, and have it wait for this one from now on."""
+        self._primary, self._data = primary, primary._folder / "standby"
+        self.port = free_port()
+        options = ("--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast")
+        primary._run("pg_basebackup", "--dbname", primary.url, "--pgdata", str(self._data), *options)
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.write(f"port = {self.port}\n")
+        self._run("start", "-l", str(primary._folder / "standby-log"))
+        primary.set("synchronous_standby_names", "walreceiver")
+        follows = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+        end = time.monotonic() + START_S
+        while primary.execute(follows)[0][0] != 1:
+            assert time.monotonic() < end, "the standby does not follow"
+
+    def address(self, name: str) -> str:
+        """Return the address of a schema on whichever of the two may write."""
+        hosts = f"127.0.0.1:{self._primary.port},127.0.0.1:{self.port}"
+        login = f"{USER}:{self._primary.password}"
+        return f"postgresql://{login}@{hosts}/postgres?search_path={name}&target_session_attrs=read-write"
+
+    def promote(self) -> None:
+        """Take over."""
+        self._run("promote")
+
+    def stop(self) -> None:
+        """End at once."""
+        self._run("stop", "-m", "immediate")
+
+    def _run(self, order: str, *options: str) -> None:
+        self._primary._run("pg_ctl", order, "-D", str(self._data), "-w", "-t", str(START_S), "-s", *options)
 
 
 def _in_a_loop_of_its_own(run: Any) -> list[Any]:  # noqa: ANN401 - a coroutine function

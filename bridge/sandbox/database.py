@@ -33,6 +33,13 @@ _SETTINGS: Final[Mapping[str, str]] = {
 }
 
 
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on just now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class DatabaseError(Exception):
     """The server does not do as told; the sentence says why."""
 
@@ -54,9 +61,7 @@ class Database:
         self._folder = folder
         self._data = folder / "data"
         self.password = password or secrets.token_urlsafe(12)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         if os.getuid() == 0:
             folder.chmod(0o755)
             shutil.chown(folder, OWNER, OWNER)

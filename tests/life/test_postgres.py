@@ -15,7 +15,7 @@ import pytest
 
 from tests.life.crowd import Letter, Tally, send
 from tests.life.stage import Bridge, Process, Sandbox, assert_identities, bridged, dump, run, until, vehicle
-from tests.postgres import PASSWORD, Server
+from tests.postgres import MISSING, PASSWORD, Server, Standby, binaries, running
 
 HOMES: Final = 40
 BURST: Final = 600
@@ -153,6 +153,38 @@ def test_a_server_that_crashes_in_a_burst_costs_nothing(replicas: list[Bridge], 
     assert set() == devices(burst) - {event["deviceId"] for event in sandbox.events()}
     assert [0, 0] == [bridge.stop() for bridge in replicas], "they drain and end as always"
     assert "no problems found\n" == checked(replicas[0])
+
+
+@pytest.mark.skipif(binaries() is None, reason=MISSING)
+def test_a_failover_to_a_synchronous_standby_costs_nothing(tmp_path: Path, sandbox: Sandbox) -> None:
+    burst = letters("failover")
+    with running() as primary, ExitStack() as stack:
+        name = primary.fresh().rpartition("=")[2]
+        standby = Standby(primary)
+        stack.callback(standby.stop)
+        bridge = stack.enter_context(bridged(tmp_path, sandbox.url, store={"url": standby.address(name)}))
+        bridge.start()
+
+        def fail_over() -> None:
+            primary.kill()
+            standby.promote()
+
+        crash = threading.Thread(target=fail_over)
+
+        def watch(answered: int) -> None:
+            if answered == BURST // 3:
+                crash.start()
+
+        first = send(bridge, burst, answered=watch)
+        crash.join()
+        assert first.of(503), "the crash hit within the burst"
+        assert not first.lost, "every sender has got an answer"
+        persist([bridge], [letter for letter in burst if letter.id in set(first.of(503))])
+        health = idle(bridge, BURST)
+        assert (BURST, BURST) == (health["ledger"]["accepted"], health["ledger"]["settled"])
+        assert set() == devices(burst) - {event["deviceId"] for event in sandbox.events()}
+        assert "no problems found\n" == checked(bridge)
+        assert 0 == bridge.stop()
 
 
 def duplicates(bridge: Bridge) -> int:
