@@ -13,7 +13,7 @@ import json as jsonlib
 import logging
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, cast
 from urllib.parse import quote, quote_plus
 
@@ -68,18 +68,14 @@ class Redaction:
         return text
 
 
-def _masked(text: str, spans: Iterable[tuple[int, int]]) -> str:
+def _masked(text: str, spans: Sequence[tuple[int, int]]) -> str:
     """Return a text with spans masked; an escape of JSON that begins or ends within one goes as a whole."""
+    escapes = [match.span() for match in _ESCAPE.finditer(text)] if spans else []
     pieces, done = [], 0
     for begin, end in spans:
-        start, stop = begin, end
-        for escape in _ESCAPE.finditer(text):
-            if escape.start() >= end:
-                break
-            if escape.end() > begin:
-                start, stop = min(start, escape.start()), max(stop, escape.end())
-        pieces += [text[done : max(start, done)], MASK]
-        done = max(stop, done)
+        touched = [(begin, end), *((first, last) for first, last in escapes if first < end and last > begin)]
+        pieces += [text[done : min(touched)[0]], MASK]
+        done = max(done, *(last for _, last in touched))
     return "".join([*pieces, text[done:]])
 
 
