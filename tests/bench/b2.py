@@ -36,7 +36,7 @@ NAIVE_S: Final = 4.0
 NAIVE_REPEATS: Final = 5
 GROWS_S: Final = 0.2  # of load more in hand at the end than near the begin: it grows
 CLOSE_ENOUGH: Final = 1.06  # between the highest rate that held and the lowest that did not
-TRIES: Final = 4
+TRIES: Final = 8  # the search takes seconds, and a state grows while it is held: what held there may not hold here
 LEAST: Final = 50.0  # msg/s; a bridge that does not follow that is broken
 _LOOK_S: Final = 0.25
 

@@ -1,6 +1,7 @@
-"""One contract, every keeper: a new one is one more line in KEEPERS."""
+"""One contract, every keeper: a new one is one more line in KEEPERS. And replicas: several keepers on one database."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
@@ -10,11 +11,11 @@ from bridge.store.memory import MemoryStore
 from bridge.store.port import Store
 from bridge.store.postgres import PostgresStore
 from bridge.store.sqlite import SqliteStore
+from tests.postgres import Server
+from tests.store.replicas import LONG, SOON, Opened, named
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.postgres import Server
 
 
 class Keeper(Store, Desk, Protocol):
@@ -76,4 +77,28 @@ async def reopened(make: Callable[[], Keeper]) -> AsyncIterator[Callable[[Keeper
 
     yield again
     for keeper in opened:
+        await keeper.close()
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    return server.emptied()
+
+
+@pytest.fixture
+async def opened(url: str) -> AsyncIterator[Opened]:
+    """Return what opens one more keeper on the same database; all are closed at the end, and the ledger is checked."""
+    keepers: list[PostgresStore] = []
+
+    async def one(*, lease: timedelta = LONG, beat: timedelta = SOON, serving: bool = True) -> PostgresStore:
+        keeper = PostgresStore(url, serving=serving, whose=named, lease=lease, beat=beat)
+        await keeper.open()
+        keepers.append(keeper)
+        return keeper
+
+    yield one
+    desk = PostgresStore(url)
+    assert [] == await desk.verify()
+    await desk.close()
+    for keeper in keepers:
         await keeper.close()
