@@ -17,7 +17,7 @@ from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, PutDevices
 from bridge.core.model import Building, Flag, Residence
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules, Unknown
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import EventType, Kind
 from bridge.metrics import Metrics
 from bridge.store.desk import DeadFilter
 from bridge.store.memory import MemoryStore
@@ -204,6 +204,45 @@ async def test_a_device_that_names_another_place_moves() -> None:
     assert [["charger:d-1"]] == lists(await desk.owed("lake"))
     assert Home(building="lake", user="user-1") == await desk.home(Kind.CHARGER)
     assert {Flag.LEFT_BEHIND: 1} == dict((await desk.store.census()).flags)
+
+
+def generation(building: Building, until: str) -> dict[str, float]:
+    """Let time pass over a building; return the energies [Wh] that its household generates, by slot end."""
+    rules, found = Rules(spread=timedelta(0)), dict[str, float]()
+    while True:
+        after, effects = reduce(building, messages.Tick(now=at(until), catching_up=False), rules)
+        sent = [event for effect in effects if isinstance(effect, SendEvents) for event in effect.events]
+        found |= {f"{one.at:%H:%M}": one.value for one in sent if one.type is EventType.ENERGY_GENERATION}
+        if after.open_from == building.open_from:
+            return found
+        building = after
+
+
+def inverter(clock: str, location: str, since: str = "10:02") -> tuple[str, dict[str, Any]]:
+    """Return the message of an inverter that has made 4 kW for a while."""
+    return "pv-inverter.update", body("pv-inverter", clock, locationId=location, powerState={"lastUpdated": iso(since)})
+
+
+async def test_a_device_that_moves_counts_in_one_place_at_a_time() -> None:
+    desk = Desk()
+    await desk.know(*TWO)
+    await desk.hear(inverter("10:02", "loc-1"), received="10:02")
+    await desk.hear(inverter("10:40", "loc-2"), inverter("10:05", "loc-1"), received="10:40")
+    city, lake = await desk.state("city"), await desk.state("lake")
+    assert city.departed[0].until == at("10:40") == lake.devices["pv-inverter:d-1"].since
+    assert {"10:30": 1000.0, "10:45": 666.667} == generation(city, "11:02")
+    assert {"11:00": 1000.0} == generation(lake, "11:02")
+
+
+async def test_a_device_that_the_directory_moves_counts_in_one_place_at_a_time() -> None:
+    desk = Desk()
+    await desk.hear(inverter("11:32", "loc-1", "11:32"), received="11:32")
+    await desk.know(row("lake"))  # it is noon then
+    await desk.hear(inverter("12:01", "loc-1", "11:32"), received="12:01")
+    former, lake = await desk.state("user-1"), await desk.state("lake")
+    assert former.departed[0].until == at(NOON) == lake.devices["pv-inverter:d-1"].since
+    assert {"12:00": 1000.0} == generation(former, "12:32")
+    assert {"12:15": 1000.0, "12:30": 1000.0} == generation(lake, "12:32")
 
 
 async def test_a_late_message_from_the_former_place_does_not_move_it_back() -> None:

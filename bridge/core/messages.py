@@ -83,6 +83,7 @@ class Report(Envelope):
         default=None, repr=False
     )  # latitude, longitude [°]; compared in passing, never kept
     odd: tuple[str, ...] = ()  # what was unusual, for the counters: "chargeState.chargingState: unknown word"
+    arrived: datetime | None = None  # the device counted in another building until then (mapping rule M1.6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,7 @@ class Device:
     id: str
     user: str
     subscription: str
-    since: datetime  # oldest message stamp: it counts from then on
+    since: datetime  # oldest message stamp, or the time of an older value: it counts from then on
     stamp: datetime  # newest message stamp
     until: datetime | None = None  # its delete: it counts up to then
     location: str | None = None
@@ -72,6 +72,7 @@ class Device:
     counter_base: tuple[datetime, float] | None = None  # last counter reading [Wh] in a closed slot
     schedules: tuple[Mapping[str, object], ...] = ()
     schedules_zone: str | None = None
+    not_before: datetime | None = None  # deleted, or in another building, until then: it does not count before
 
 
 class Slice(NamedTuple):

@@ -46,7 +46,7 @@ def report(
     refusal = _refusal(building, name, message)
     if refusal is not None:
         return building, (*notes, refusal)
-    device = _told(before or _new(message), message)
+    device = _told(before or _new(building, message), message)
     away = _away(message)
     if away is not None:
         device = _leave(device, message, rules, disconnected=away is Action.DISCONNECT)
@@ -54,7 +54,7 @@ def report(
     else:
         device, remarks = _present(building, device, message, rules, residence)
         notes = (*notes, *remarks)
-        open_from = _open_from(building, message, rules)
+        open_from = _open_from(building, device, message, rules)
     return replace(
         building,
         devices={**building.devices, name: device},
@@ -72,16 +72,33 @@ def _heard(building: Building, message: Report) -> Building:
     return replace(building, newest_stamp=newest, last_received=message.received, last_stamp=message.stamp)
 
 
-def _new(message: Report) -> Device:
-    """Return a device that is heard of for the first time, or again after its delete."""
+def _new(building: Building, message: Report) -> Device:
+    """Return a device that is heard of for the first time here, or again after its delete."""
+    ends = [end for end in (message.arrived, _last_end(building, message)) if end is not None]
+    not_before = max(ends, default=None)
     return Device(
         kind=message.kind,
         id=message.id,
         user=message.user or "",
         subscription=message.subscription,
-        since=message.stamp,
+        since=_later(not_before, message.stamp),
         stamp=message.stamp,
+        not_before=not_before,
     )
+
+
+def _last_end(building: Building, message: Report) -> datetime | None:
+    """Return up to when earlier lives of a device here count."""
+    deleted = building.gone.get(key(message.kind, message.id))
+    lives = [gone.until for gone in building.departed if (gone.kind, gone.id) == (message.kind, message.id)]
+    return max((end for end in (deleted, *lives) if end is not None), default=None)
+
+
+def _since(device: Device, at: datetime) -> datetime:
+    """Return since when a device counts, known at an instant: a value from before its life here counts from that on."""
+    if device.not_before is not None and at < device.not_before:
+        return device.since
+    return min(device.since, at)
 
 
 def _refusal(building: Building, name: str, message: Report) -> Note | None:
@@ -120,7 +137,9 @@ def _told(device: Device, message: Report) -> Device:
         return device
     told = replace(device, facts=facts, location=location, user=user)
     if device_type(told) is not device_type(device):  # M2: a changed hvac type
-        return replace(told, series={}, sent={}, days={}, counter_base=None, since=message.stamp)
+        return replace(
+            told, series={}, sent={}, days={}, counter_base=None, since=_later(told.not_before, message.stamp)
+        )
     return told
 
 
@@ -174,7 +193,7 @@ def _leave(device: Device, message: Report, rules: Rules, *, disconnected: bool)
     Only a message newer than all that is known now ends the absence: a repeat of an older one does not.
     """
     stamp = max(device.stamp, message.stamp)
-    device = replace(device, stamp=stamp, since=min(device.since, message.stamp))
+    device = replace(device, stamp=stamp, since=_since(device, message.stamp))
     applied = device.disconnect_stamp if disconnected else device.offline_stamp
     if applied is not None and message.stamp <= applied:
         return device
@@ -229,8 +248,7 @@ def _present(
 ) -> tuple[Device, tuple[Note, ...]]:
     """Take the values of a device that can be reached; a newer stamp ends its absence (M7)."""
     series = dict(device.series)
-    since = min(device.since, message.stamp)
-    floor = _last_delete(building, device)
+    since = _since(device, message.stamp)
     late = absent = odd = 0
     closed_to = building.open_from if building.closed else None
     apart = message.position is not None and _apart(message.position, residence)
@@ -246,7 +264,7 @@ def _present(
         if quantity is Quantity.POWER and runs_backwards(device, value, rules):
             odd += 1
         if quantity in _SLOT_SERIES:
-            since = min(since, at if floor is None else max(at, floor))
+            since = min(since, _since(device, at))
             late += closed_to is not None and _is_late(samples, sample, closed_to)
     if device.kind is Kind.PV_INVERTER and Quantity.POWER in series:
         power = _asleep(series[Quantity.POWER], limit_of(device.kind, rules))
@@ -283,12 +301,6 @@ def _is_late(samples: Series, sample: Sample, closed_to: datetime) -> bool:
     return there is None or (there.value != sample.value and not is_absence(there))
 
 
-def _last_delete(building: Building, device: Device) -> datetime | None:
-    """Return up to when an earlier life of a device counts; it is not counted twice."""
-    lives = (gone.until for gone in building.departed if (gone.kind, gone.id) == (device.kind, device.id))
-    return max((until for until in lives if until is not None), default=None)
-
-
 def _awake(series: Series, message: Report) -> Series:
     """End the sleep of an inverter at its next message, where that brings no newer power (M4.3)."""
     last = series[-1]
@@ -316,9 +328,9 @@ def _distance_m(one: tuple[float, float], other: tuple[float, float]) -> float:
     return 2 * EARTH_M * math.asin(math.sqrt(min(half, 1.0)))
 
 
-def _open_from(building: Building, message: Report, rules: Rules) -> datetime | None:
-    """Return the first open slot: the one of the earliest sample; an old sample makes no slots (M5.6)."""
-    starts = [reading.at for reading in message.readings if _makes_slots(reading)]
+def _open_from(building: Building, device: Device, message: Report, rules: Rules) -> datetime | None:
+    """Return the first open slot: the one of the earliest sample that counts; an old sample makes no slots (M5.6)."""
+    starts = [max(reading.at, device.since) for reading in message.readings if _makes_slots(reading)]
     if not starts:
         return building.open_from
     oldest = message.received - rules.max_backfill

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import assert_never
 
+from bridge.core.copying import replace
 from bridge.core.effects import Bury, ChangeBuilding, CreateBuilding, Effect, Note, Park, PutDevices, SendEvents
 from bridge.core.messages import Inbound, Message, Moved, Prices, Readdressed, Report, Tombstone, Unreadable
 from bridge.core.model import Building, Device, Residence, Slice, key
@@ -113,18 +114,18 @@ class Step:
                 return
             case Place():
                 self.settled.append(number)
-                where = self._moved_in(number, message, dwelling, where)
+                where, message = self._moved_in(number, message, dwelling, where)
                 self._reduce(where.building, message, number, where.residence)
                 self._settle_home(device, home, where.building)
 
-    def _moved_in(self, number: int, message: Inbound, dwelling: Place | None, where: Place) -> Place:
-        """Return where a message applies; a device that lived elsewhere leaves there (M1.6)."""
+    def _moved_in(self, number: int, message: Inbound, dwelling: Place | None, where: Place) -> tuple[Place, Inbound]:
+        """Return where a message applies, and how; a device that lived elsewhere leaves there (M1.6)."""
         if dwelling is None or dwelling.building == where.building or not isinstance(message, Report):
-            return where
+            return where, message
         if self._is_outdated(message, dwelling):
-            return dwelling
-        self._move(device_of(message), dwelling, message.stamp, message.received, number)
-        return where
+            return dwelling, message
+        left = self._move(device_of(message), dwelling, message.stamp, message.received, number)
+        return where, replace(message, arrived=left)
 
     def _is_outdated(self, message: Report, dwelling: Place) -> bool:
         """Tell whether a device has been heard of, where it lives now, after this message."""
@@ -133,11 +134,13 @@ class Step:
 
     def _move(
         self, device: tuple[Kind, str], dwelling: Place, stamp: datetime, received: datetime, number: int
-    ) -> None:
-        """Take a device out of the building it lived in (M1.6)."""
+    ) -> datetime | None:
+        """Take a device out of the building it lived in; return up to when it counts there (M1.6)."""
         kind, device_id = device
         moved = Moved(kind=kind, id=device_id, stamp=stamp, received=received)
         self._reduce(dwelling.building, moved, number, dwelling.residence)
+        lives = [gone for gone in self._state(dwelling.building).departed if (gone.kind, gone.id) == device]
+        return lives[-1].until if lives else None
 
     def _settle_home(self, device: tuple[Kind, str], known: Home | None, building: str) -> None:
         """Remember where the device lives now; `known` is what is remembered so far."""
@@ -159,8 +162,9 @@ class Step:
             row = residence(rows, known.location) if known is not None else None
             if state is None or known is None or row is None or row.building == state.id:
                 continue
-            self._move(device, home_of(state.id, rows), known.stamp, self._now, 0)
-            for arrival in self._arrivals(known, state.prices.get(known.id, ()) if known.kind is Kind.TARIFF else ()):
+            left = self._move(device, home_of(state.id, rows), known.stamp, self._now, 0)
+            prices = state.prices.get(known.id, ()) if known.kind is Kind.TARIFF else ()
+            for arrival in self._arrivals(known, prices, left):
                 self._reduce(row.building, arrival, 0, row)
             self._settle_home(device, home, row.building)
             self._mark(state.id)
@@ -177,8 +181,11 @@ class Step:
         self._states[building] = self._state(building)
         self.moved.add(building)
 
-    def _arrivals(self, device: Device, prices: Sequence[Slice]) -> Iterator[Report | Prices]:
-        """Yield what a building hears of a device that the directory moves there: itself, and what it costs."""
+    def _arrivals(self, device: Device, prices: Sequence[Slice], left: datetime | None) -> Iterator[Report | Prices]:
+        """Yield what a building hears of a device that the directory moves there: itself, and what it costs.
+
+        `left` is up to when it counts where it was.
+        """
         prefix = self._rules.subscription(device.subscription).user_prefix
         raw_user = device.user.removeprefix(prefix)
         yield Report(
@@ -195,6 +202,7 @@ class Step:
             online=False if device.offline else None,
             connected=False if device.disconnected else None,
             facts=device.facts,
+            arrived=left,
         )
         if prices:
             yield Prices(

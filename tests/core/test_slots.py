@@ -518,14 +518,26 @@ def test_the_household_counts_a_device_up_to_its_delete() -> None:
     assert {"12:15": 600.0, "12:30": 600.0} == home.of(EventType.POWER_GENERATION)
 
 
-def test_a_device_that_comes_back_is_not_counted_twice() -> None:
+def test_a_device_that_comes_back_is_not_counted_while_it_was_deleted() -> None:
     home = Home()
     home.say(PV, "12:00", 1200.0)
     home.leave(PV, "12:05", Action.DELETE)
     home.say(PV, "12:00", 1200.0, action=Action.CONNECT, stamp="12:06")
     home.say(PV, "12:00", 1200.0, stamp="12:07")
     home.run("12:15", "12:30")
-    assert {"12:15": 300.0, "12:30": 300.0} == home.of(GENERATION)
+    assert {"12:15": 280.0, "12:30": 300.0} == home.of(GENERATION)
+
+
+def test_a_device_that_comes_back_long_after_its_delete_counts_from_its_return() -> None:
+    home = Home()
+    home.say(PUMP, "12:00", 1200.0)
+    home.leave(PUMP, "12:05", Action.DELETE)
+    home.run("12:15", "13:00")
+    home.say(PUMP, "12:00", 1200.0, action=Action.CONNECT, stamp="13:10")
+    home.say(PUMP, "12:00", 1200.0, stamp="13:11")
+    home.run("13:15", "13:30")
+    assert {"13:30": 300.0} == home.of(EventType.ENERGY_CONSUMPTION, DeviceType.APPLIANCE)
+    assert {"13:15": 1200.0, "13:30": 1200.0} == home.of(EventType.POWER_CONSUMPTION, DeviceType.APPLIANCE)
 
 
 # ---- which states are worth a copy -----------------------------------------------------------------------------------
