@@ -14,6 +14,7 @@ from typing import Final
 
 from bridge.core import tariffs
 from bridge.core.copying import replace
+from bridge.core.days import on_calendar
 from bridge.core.devices import device_list
 from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, Effect, PutDevices
 from bridge.core.identity import moost_user
@@ -72,7 +73,7 @@ def _placed(
     known = residence is not None
     if (users, known, time_zone) == (building.users, building.known, building.time_zone):
         return building
-    return replace(building, users=users, known=known, time_zone=time_zone)
+    return replace(on_calendar(building, time_zone), users=users, known=known)
 
 
 def _doubted(building: Building, rules: Rules) -> Building:

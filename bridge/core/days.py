@@ -64,6 +64,26 @@ def added(sums: Mapping[_Name, Sum], more: Mapping[_Name, Sum]) -> dict[_Name, S
     return found
 
 
+def on_calendar(building: Building, time_zone: str) -> Building:
+    """Return a building on the calendar of a time zone.
+
+    Where that makes the open day another one, its sums are dropped: they would be of hours that do not belong to it.
+    """
+    if time_zone == building.time_zone:
+        return building
+    moved, summed_to = replace(building, time_zone=time_zone), building.open_from
+    zones = ZoneInfo(building.time_zone), ZoneInfo(time_zone)
+    if summed_to is None or len({day_start(summed_to, zone) for zone in zones}) == 1:
+        return moved
+    return _without_sums(moved)
+
+
+def _without_sums(building: Building) -> Building:
+    """Return a building whose day has nothing yet."""
+    devices = {name: replace(device, days={}) if device.days else device for name, device in building.devices.items()}
+    return replace(building, devices=devices, days={})
+
+
 def close_day(building: Building, start: datetime, end: datetime, rules: Rules) -> tuple[Building, list[Event]]:
     """Close the local day that ends with the slot from `start` to `end`."""
     enough = enough_of(end - day_start(start, ZoneInfo(building.time_zone)), rules)
@@ -85,5 +105,4 @@ def close_day(building: Building, start: datetime, end: datetime, rules: Rules) 
         Event(device=entry.id, name=entry.name, source=entry.type, type=type_, value=tidy(value), at=end)
         for entry, type_, value in values
     ]
-    devices = {name: replace(device, days={}) if device.days else device for name, device in building.devices.items()}
-    return replace(building, devices=devices, days={}), events
+    return _without_sums(building), events

@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bridge.core.days import day_end, day_start
-from bridge.core.messages import Facts
+from bridge.core.messages import Facts, Readdressed
+from bridge.core.model import Residence
 from bridge.core.rules import Rules, Stamp
 from bridge.core.slots import due
 from bridge.core.vocabulary import Action, DeviceType, EventType
@@ -199,6 +200,25 @@ def test_a_device_that_is_deleted_has_no_yesterday() -> None:
     home.leave(PUMP, "2 23:59", Action.DELETE)
     home.tick("3 00:02")
     assert {} == yesterday(home)
+
+
+@pytest.mark.parametrize(
+    ("zone", "expected"),
+    [
+        ("Africa/Abidjan", {"3 00:00": 9600.0}),  # on UTC as well: the same days
+        ("Asia/Tokyo", {}),  # of the day that ends there nine hours were summed up on another calendar
+        ("America/New_York", {}),
+    ],
+)
+def test_a_day_on_two_calendars_has_no_sums(zone: str, expected: dict[str, float]) -> None:
+    home = Home(UTC_RULES)
+    for hour in range(30):
+        if hour == 10:
+            home.residence = Residence(user="user", location=None, building="home", attributes={"timeZoneId": zone})
+            home.feed(Readdressed(received=at("2 10:00")))
+        home.say(PUMP, f"2 {hour}:00", 400.0)
+        home.run(f"2 {hour}:00", f"2 {hour}:45")
+    assert expected == home.of(EventType.ENERGY_CONSUMPTION_YESTERDAY, DeviceType.APPLIANCE)
 
 
 def test_a_day_closes_though_nothing_is_known_any_more() -> None:
