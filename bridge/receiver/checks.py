@@ -140,15 +140,20 @@ def _guard(subscription: Subscription, former: Policy | None) -> Guard:
 
 
 def admit(
-    policy: Policy, topic: str | None, headers: Headers, declared: int, scope: Scope
+    policy: Policy, topic: str | None, headers: Headers, declared: int, scope: Scope, *, addressed: bool
 ) -> Sequence[Guard] | Refusal:
-    """Return whose request this may be, or why it is refused before its body is read."""
+    """Return whose request this may be, or why it is refused before its body is read.
+
+    `addressed` says that the path names the topic: it is for that subscription then. A topic in a header is a word
+    about the message, as one in the body is, and who calls shows in the credentials.
+    """
     guards: Sequence[Guard] = policy.callers
     if topic is not None:
         named = policy.guards.get(subscription_of(topic))
         if named is None:
             return UNKNOWN
-        guards = (named,)
+        if addressed:
+            guards = (named,)
     if declared > policy.max_body:
         return TOO_LARGE
     if not _is_json(headers):

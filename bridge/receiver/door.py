@@ -38,6 +38,7 @@ MOST_IDS: Final = 100  # row ids in an answer
 LINGER: Final = timedelta(seconds=2)  # how long a refused body is still swallowed, so that the sender reads the answer
 LINGER_BYTES: Final = 4 * 2**20
 STORE_RETRY_AFTER: Final = 5  # s
+_BLANK: Final = b" \t"  # around a header's value, no part of it (RFC 9110 section 5.5)
 _JSON: Final = (b"content-type", b"application/json")
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]{1,2000}")
 
@@ -86,7 +87,7 @@ class Door:
         if scope["method"] == "OPTIONS":
             await self._shake_hands(scope, send)
             return
-        headers = dict(scope["headers"])
+        headers = {name: value.strip(_BLANK) for name, value in scope["headers"]}
         reading = Reading(self._hands, self._policy.max_body)
         try:
             answer = await self._answer(scope, headers, reading, receive)
@@ -106,9 +107,10 @@ class Door:
     ) -> bytes | Handshake | Refusal | None:
         """Return the body of a 202, or what is answered instead; None = the sender has gone."""
         policy = self._policy
-        topic = scope["path_params"].get("topic") or policy.topic_named_by(headers)
+        addressed = scope["path_params"].get("topic")
+        topic = addressed or policy.topic_named_by(headers)
         declared = declared_length(headers)
-        guards = admit(policy, topic, headers, declared, scope)
+        guards = admit(policy, topic, headers, declared, scope, addressed=bool(addressed))
         if isinstance(guards, Refusal):
             return guards
         closed = self._gate.closed()

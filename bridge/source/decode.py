@@ -51,7 +51,7 @@ def decode(
 
     `number` is its place in the order of acceptance, `received` its time of acceptance.
     """
-    if body.strip() in (b"", b"null"):
+    if body.strip() == b"null":
         return Tombstone(
             number=number, received=received, subscription=topic.subscription, kind=topic.kind, action=topic.action
         )

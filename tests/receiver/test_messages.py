@@ -235,9 +235,28 @@ async def test_the_secret_of_one_subscription_opens_no_other() -> None:
     assert (
         401 == (await built.client.post("/webhooks/sub-2.vehicle.update", content=body, headers=sign(body))).status_code
     )
-    headers = sign(body) | {"x-topic": "sub-2.vehicle.update"}
-    assert 401 == (await built.client.post("/webhooks", content=body, headers=headers)).status_code
     assert [] == built.store.taken
+
+
+async def test_a_topic_of_another_subscription_is_as_foreign_in_a_header_as_in_the_body() -> None:
+    built = house(settings(*TWO))
+    for name in ("x-topic", "ce-type"):
+        headers = sign(b"{}", message_id=name) | {name: "sub-2.vehicle.update"}
+        got = await built.client.post("/webhooks", content=b"{}", headers=headers)
+        assert (202, 1, 1) == (got.status_code, got.json()["accepted"], got.json()["dead"])
+    assert [FOREIGN, FOREIGN] == built.store.dead()
+    assert {"sub-1"} == {arrival.subscription for arrival in built.store.taken}
+    unsigned = {"content-type": "application/json", "x-topic": "sub-2.vehicle.update"}
+    assert 401 == (await built.client.post("/webhooks", content=b"{}", headers=unsigned)).status_code
+
+
+async def test_blanks_around_a_header_are_no_part_of_it() -> None:
+    built = house(settings(SIGNED))
+    headers = sign(b"{}") | {"x-topic": "\t sub-1.vehicle.update \t"}
+    assert answer(1) == (await built.client.post("/webhooks", content=b"{}", headers=headers)).json()
+    headers["webhook-id"] += " "
+    again = await built.client.post("/webhooks", content=b"{}", headers=headers)
+    assert 1 == again.json()["duplicates"], "the same id"
 
 
 THREE = (*TWO, {"id": "sub-3", "auth": "hmac", "secrets": ["made-up key"], "header": "x-sig"})
@@ -287,6 +306,7 @@ async def test_an_open_subscription_is_no_way_around_the_others() -> None:
     built = house(settings(SIGNED, OPEN | {"id": "open"}))
     assert 401 == (await built.post("/webhooks", envelope("open"))).status_code
     assert 401 == (await built.post("/webhooks", envelope("sub-1"))).status_code
+    assert 401 == (await built.post("/webhooks", x_topic="open.vehicle.update")).status_code
     assert 202 == (await built.post("/webhooks/open.vehicle.update")).status_code
 
 

@@ -240,6 +240,14 @@ async def test_a_second_daemon_is_refused(store: SqliteStore, path: Path) -> Non
     await store.accept([arrival()])
 
 
+async def test_a_second_daemon_is_refused_by_whatever_name_it_calls_the_file(store: SqliteStore, path: Path) -> None:
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    with pytest.raises(StoreRefused, match="already serves"):
+        await SqliteStore(str(link), exclusive=True).open()
+    await store.accept([arrival()])
+
+
 async def test_a_killed_daemon_holds_no_store(path: Path) -> None:
     await asyncio.to_thread(killed_in_a_burst, path, 1)
     store = SqliteStore(str(path), exclusive=True)

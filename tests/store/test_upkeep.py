@@ -64,6 +64,12 @@ async def test_the_size_is_that_of_pages_in_use_not_of_the_file(store: SqliteSto
     assert before - after > 300 * 20_000
 
 
+async def test_a_long_log_is_nothing_that_is_owed(store: SqliteStore, path: Path) -> None:
+    await _settled(store, 300)
+    assert files.log_bytes(path) > 300 * 20_000
+    assert (await store.census()).owed_bytes < 20_000 * 50
+
+
 async def test_on_a_low_disk_settled_rows_go_before_their_time_and_their_room_is_given_back(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ time. The price: a page that the system does not have in memory blocks the loop 
 """
 
 import asyncio
+import os
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
@@ -72,7 +73,7 @@ class SqliteStore(SqliteDesk):
 
         `committed` hears from another thread how long each transaction took [s].
         """
-        self._path = Path(path)
+        self._path = Path(os.path.realpath(path))  # so that the lock is the same by whatever name
         self._dry = dry
         self._exclusive = exclusive
         self._committed = committed

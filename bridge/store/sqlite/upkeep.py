@@ -172,6 +172,7 @@ def census(con: sqlite3.Connection, ledger: Ledger, *, path: Path, full: bool) -
         oldest_owed=maybe_from_ms(owed if isinstance(owed, int) else None),
         size_bytes=size_bytes(con, path),
         free_disk_bytes=free_bytes(path),
+        log_bytes=log_bytes(path),
         full=full,
     )
 
