@@ -107,6 +107,7 @@ class Building:
     prices: Mapping[str, tuple[Slice, ...]] = field(default_factory=dict)  # tariff id -> what it costs from now on
     flags: tuple[str, ...] = ()  # what an operator should look at: see `Flag`
     forgotten: datetime | None = None  # a user was forgotten then: what was before cannot be made again
+    backlog: datetime | None = None  # acceptance of the last message that was old and yet newer than all before it
 
 
 class Flag:

@@ -40,7 +40,8 @@ def report(
     """Apply a report; return the building, and what was unusual."""
     notes = tuple(Note(name="odd_value", detail=text) for text in message.odd)
     if message.action is Action.DELETE:
-        return _heard(delete(building, message.kind, message.id, message.stamp, message.received), message), notes
+        after = delete(building, message.kind, message.id, message.stamp, message.received)
+        return _heard(after, message, rules), notes
     name = key(message.kind, message.id)
     before = building.devices.get(name)
     refusal = _refusal(building, name, message)
@@ -63,13 +64,29 @@ def report(
         newest_stamp=_later(building.newest_stamp, message.stamp),
         last_received=message.received,
         last_stamp=message.stamp,
+        backlog=_backlog(building, message, rules),
     ), notes
 
 
-def _heard(building: Building, message: Report) -> Building:
+def _heard(building: Building, message: Report, rules: Rules) -> Building:
     """Remember how fresh the building's messages are: M5.4 needs to know."""
-    newest = _later(building.newest_stamp, message.stamp)
-    return replace(building, newest_stamp=newest, last_received=message.received, last_stamp=message.stamp)
+    return replace(
+        building,
+        newest_stamp=_later(building.newest_stamp, message.stamp),
+        last_received=message.received,
+        last_stamp=message.stamp,
+        backlog=_backlog(building, message, rules),
+    )
+
+
+def _backlog(building: Building, message: Report, rules: Rules) -> datetime | None:
+    """Return when a message last came that was old, though the building had heard of nothing newer.
+
+    One device whose clock lags behind the others is no backlog.
+    """
+    old = message.received - message.stamp > rules.live_max_age
+    newest = building.newest_stamp is None or message.stamp >= building.newest_stamp
+    return message.received if old and newest else building.backlog
 
 
 def _new(building: Building, message: Report) -> Device:

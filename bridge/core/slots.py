@@ -29,6 +29,9 @@ from bridge.core.tracks import hold_always, limit_of
 MOST_AT_ONCE: Final = 16  # slots closed per tick, so that one building never holds the others up
 STALE_FOR: Final = timedelta(seconds=60)  # M5.4: a building is catching up this long after an old message
 BEHIND: Final = timedelta(hours=1)  # M5.4: how far its clock then stays behind its newest stamp
+TAIL_FOR: Final = timedelta(
+    seconds=15
+)  # … and this long after a backlog: its end is no longer old, yet still coming in
 LOOK_AGAIN: Final = timedelta(seconds=20)  # a building that waits for its backlog
 
 _SLOT_SERIES: Final = (Quantity.POWER, Quantity.TEMPERATURE, Quantity.COUNTER)
@@ -44,7 +47,9 @@ def clock_of(building: Building, tick: Tick, rules: Rules) -> datetime:
 
 
 def _is_behind(building: Building, now: datetime, rules: Rules) -> bool:
-    """Tell whether a building's last message has just come, and with an old stamp."""
+    """Tell whether a building's last message has just come, and with an old stamp, or whether a backlog just has."""
+    if building.backlog is not None and now - building.backlog < TAIL_FOR:
+        return True
     if building.last_received is None or building.last_stamp is None:
         return False
     return (

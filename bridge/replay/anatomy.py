@@ -159,7 +159,7 @@ def mark(sample: Sample) -> str:
 def opened(building: Building, start: datetime, rules: Rules) -> Building | None:
     """Return a household just before it closes the slot; None where it passes the slot over: nothing is known in it."""
     tick = Tick(now=start + rules.grace)
-    state = replace(building, clock=None, last_received=None)
+    state = replace(building, clock=None, last_received=None, backlog=None)
     while state.open_from is not None and state.open_from < start:
         before = state.open_from
         state, _ = reduce(state, tick, rules)

@@ -31,7 +31,7 @@ from bridge.sandbox.build import equip
 from bridge.sandbox.delivery import Courier, Signer, Tally
 from bridge.sandbox.home import Home, Said
 from bridge.sandbox.sky import HOUR_MS
-from bridge.sandbox.verify import DEFAULT, Receiver, Verdict, table
+from bridge.sandbox.verify import DEFAULT, PATIENCE_S, Receiver, Verdict, table
 from bridge.sandbox.verify import verify as compared
 
 SUBSCRIPTION: Final = "sub-1"
@@ -177,7 +177,7 @@ async def simulate(  # noqa: PLR0913 - the options of one command
     truth: Path | None = None,
     verify: str | None = None,
     receiver: Receiver = DEFAULT,
-    verify_patience_s: float = 30.0,
+    verify_patience_s: float = PATIENCE_S,
     connections: int = 32,
     step_s: float = STEP_S,
     anchor: float | None = None,
@@ -198,6 +198,9 @@ async def simulate(  # noqa: PLR0913 - the options of one command
     signer = Signer(secret)
     with _truth_file(truth, needed=verify is not None) as file:
         street = posts(homes, seed=seed, start=start, end=end, step_s=step_s, truth=file)
+        deleted = set[str]()
+        if not speed:  # hours within seconds: a device may be deleted before its slots close
+            street = _noting_deletes(street, deleted)
         connector = aiohttp.TCPConnector(limit=connections)
         async with aiohttp.ClientSession(connector=connector) as http:
             dice = random.Random(seed)  # noqa: S311 - jitter of retries
@@ -208,11 +211,22 @@ async def simulate(  # noqa: PLR0913 - the options of one command
         verdict = None
         if file is not None and verify is not None:
             file.flush()
-            verdict = await compared(Path(file.name), verify, receiver=receiver, patience_s=verify_patience_s)
+            verdict = await compared(
+                Path(file.name), verify, receiver=receiver, patience_s=verify_patience_s, deleted=deleted
+            )
             echo(table(verdict))
     summary = Summary(homes=homes, hours=hours, seconds=seconds, **asdict(courier.tally), **_found(verdict))
     echo(" ".join(f"{key}={value}" for key, value in asdict(summary).items() if value is not None) + "\n")
     return summary
+
+
+def _noting_deletes(street: Iterator[Post], deleted: set[str]) -> Iterator[Post]:
+    """Yield messages and note which devices they delete."""
+    for post in street:
+        kind, _, action = post.topic.partition(".")
+        if action == "delete":
+            deleted.add(f"{kind}:{msgspec.json.decode(post.body)['id']}")
+        yield post
 
 
 def _found(verdict: Verdict | None) -> dict[str, int]:

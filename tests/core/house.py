@@ -148,4 +148,4 @@ def without_places(building: Building) -> Building:
         )
         for name, device in sorted(building.devices.items())
     }
-    return replace(building, devices=devices, last_received=None, last_stamp=None)
+    return replace(building, devices=devices, last_received=None, last_stamp=None, backlog=None)

@@ -371,6 +371,27 @@ def test_a_message_as_old_as_the_live_lane_allows_is_no_backlog() -> None:
     assert ["12:15"] == list(home.of(POWER, PUMPS))
 
 
+def test_the_end_of_a_backlog_lands_in_its_slots_though_it_is_not_old() -> None:
+    home = Home()
+    for minute in range(60):
+        home.say(PUMP, f"12:{minute:02}", 60.0 * minute, received=f"13:00:{minute / 6:04.1f}")
+        home.tick(f"13:00:{minute / 6 + 0.1:04.1f}")
+    assert {} == home.of(ENERGY, PUMPS), "the last old message came five seconds ago"
+    home.tick("13:00:20")
+    energies = {f"12:{end}": sum(range(end - 15, end)) * 1.0 for end in (15, 30, 45)}
+    assert energies == home.of(ENERGY, PUMPS)
+    assert [] == home.notes
+
+
+def test_one_device_that_lags_behind_the_others_is_no_backlog() -> None:
+    home = Home()
+    home.say(PV, "12:00", 100.0)
+    home.say(PUMP, "11:00", 1000.0, received="12:16")
+    home.say(PV, "12:16", 100.0, received="12:17:30")
+    home.tick("12:17:31")
+    assert "12:15" in home.of(POWER, PUMPS)
+
+
 def test_a_process_that_has_just_resumed_waits_for_the_retries() -> None:
     home = Home()
     home.say(PUMP, "12:00", 1000.0)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from bridge.sandbox.verify import Receiver, Row, compare, safe, table, verify
+from bridge.sandbox.verify import Receiver, Row, Verdict, compare, safe, table, verify
 from tests.sandbox.conftest import Client, Clock, building, event
 
 pytestmark = pytest.mark.anyio
@@ -50,6 +50,19 @@ async def test_missing_wrong_and_repeated_slots_are_told_and_slots_nobody_could_
     assert [expected] == found.rows
     assert "0.600" in table(found)
     assert (1, 1, False) == (found.missing, found.wrong, found.clean)
+
+
+def _told(found: Verdict) -> tuple[int, int, int]:
+    """Return how many slots are expected, excused and wrong."""
+    return sum(row.expected for row in found.rows), found.deleted, found.wrong
+
+
+async def test_of_a_device_that_was_deleted_before_its_slots_closed_nothing_is_missed() -> None:
+    truth = [line(0, 100), line(0, 50, device="hvac:h", type="ENERGY_CONSUMPTION"), line(1, 60, device="hvac:h")]
+    buildings = {"home-1": {"userIds": ["user-1"]}}
+    events = [sent(0, 100), sent(1, 61, deviceId="hvac:h")]
+    assert (2, 1, 1) == _told(compare(truth, buildings, events, deleted=["hvac:h"])), "what did leave is judged"
+    assert (3, 0, 1) == _told(compare(truth, buildings, events)), "at the pace of life it leaves before"
 
 
 DAY: Final = 1_774_738_800  # 2026-03-29T00:00+01:00: summer time begins, the day has 23 hours
