@@ -23,6 +23,9 @@ CRASHED: Final = 1
 USAGE: Final = 2
 FOUND: Final = 3
 
+MOST_ID: Final = 2**63 - 1
+"""What a store can number."""
+
 STEP: Final = 100
 """Rows written at a time."""
 

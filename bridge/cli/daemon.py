@@ -96,15 +96,18 @@ def sandbox(
     """Run a MOOST look-alike that validates every call."""
     from bridge.sandbox import moost
 
-    moost.run(
-        host=host,
-        port=port,
-        client_id=client_id or moost.CLIENT_ID,
-        client_secret=client_secret_file.read().strip() if client_secret_file else moost.CLIENT_SECRET,
-        customer_id=customer_id or moost.CUSTOMER_ID,
-        keep=keep,
-        journal=journal,
-    )
+    try:
+        moost.run(
+            host=host,
+            port=port,
+            client_id=client_id or moost.CLIENT_ID,
+            client_secret=client_secret_file.read().strip() if client_secret_file else moost.CLIENT_SECRET,
+            customer_id=customer_id or moost.CUSTOMER_ID,
+            keep=keep,
+            journal=journal,
+        )
+    except OSError as why:
+        raise UsageError(f"sandbox: {host}:{port} or the journal cannot be used: {why.strerror or why}") from None
 
 
 @app.command()

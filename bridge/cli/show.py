@@ -9,6 +9,7 @@ from bridge.cli import values
 from bridge.cli.common import (
     DEFAULT_CONFIG,
     FOUND,
+    MOST_ID,
     Config,
     Json,
     When,
@@ -77,7 +78,7 @@ def _message(config: Path, message_id: int, *, json: bool) -> None:
     """Show the trip of one message: received, mapped, queued, each attempt, MOOST's answer."""
 
     async def find(desk: "Desk") -> "MessageTrip | None":
-        return await desk.trip(message_id)
+        return await desk.trip(message_id) if message_id <= MOST_ID else None
 
     trip = at_desk(config, find)
     if trip is None:

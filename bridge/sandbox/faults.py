@@ -117,7 +117,9 @@ class Faults:
         Raises ValueError with a sentence when the list cannot be understood.
         """
         given = msgspec.json.decode(raw or b"[]")
-        listed = given.get("faults", []) if isinstance(given, dict) else given
+        if isinstance(given, dict) and given.keys() != {"faults"}:
+            raise ValueError('faults come as a list, or as {"faults": [...]}')
+        listed = given["faults"] if isinstance(given, dict) else given
         faults = msgspec.convert(listed, list[Fault])
         try:
             self._armed = [_Armed(fault, self._now()) for fault in faults]

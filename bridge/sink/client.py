@@ -119,9 +119,8 @@ async def _read(response: httpx.Response, *, wanted: bool) -> Reply:
     """Read the whole answer, or as much of it as may be; an answer that nobody wants is not kept."""
     parts: list[bytes] = []
     size = 0
-    chunks = response.aiter_bytes() if wanted else cast("httpx.AsyncByteStream", response.stream)
     try:
-        async for part in chunks:
+        async for part in cast("httpx.AsyncByteStream", response.stream):  # as it came: a coding was not asked for
             size += len(part)
             if size > _ANSWER_BYTES:
                 break
@@ -148,6 +147,8 @@ def _transport(moost: Moost) -> httpx.AsyncBaseTransport:
 
     def session() -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=_IDLE_SECONDS, ssl=context)
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        # Compressed answers were not asked for, and a few bytes of one can become gigabytes.
+        jar = aiohttp.DummyCookieJar()
+        return aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False)
 
     return AiohttpTransport(verify=context, client=session)

@@ -28,6 +28,7 @@ from bridge.core.retry import FIRST_WAIT, LONGEST_WAIT, LONGEST_WAIT_ALONE
 from bridge.sink.classify import Failure, Reply, retry_after
 
 DEFAULT_LIFE_SECONDS: Final = 86_400.0
+_END_OF_TIME_S: Final = 1e12  # no token lives, and no time is, beyond that
 _RENEW_SHARE: Final = 0.8
 _RENEW_BEFORE_SECONDS: Final = 300.0
 _DOUBLINGS: Final = 10
@@ -186,7 +187,7 @@ def _life(expires_in: object, claims: dict[str, object], wall: float) -> float:
 
 
 def _positive(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _END_OF_TIME_S:
         return None
     return float(value)
 

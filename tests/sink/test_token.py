@@ -60,6 +60,7 @@ class TestLife:
             ({"access_token": "opaque"}, 86_400),
             ({"access_token": "opaque", "expires_in": "soon"}, 86_400),
             ({"access_token": "opaque", "expires_in": 0}, 86_400),
+            ({"access_token": "opaque", "expires_in": 10**400}, 86_400),
             ({"access_token": "a.b.c"}, 86_400),
         ],
     )
