@@ -6,6 +6,7 @@ Rules:
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -59,3 +60,14 @@ def pending(row: tuple[int, str, str, int, bytes]) -> Pending:
     """Return a row of the log as the worker sees it."""
     number, subscription, topic, received, body = row
     return Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body)
+
+
+def ages(received: Sequence[int]) -> list[int]:
+    """Return since when messages are there at the latest, in the order of their acceptance; times in [ms].
+
+    None is newer than one that came after it, though the clock may have run ahead when it was accepted.
+    """
+    found = list(received)
+    for place in range(len(found) - 2, -1, -1):
+        found[place] = min(found[place], found[place + 1])
+    return found

@@ -317,6 +317,15 @@ async def test_a_repeat_is_known_as_long_as_its_original_is_kept(store: Keeper) 
     assert [False, True] == [receipt.duplicate for receipt in receipts]
 
 
+async def test_a_message_from_the_future_keeps_none_that_came_after_it(store: Keeper) -> None:
+    """The clock ran ahead for a moment when it was accepted."""
+    await store.accept([arrival(b"1", at=NOW + 30 * DAY), arrival(b"2"), arrival(b"3")])
+    await store.commit(Work(now=NOW, settled=[1, 2, 3]))
+    while await store.sweep(NOW + 2 * DAY, DAY, 1 << 40):
+        pass
+    assert [] == [number for number in (2, 3) if await store.trip(number) is not None]
+
+
 async def test_a_repeat_is_known_until_its_original_is_old_also_where_that_went_early(store: Keeper) -> None:
     rows = [arrival(b"x" * 100_000, message_id=name) for name in ("a", "b", None)]
     await store.accept(rows)

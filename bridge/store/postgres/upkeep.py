@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from bridge.store import entries
 from bridge.store.codec import maybe_from_ms
 from bridge.store.ledger import Ledger, total
 from bridge.store.port import Census
@@ -133,9 +134,10 @@ async def _sweep_inbox(con: Connection, counted: Ledger, edge: int, after: int, 
 
     What knows the repeats of those that are not old stays.
     """
+    rows = await con.fetch(_LOOK, after, LOOK_ROWS)
     gone: list[int] = []
     last = after
-    for number, received, kept in await con.fetch(_LOOK, after, LOOK_ROWS):
+    for (number, _, kept), received in zip(rows, entries.ages([row[1] for row in rows]), strict=True):
         if (received >= edge and not everything and not kept) or len(gone) >= STEP_ROWS:
             break
         last = number

@@ -6,6 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bridge.store import entries
 from bridge.store.codec import maybe_from_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Census
@@ -65,18 +66,19 @@ def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everythi
     """Delete from the front of the log, up to the first message that is not old; of `everything` to the cursor."""
     advance(con, ledger)
     rows = gathered(con, _KEPT + _LOOK, (ledger.swept, ledger.cursor))
+    since = entries.ages([int(str(row[1])) for row in rows])
     gone: list[int] = []
     ages: list[int] = []
     early: list[tuple[int, int, str]] = []
     size, last = 0, ledger.swept
-    for number, received, message_id, length, kept in rows:
-        old = int(str(received)) < edge
+    for (number, _, message_id, length, kept), received in zip(rows, since, strict=True):
+        old = received < edge
         if (not old and not everything and not kept) or len(gone) >= STEP_ROWS:
             break
         last = int(str(number))
         if not kept:
             gone.append(last)
-            ages.append(int(str(received)))
+            ages.append(received)
             size += int(str(length))
             if not old and message_id is not None:
                 early.append((last, ages[-1], str(message_id)))
