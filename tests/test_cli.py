@@ -564,8 +564,11 @@ def test_simulate_names_what_is_wrong_with_its_options(bridge: Bridge, tmp_path:
     done = bridge("simulate", "--target", "http://127.0.0.1:9", "--secret", "whsec_%%%")
     assert 2 == done.code
     assert done.err.startswith("--secret: ")
-    done = bridge("simulate", "--target", "http://127.0.0.1:9", "--truth", tmp_path / "none" / "truth.jsonl")
-    assert (1, "simulate: No such file or directory\n") == (done.code, done.err)
+    truth = tmp_path / "none" / "truth.jsonl"
+    done = bridge("simulate", "--target", "http://127.0.0.1:9", "--truth", truth)
+    assert (1, f"simulate: {truth}: No such file or directory\n") == (done.code, done.err)
+    done = bridge("simulate", "--target", "127.0.0.1:9")
+    assert (2, "--target: must be an address such as http://127.0.0.1:8080\n") == (done.code, done.err)
 
 
 @pytest.mark.parametrize("found", [{}, {"missing": 1}, {"wrong": 1}, {"violations": 1}])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.cli.common import DEFAULT_CONFIG, FOUND, Config, app, progress, speak
+from bridge.cli.common import DEFAULT_CONFIG, FOUND, Config, app, progress, say, speak
 from bridge.errors import BridgeError, ConfigErrors, UsageError
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def simulate(
     from bridge.sandbox import cloud
     from bridge.sandbox.verify import DEFAULT
 
+    if not target.startswith(("http://", "https://")):
+        raise UsageError("--target: must be an address such as http://127.0.0.1:8080")
     receiver = DEFAULT if config is None else _receiver(config, subscription)
     with progress("simulating", 1) as advance:
         shown = 0.0
@@ -164,8 +166,12 @@ def simulate(
         except ValueError as error:
             raise UsageError(f"--secret: {error}") from None
         except OSError as error:
-            raise BridgeError(f"simulate: {error.strerror or type(error).__name__}") from None
-    raise typer.Exit(0 if summary.clean else FOUND)
+            where = f"{error.filename}: " if error.filename else ""
+            raise BridgeError(f"simulate: {where}{error.strerror or type(error).__name__}") from None
+    in_vain = 0 < summary.sent == summary.refused
+    if in_vain:
+        say("simulate: every message was refused; do subscription and secret fit the bridge?")
+    raise typer.Exit(FOUND if in_vain or not summary.clean else 0)
 
 
 def _receiver(config: Path, subscription: str) -> "Receiver":
