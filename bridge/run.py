@@ -75,6 +75,14 @@ def sqlite_path(url: str) -> Path:
     return Path(unquote(parts.path[1:]))
 
 
+def missing_file(settings: Settings) -> Path | None:
+    """Return the file of the embedded store where there is none yet; opening it makes an empty one."""
+    if _is_shared(settings):
+        return None
+    path = sqlite_path(settings.store.url.get_secret_value())
+    return None if path.exists() else path
+
+
 def _is_shared(settings: Settings) -> bool:
     """Tell whether the settings name a database that several bridges share."""
     return urlsplit(settings.store.url.get_secret_value()).scheme in ("postgresql", "postgres")

@@ -27,6 +27,7 @@ from bridge.sandbox.cloud import Summary
 from bridge.sandbox.verify import Receiver
 from bridge.store.port import Arrival, Attempt, Outgoing, Return, Settlement, Versioned, Work
 from bridge.store.sqlite import SqliteStore, files
+from tests.postgres import Server
 
 ROOT = Path(__file__).parent.parent
 NOW = datetime.now(UTC)
@@ -558,6 +559,26 @@ def test_a_large_store_beside_a_daemon_is_rewritten_only_when_asked_to(
 
 
 # ---- the two sides --------------------------------------------------------------------------------------------------
+
+
+def test_a_check_in_the_wrong_folder_says_that_there_was_no_store(
+    bridge: Bridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRIDGE_STORE__URL", f"sqlite:///{tmp_path}/elsewhere.db")
+    assert f"there was no store at {tmp_path}/elsewhere.db: an empty one is made\n" in bridge("store", "check").err
+    assert "there was no store" not in bridge("store", "check").err
+
+
+def test_forget_takes_a_hint_along_of_a_user_of_whom_all_else_has_gone(
+    bridge: Bridge, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.emptied()
+    schema = url.rpartition("=")[2]
+    monkeypatch.setenv("BRIDGE_STORE__URL", url)
+    assert 0 == bridge("dead-letters", "list").code
+    server.execute("INSERT INTO belongs (device, user_id) VALUES ('boat:1', 'stranger')", schema=schema)
+    assert 2 == bridge("forget", "stranger").code
+    assert [] == server.execute("SELECT device FROM belongs", schema=schema)
 
 
 def test_simulate_names_what_is_wrong_with_its_options(bridge: Bridge, tmp_path: Path) -> None:

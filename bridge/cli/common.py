@@ -60,13 +60,19 @@ When = Annotated[datetime | None, typer.Option(parser=instant, metavar="TIME", h
 Until = Annotated[datetime | None, typer.Option(parser=instant, metavar="TIME", help="Not after; UTC without a zone.")]
 
 
-def at_desk(config: Path, work: Callable[["Keeper"], Awaitable[T]]) -> T:
-    """Open the store beside a running daemon, or without one, and do some work there."""
+def at_desk(config: Path, work: Callable[["Keeper"], Awaitable[T]], *, expected: bool = False) -> T:
+    """Open the store beside a running daemon, or without one, and do some work there.
+
+    Where one is expected, it is said that there was none yet.
+    """
     from bridge.config import load
 
     loaded = load(config, serving=False)  # before the rooms are imported: a mistake is told at once
     from bridge import run
     from bridge.store.port import StoreUnavailable
+
+    if expected and (missing := run.missing_file(loaded)) is not None:
+        say(f"there was no store at {missing.absolute()}: an empty one is made")
 
     async def opened() -> T:
         async with run.open_store(loaded) as store:

@@ -168,7 +168,7 @@ def check_(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
         with progress("checking"):
             return await desk.verify()
 
-    problems = at_desk(config, verify)
+    problems = at_desk(config, verify, expected=True)
     if json:
         print_json(problems)
     else:

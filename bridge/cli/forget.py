@@ -32,10 +32,10 @@ def forget(
         census = await keeper.census()
         with progress("reading", census.pending + census.dead) as advance:
             found = await forget.find(keeper, rules, user, advance)
+        with progress("erasing", len(found.messages)) as advance:  # also where nothing is found: a hint may be left
+            tally = await forget.erase(keeper, rules, found, lambda: datetime.now(UTC), advance)
         if not found:
             raise unknown(f"user {user!r} in this store")
-        with progress("erasing", len(found.messages)) as advance:
-            tally = await forget.erase(keeper, rules, found, lambda: datetime.now(UTC), advance)
         with progress("overwriting"):
             return tally, await keeper.compact(gently=True)
 
