@@ -29,9 +29,7 @@ from bridge.core.tracks import hold_always, limit_of
 MOST_AT_ONCE: Final = 16  # slots closed per tick, so that one building never holds the others up
 STALE_FOR: Final = timedelta(seconds=60)  # M5.4: a building is catching up this long after an old message
 BEHIND: Final = timedelta(hours=1)  # M5.4: how far its clock then stays behind its newest stamp
-TAIL_FOR: Final = timedelta(
-    seconds=15
-)  # … and this long after a backlog: its end is no longer old, yet still coming in
+TAIL_FOR: Final = timedelta(seconds=15)  # … and this long after a backlog, whose end is not old, yet still to come
 LOOK_AGAIN: Final = timedelta(seconds=20)  # a building that waits for its backlog
 
 _SLOT_SERIES: Final = (Quantity.POWER, Quantity.TEMPERATURE, Quantity.COUNTER)

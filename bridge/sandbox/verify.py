@@ -253,9 +253,8 @@ async def verify(
 ) -> Verdict:
     """Compare a truth file with a sandbox; waits until nothing is missing or nothing new comes for the patience [s].
 
-    Expected is what is due at `now` [epoch s], by default when it is called. `deleted` as for `compare`.
-    Raises OSError when the sandbox or the
-    file cannot be read.
+    Expected is what is due at `now` [epoch s], by default when it is called. `deleted` as for
+    `compare`. Raises OSError when the sandbox or the file cannot be read.
     """
     until = time.time() if now is None else now
     text = await asyncio.to_thread(truth.read_text, encoding="utf-8")
