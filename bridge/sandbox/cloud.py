@@ -31,7 +31,7 @@ from bridge.sandbox.build import equip
 from bridge.sandbox.delivery import Courier, Signer, Tally
 from bridge.sandbox.home import Home, Said
 from bridge.sandbox.sky import HOUR_MS
-from bridge.sandbox.verify import DEFAULT, PATIENCE_S, Receiver, Verdict, table
+from bridge.sandbox.verify import BACKLOG_PATIENCE_S, DEFAULT, PATIENCE_S, Receiver, Verdict, table
 from bridge.sandbox.verify import verify as compared
 
 SUBSCRIPTION: Final = "sub-1"
@@ -177,7 +177,7 @@ async def simulate(  # noqa: PLR0913 - the options of one command
     truth: Path | None = None,
     verify: str | None = None,
     receiver: Receiver = DEFAULT,
-    verify_patience_s: float = PATIENCE_S,
+    verify_patience_s: float | None = None,
     connections: int = 32,
     step_s: float = STEP_S,
     anchor: float | None = None,
@@ -211,9 +211,10 @@ async def simulate(  # noqa: PLR0913 - the options of one command
         verdict = None
         if file is not None and verify is not None:
             file.flush()
-            verdict = await compared(
-                Path(file.name), verify, receiver=receiver, patience_s=verify_patience_s, deleted=deleted
-            )
+            patience_s = PATIENCE_S if speed else BACKLOG_PATIENCE_S
+            if verify_patience_s is not None:
+                patience_s = verify_patience_s
+            verdict = await compared(Path(file.name), verify, receiver=receiver, patience_s=patience_s, deleted=deleted)
             echo(table(verdict))
     summary = Summary(homes=homes, hours=hours, seconds=seconds, **asdict(courier.tally), **_found(verdict))
     echo(" ".join(f"{key}={value}" for key, value in asdict(summary).items() if value is not None) + "\n")

@@ -37,7 +37,8 @@ import aiohttp
 from bridge.sandbox.truth import GATEWAY
 
 TOLERANCE_WH: Final = 0.5
-PATIENCE_S: Final = 100.0
+PATIENCE_S: Final = 30.0
+BACKLOG_PATIENCE_S: Final = 100.0
 """Longer than a receiver waits for the rest of a backlog: 60 s after an old message, with a look every 20 s."""
 
 _PAGE: Final = 20_000
