@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import cast
 
 import pytest
@@ -329,20 +328,6 @@ async def test_a_lane_that_was_lent_by_a_wrong_clock_comes_back_when_the_clock_i
     await dead(one)
     assert [] == await two.lease(NOW, 1, 1, HOLD, afresh=True), "it is lent as long as it may be"
     assert ["a"] == [lane.building for lane in await two.lease(NOW + HOLD, 1, 1, HOLD)]
-
-
-async def test_a_replica_whose_clock_steps_ahead_takes_no_lane_and_closes_no_slot_before_its_time(
-    opened: Opened, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, two = await opened(), await opened()
-    now, real = datetime.now(UTC), time.time
-    await one.commit(Work(now=now, calls=out(events("a", 1))))
-    assert ["a"] == [lane.building for lane in await one.lease(now, 1, 1, HOLD)]
-    monkeypatch.setattr(time, "time", lambda: real() + 3_600)
-    ahead = now + timedelta(hours=1)
-    assert [] == await two.lease(ahead, 1, 1, HOLD)
-    horizon, _ = await two.due(ahead, 1)
-    assert horizon - now < timedelta(minutes=5)
 
 
 async def test_calls_of_a_building_keep_their_order_whoever_queues_and_sends(opened: Opened) -> None:

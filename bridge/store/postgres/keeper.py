@@ -50,6 +50,9 @@ CHANGED_USERS: Final = 100
 STATES_AT_ONCE: Final = 100
 """States decoded without a pause, some 30 µs each where they are not known."""
 
+NO_SKEW_MS: Final = 500
+"""A difference between our clock and the server's that is no difference."""
+
 BELONGS_S: Final = 60.0
 """How long this process trusts that whose a device is has been written."""
 
@@ -182,8 +185,9 @@ class PostgresStore(PostgresDesk):
             self._lines[part].becomes(replica)
 
     async def _compare_clocks(self, con: Connection) -> None:
-        """Note what the server's clock says."""
-        self._turns.server = await con.fetchval(_CLOCK) - time.monotonic() * 1000
+        """Note how far the server's clock is ahead of ours."""
+        ahead = await con.fetchval(_CLOCK) - time.time() * 1000
+        self._turns.skew = 0 if abs(ahead) < NO_SKEW_MS else round(ahead)
 
     async def _live(self) -> None:
         """Give signs of life, as long as the server hears them."""
@@ -196,14 +200,10 @@ class PostgresStore(PostgresDesk):
         """Give a sign of life and take what is ours to do."""
         async with self._sharing:
             try:
-                await self._look(self._show_life)
+                await self._look(lambda con: replicas.beat(con, self._share, self._lease))
             except TakenOver:
                 await self._enter()
-                await self._look(self._show_life)
-
-    async def _show_life(self, con: Connection) -> None:
-        await self._compare_clocks(con)
-        await replicas.beat(con, self._share, self._lease)
+                await self._look(lambda con: replicas.beat(con, self._share, self._lease))
 
     async def _look(self, read: Read[T]) -> T:
         return await self._lines["look"].read(read)
@@ -294,8 +294,7 @@ class PostgresStore(PostgresDesk):
 
         async def read(con: Connection) -> tuple[datetime, Sequence[str]]:
             oldest = await inbox.oldest_pending(con)
-            true = now + timedelta(milliseconds=min(self._turns.skew, 0))  # a clock that is ahead closes nothing early
-            horizon = true if oldest is None else min(true, from_ms(oldest))
+            horizon = now if oldest is None else min(now, from_ms(oldest))
             if share.alone or not share.replica:
                 return horizon, await states.due(con, to_ms(horizon), limit)
             return horizon, await states.take_due(con, to_ms(horizon), limit, share.replica)

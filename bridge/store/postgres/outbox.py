@@ -10,7 +10,6 @@ Rules:
 - Lanes are locked in the order of their buildings, before the calls.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,25 +23,14 @@ from bridge.store.ledger import Ledger
 from bridge.store.port import Begin, Doubt, Lane, Owed, Return, Settlement
 from bridge.store.postgres.connection import Connection, Row, changed, columns
 
-NO_SKEW_MS: Final = 500
-"""A difference between our clock and the server's that is no difference."""
-
 
 @dataclass(slots=True)
 class Turns:
     """Which lanes this replica has, and in which of their turns."""
 
     holder: int = 0
+    skew: int = 0  # how far the server's clock is ahead of ours [ms]
     mine: dict[str, int] = field(default_factory=dict)  # building -> turn
-    server: float | None = None  # the server's clock less our monotonic one [ms]; None = not yet compared
-
-    @property
-    def skew(self) -> int:
-        """Return how far the server's clock is ahead of ours just now [ms], also where ours was set since."""
-        if self.server is None:
-            return 0
-        ahead = self.server + (time.monotonic() - time.time()) * 1000
-        return 0 if abs(ahead) < NO_SKEW_MS else round(ahead)
 
 
 # ---- lending --------------------------------------------------------------------------------------------------------
