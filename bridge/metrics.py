@@ -42,6 +42,7 @@ class Metrics:
         self.messages_settled = counter("messages_settled", "Messages whose effects are queued, or that have none.")
         self.messages_dead = counter("messages_dead", "Messages taken out of the flow as dead letters.")
         self.requests_refused = counter("requests_refused", "Webhook requests refused, by status.", "status")
+        self.limit_reached = counter("limit_reached", "How often a bound was reached, by its name.", "limit")
         self.late_samples = counter("late_samples", "Samples that came after their slot was closed.")
         self.commit_seconds = histogram(
             "commit_seconds", "Time of one transaction, fsync included [s].", _COMMIT_BUCKETS

@@ -27,6 +27,7 @@ import uvloop
 from bridge import errors, logs, times
 from bridge.clock import Clock
 from bridge.config import Settings
+from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.app import build_app
 from bridge.receiver.gate import Gate
@@ -237,14 +238,20 @@ class _Daemon:
         )  # fmt: skip
         worker = Worker(keeper, rules, metrics, queued=sender.nudge.set, now=now)
         gate = Gate(max_size=settings.store.max_size, disk_bytes=_disk_bytes(settings))
+        limits = LimitCounts(metrics)
+
+        def looked(census: Census | None) -> None:
+            gate.refresh(census)
+            limits.tell()
+
         clock = Clock(
             keeper, rules, retention=settings.store.retention, max_size=settings.store.max_size, now=now,
-            queued=sender.nudge.set, looked=gate.refresh, speed=settings.clock.speed,
+            queued=sender.nudge.set, looked=looked, speed=settings.clock.speed,
         )  # fmt: skip
         runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "worker": lambda: worker.run(self._halt),
             "sender": lambda: sender.run(self._hush),
-            "clock": lambda: clock.run(self._halt) if "clock" in self._rooms else _watch(keeper, gate, self._halt),
+            "clock": lambda: clock.run(self._halt) if "clock" in self._rooms else _watch(keeper, looked, self._halt),
         }
         consumer = self._consumer(keeper, metrics, gate, now, worker.wake.set)
         if consumer is not None:
@@ -263,13 +270,16 @@ class _Daemon:
         server: DoorServer | None = None
         if self._sock is not None:
             receiver = build_app(
-                settings=settings, store=keeper, metrics=metrics, gate=gate, sources=sources, now=now, wall=times.wall,
-                accepted=worker.wake.set,
+                settings=settings, store=keeper, metrics=metrics, gate=gate, limits=limits, sources=sources, now=now,
+                wall=times.wall, accepted=worker.wake.set,
             )  # fmt: skip
             server = make_server(
                 receiver.app, self._sock, settings,
-                limits=Limits(body_bytes=settings.server.max_body + Limits().body_bytes),
+                limits=Limits(
+                    body_bytes=settings.server.max_body + Limits().body_bytes, connections=settings.limits.connections,
+                ),
                 refused=lambda status: metrics.requests_refused.labels(status=str(status)).inc(),
+                reached=limits.reached,
             )  # fmt: skip
             runs["receiver"] = server.serve
             self._reloads.append(receiver.reload)
@@ -373,15 +383,15 @@ async def _counts(keeper: Keeper) -> dict[str, object]:
         return {"store": "unavailable"}
 
 
-async def _watch(store: Store, gate: Gate, halt: asyncio.Event) -> None:
-    """Keep the gate informed where the clock runs in another process."""
+async def _watch(store: Store, looked: Callable[[Census | None], None], halt: asyncio.Event) -> None:
+    """Look at the store now and then, as the clock does, where that runs in another process."""
     while not halt.is_set():
         try:
-            gate.refresh(await store.census())
+            looked(await store.census())
         except StoreBroken:
             raise
         except StoreUnavailable:
-            gate.refresh(None)
+            looked(None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1):
                 await halt.wait()

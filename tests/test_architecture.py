@@ -14,7 +14,7 @@ import pytest
 ROOT: Final = Path(__file__).parent.parent
 PACKAGE: Final = ROOT / "bridge"
 
-COMMON: Final = frozenset({"config", "errors", "logs", "metrics"})
+COMMON: Final = frozenset({"config", "errors", "limits", "logs", "metrics"})
 """What any room but the core may import."""
 
 EVERYTHING: Final = frozenset({""})
@@ -25,6 +25,7 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "core": (frozenset(), frozenset()),
     "errors": (frozenset(), frozenset()),
     "times": (frozenset(), frozenset()),
+    "limits": (frozenset(), frozenset()),
     "logs": (frozenset(), frozenset({"structlog"})),
     "metrics": (frozenset(), frozenset({"prometheus_client"})),
     # The words of roles, stamps and kinds are the core's; config spells none of them again.
@@ -85,7 +86,12 @@ ALONE: Final[dict[str, frozenset[str]]] = {
 NO_COMMON: Final = frozenset({"core", "sandbox", *COMMON})
 """Rooms that do without COMMON, but for what the line below gives them."""
 
-COMMON_AMONG: Final = {"config": frozenset({"errors"}), "logs": frozenset(), "metrics": frozenset()}
+COMMON_AMONG: Final = {
+    "config": frozenset({"errors"}),
+    "limits": frozenset({"logs", "metrics"}),
+    "logs": frozenset(),
+    "metrics": frozenset(),
+}
 
 CORE_STDLIB: Final = frozenset(
     {

@@ -181,6 +181,12 @@ class Kafka(_Section):
     offset_reset: OffsetReset = OffsetReset.EARLIEST
 
 
+class LimitSettings(_Section):
+    """What one sender may take, so that the others are served as if it were not there (R13)."""
+
+    connections: Annotated[int, Field(ge=64, le=100_000)] = 4_096
+
+
 class LogSettings(_Section):
     """How the bridge speaks."""
 
@@ -203,6 +209,7 @@ class Settings(BaseSettings):
     codes: Codes = {}
     clock: ClockSettings = ClockSettings()
     kafka: Kafka = Kafka()
+    limits: LimitSettings = LimitSettings()
     logs: LogSettings = LogSettings()
 
     @classmethod

@@ -210,6 +210,9 @@ class DeadReason(StrEnum):
     STUCK = "stuck"
     FAULT = "fault"
     UNKNOWN_BUILDING = "unknown-building"
+    TOO_LARGE = "too-large"  # more in one message than a bound allows; the detail names the bound
+    TOO_MANY = "too-many"  # more of its kind than one building may have
+    REPLAYED = "replayed"  # a signed delivery that was heard before, on another topic
     IN_DOUBT = (
         "in-doubt"  # nobody knows whether MOOST took it, and the operator wants to decide (`on_lost_reply = "hold"`)
     )

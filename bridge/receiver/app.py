@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge import metrics as metrics_room
 from bridge.config import Settings
+from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.door import Door
 from bridge.receiver.gate import Gate
@@ -83,6 +84,7 @@ def build_app(  # noqa: PLR0913 - one argument per part
     store: Store,
     metrics: Metrics,
     gate: Gate,
+    limits: LimitCounts,
     sources: HealthSources,
     now: Callable[[], datetime],
     wall: Callable[[], datetime] | None = None,
@@ -97,7 +99,9 @@ def build_app(  # noqa: PLR0913 - one argument per part
     door = Door(
         settings=settings, store=store, metrics=metrics, gate=gate, now=now, wall=wall or now, accepted=accepted
     )
-    health = Health(store=store, metrics=metrics, gate=gate, sources=sources, now=now, version=own_version)
+    health = Health(
+        store=store, metrics=metrics, gate=gate, sources=sources, limits=limits, now=now, version=own_version
+    )
     operator = Operator(token=settings.server.admin_token.get_secret_value(), health=health)
     app = _App(title="Bridge", version=own_version, redirect_slashes=False, redoc_url=None)
     app.router.routes[:0] = [

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.gate import Gate
 from bridge.store.port import Census, Store, StoreUnavailable
@@ -43,13 +44,14 @@ class HealthSources:
 class Health:
     """Answers for the whole process."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per source
         self,
         *,
         store: Store,
         metrics: Metrics,
         gate: Gate,
         sources: HealthSources,
+        limits: LimitCounts,
         now: Callable[[], datetime],
         version: str,
     ) -> None:
@@ -58,6 +60,7 @@ class Health:
         self._metrics = metrics
         self._gate = gate
         self._sources = sources
+        self._limits = limits
         self._now = now
         self._version = version
         self._started = time.monotonic()
@@ -75,7 +78,8 @@ class Health:
         census = await self.census()
         failing = self._gate.failing()
         troubles = [name for name in failing if name not in ("draining", "starting")]
-        problems = list(dict.fromkeys([*troubles, *(["store"] if self._silent else []), *self._sources.problems()]))
+        silent = ["store"] if self._silent else []
+        problems = list(dict.fromkeys([*troubles, *silent, *self._sources.problems(), *self._limits.problems()]))
         draining = "draining" in failing
         kafka = self._sources.kafka()
         return {
@@ -91,6 +95,7 @@ class Health:
             "dead_letters": dict(census.dead_letters),
             "wrong_meter_sign": census.flags.get(WRONG_SIGN, 0),
             "flags": dict(census.flags),
+            "limits": self._limits.of_last_hour(),
             **({} if kafka is None else {"kafka": kafka}),
         }
 

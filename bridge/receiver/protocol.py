@@ -26,6 +26,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from bridge.limits import Limit
+
 REFUSED_CONNECTION: Final = 503
 RETRY_AFTER: Final = 1  # s
 
@@ -47,11 +49,12 @@ class Limits:
 class DoorState(ServerState):
     """What all connections of a server share."""
 
-    def __init__(self, limits: Limits, refused: Callable[[int], None]) -> None:
-        """`refused` is told the status of every refusal."""
+    def __init__(self, limits: Limits, refused: Callable[[int], None], reached: Callable[[Limit, str], None]) -> None:
+        """`refused` is told the status of every refusal, `reached` each limit that was reached and by whom."""
         super().__init__()
         self.limits = limits
         self.refused = refused
+        self.reached = reached
 
 
 class Phase(IntEnum):
@@ -82,6 +85,7 @@ class DoorProtocol(HttpToolsProtocol):
         self.stalled = inf  # when an answer that is not read becomes too old
         self.chunk = self.header_bytes = self.body_bytes = 0
         if len(self.connections) > self.limits.connections:
+            self.server_state.reached(Limit.CONNECTIONS, self.client[0] if self.client else "")
             self.refuse(REFUSED_CONNECTION, "too many connections")
             transport.close()
 

@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from bridge.config import Settings
+from bridge.limits import Limit
 from bridge.receiver.protocol import DoorProtocol, DoorState, Limits
 
 TICKS_PER_SWEEP: Final = 5  # of 0.1 s
@@ -71,8 +72,12 @@ def make_server(
     *,
     limits: Limits | None = None,
     refused: Callable[[int], None] = lambda status: None,  # noqa: ARG005
+    reached: Callable[[Limit, str], None] = lambda limit, payer: None,  # noqa: ARG005
 ) -> DoorServer:
-    """Build the server for a bound socket; `refused` is told the status of what the connection limits refuse."""
+    """Build the server for a bound socket.
+
+    `refused` is told the status of what the connection limits refuse, `reached` which limit it was and who reached it.
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)  # connections inherit it
     config = uvicorn.Config(
         app,
@@ -87,4 +92,4 @@ def make_server(
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.server.drain_timeout.total_seconds()),
     )
-    return DoorServer(config, sock, DoorState(limits or Limits(), refused))
+    return DoorServer(config, sock, DoorState(limits or Limits(), refused, reached))

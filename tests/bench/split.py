@@ -25,6 +25,7 @@ from bridge.core.identity import building_id
 from bridge.core.messages import Report
 from bridge.core.routing import device_of
 from bridge.core.rules import Rules
+from bridge.limits import Limit, LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.app import build_app
 from bridge.receiver.gate import Gate
@@ -122,9 +123,11 @@ class _Nowhere(MemoryStore):
 def _door(store: Store) -> ASGIApp:
     settings = Settings.model_validate({"subscriptions": [{"id": SUBSCRIPTION, "secrets": [SECRET]}]})
     gate = Gate(max_size=1 << 40, starting=False)
+    metrics = Metrics()
     return build_app(
-        settings=settings, store=store, metrics=Metrics(), gate=gate, sources=HealthSources(), now=wall
-    ).app
+        settings=settings, store=store, metrics=metrics, gate=gate, limits=LimitCounts(metrics),
+        sources=HealthSources(), now=wall,
+    ).app  # fmt: skip
 
 
 class _Wire(asyncio.Transport):
@@ -154,7 +157,7 @@ class _Connections:
     def __init__(self, app: ASGIApp) -> None:
         config = uvicorn.Config(app, http=DoorProtocol, ws="none", lifespan="off", interface="asgi3", log_config=None)
         config.load()
-        state = DoorState(Limits(), _refused)
+        state = DoorState(Limits(), _refused, _reached)
         self._open = 0
         self._all_answered = asyncio.Event()
         self._protocols = [DoorProtocol(config, state, {}) for _ in range(CONNECTIONS)]
@@ -180,6 +183,11 @@ class _Connections:
 
 def _refused(status: int) -> NoReturn:
     msg = f"refused with {status}"
+    raise BrokenError(msg)
+
+
+def _reached(limit: Limit, payer: str) -> NoReturn:
+    msg = f"{payer} reached the limit {limit}"
     raise BrokenError(msg)
 
 

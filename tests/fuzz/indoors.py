@@ -10,6 +10,7 @@ from typing import Any, Final
 from structlog.testing import capture_logs
 
 from bridge.config import Settings
+from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.app import Receiver, build_app
 from bridge.receiver.gate import Gate
@@ -46,6 +47,7 @@ class Indoors:
             store=store,
             metrics=metrics,
             gate=gate,
+            limits=LimitCounts(metrics),
             sources=HealthSources(),
             now=self.now,
             wall=lambda: datetime.now(UTC),

@@ -15,6 +15,7 @@ from standardwebhooks import Webhook
 
 from bridge.config import Settings
 from bridge.core.vocabulary import DeadReason
+from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.app import Receiver, build_app
 from bridge.receiver.gate import Gate
@@ -81,6 +82,7 @@ class House:
     gate: Gate
     metrics: Metrics
     receiver: Receiver
+    limits: LimitCounts
     client: httpx.AsyncClient
     words: dict[str, Any] = field(default_factory=dict)
     clock: list[timedelta] = field(default_factory=lambda: [timedelta()])
@@ -103,11 +105,13 @@ def house(chosen: Settings, address: str = "127.0.0.1") -> House:
     gate = Gate(max_size=10**9, disk_bytes=10**9, starting=False)
     words: dict[str, Any] = {"circuit": "closed", "token": None, "problems": []}
     clock = [timedelta()]
+    limits = LimitCounts(metrics)
     receiver = build_app(
         settings=chosen,
         store=store,
         metrics=metrics,
         gate=gate,
+        limits=limits,
         sources=HealthSources(
             circuit=lambda: words["circuit"],
             token_expires_in=lambda: words["token"],
@@ -122,6 +126,7 @@ def house(chosen: Settings, address: str = "127.0.0.1") -> House:
         gate=gate,
         metrics=metrics,
         receiver=receiver,
+        limits=limits,
         client=httpx.AsyncClient(transport=transport, base_url="http://bridge"),
         words=words,
         clock=clock,
@@ -215,7 +220,9 @@ async def served(chosen: Settings | None = None, limits: Limits | None = None) -
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     refused: list[int] = []
-    server = make_server(built.receiver.app, sock, built.settings, limits=limits, refused=refused.append)
+    server = make_server(
+        built.receiver.app, sock, built.settings, limits=limits, refused=refused.append, reached=built.limits.reached
+    )
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     bridge = Served(house=built, server=server, port=sock.getsockname()[1], refused=refused)

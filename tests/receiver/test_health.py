@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bridge.limits import Limit
 from bridge.receiver.health import FRESH
 from bridge.store.port import Census, StoreUnavailable
 from tests.receiver.conftest import House, Store, house, settings
@@ -87,6 +88,12 @@ async def test_health_is_the_census_in_the_words_of_the_contract() -> None:
     uptime = report["uptime_seconds"]
     assert isinstance(uptime, float)
     assert uptime > 0
+
+
+async def test_health_names_the_limits_that_were_reached_in_the_last_hour(door: House) -> None:
+    assert {} == (await get(door))["limits"]
+    door.limits.reached(Limit.CONNECTIONS, "192.0.2.1", 3)
+    assert {"connections": 3} == (await get(door))["limits"]
 
 
 async def test_nothing_waiting_is_zero_seconds_old(door: House) -> None:

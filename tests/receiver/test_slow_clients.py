@@ -246,6 +246,7 @@ async def test_connections_beyond_the_limit_are_503_and_the_others_go_on() -> No
         again = await bridge.connect()
         await again.send(request())
         assert 202 == (await again.answer())[0]
+        assert {"connections": 1} == bridge.house.limits.of_last_hour()
 
 
 async def test_an_idle_connection_ends_without_a_word() -> None:
