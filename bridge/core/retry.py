@@ -5,6 +5,7 @@ Rules:
 - A wait is max(backoff, the platform's own delay). The first retry comes within 1 s; the wait doubles to 30 s, to 5 s
   while nothing else gets through either, so that deliveries flow soon after the platform is back.
 - What the platform refuses for good is dead; of an array only the one bad event, found by halving.
+- A 429 makes the waits longer as a failure does, and is none: no call steps aside because the platform was busy.
 - A call that fails for 1 h while other buildings are served steps aside as `stuck`; tried again later it gets one try.
 - A lost reply is resolved as the operator said; repeating a whole state (building, list, tariff) is always harmless.
 
@@ -145,10 +146,10 @@ class Settle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryAt:
-    """Try again at `at`. `failed` = it counts as an attempt; `smaller` = in half the array."""
+    """Try again at `at`. `throttled` = the platform was busy: no failure of the call; `smaller` = in half the array."""
 
     at: datetime
-    failed: bool = True
+    throttled: bool = False
     smaller: bool = False
 
 
@@ -222,7 +223,7 @@ def decide(outcome: Outcome, case: Case) -> Decision:  # noqa: C901, PLR0911 - o
         case Forbidden():
             return _pause(case, failed=True)
         case Throttled():
-            return RetryAt(at=case.now + max(backoff(case), outcome.delay or timedelta()), failed=False)
+            return RetryAt(at=case.now + max(backoff(case), outcome.delay or timedelta()), throttled=True)
         case ServerTrouble():
             return _failed(case, f"status {outcome.status}", outcome.delay, outcome.answer)
         case PartlyWritten():

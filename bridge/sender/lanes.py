@@ -271,10 +271,12 @@ def delivered(job: Job, attempt: Attempt) -> list[Settlement]:
     return [Settlement(call_id=row, delivered=count, attempt=attempt) for row, count in job.parts]
 
 
-def still_owed(job: Job, attempt: Attempt, *, failed: bool = False, lost: bool = False) -> list[Settlement]:
+def still_owed(
+    job: Job, attempt: Attempt, *, failed: bool = False, throttled: bool = False, lost: bool = False
+) -> list[Settlement]:
     """Note a try that left everything owed; of an errand it counts for the row that waits for it."""
     rows = [row for row, _ in job.parts] or [job.run.front.owed.id]
-    return [Settlement(call_id=row, attempt=attempt, failed=failed, lost=lost) for row in rows]
+    return [Settlement(call_id=row, attempt=attempt, failed=failed, throttled=throttled, lost=lost) for row in rows]
 
 
 def buried(

@@ -6,7 +6,8 @@ Rules:
 - The circuit opens when calls fail one after the other, of several buildings or without a connection: one building
   that fails is not the platform. While it is open one call at a time probes, at most 5 s apart, a hanging probe does
   not hold up the next. Any answer that is not trouble closes it.
-- A 429 stops everything for as long as it says, without a time for 1 s, doubled to 30 s.
+- A 429 stops everything for 1 s, doubled to 30 s until a call gets through, and for at least as long as it says. Then
+  one call tries it, and the others follow when it got through.
 - The budget is a pace, not a bucket: calls are spread evenly over each second.
 - Times are seconds of a monotonic clock, handed in.
 
@@ -161,17 +162,22 @@ class Throttle:
         self.until = 0.0
         self._wait = _FIRST_THROTTLE_SECONDS
 
+    @property
+    def lasts(self) -> bool:
+        """Return whether no call has got through since the last 429."""
+        return self._wait > _FIRST_THROTTLE_SECONDS
+
     def worked(self) -> None:
         """Note that a call got through."""
         self._wait = _FIRST_THROTTLE_SECONDS
 
     def throttled(self, delay: float | None, at: float) -> None:
-        """Note a 429; without a delay of its own the wait doubles, once per wait."""
-        if delay is not None:
-            self.until = max(self.until, at + delay)
-        elif at >= self.until:
+        """Note a 429; the wait doubles, once per wait, and is never shorter than the platform's own delay."""
+        if at >= self.until:
             self.until = at + self._wait
             self._wait = min(_LONGEST_THROTTLE_SECONDS, self._wait * 2)
+        if delay is not None:
+            self.until = max(self.until, at + delay)
 
 
 class Budget:
@@ -237,7 +243,8 @@ class Gate:
         if self.circuit.state is not CircuitState.CLOSED:
             free = 1 if at >= self.circuit.probe_at else 0
         else:
-            free = max(0, self.concurrency.limit - on_wire)
+            limit = 1 if self.throttle.lasts else self.concurrency.limit
+            free = max(0, limit - on_wire)
         paced = self.budget.free(at)
         return free if paced is None else min(free, paced)
 

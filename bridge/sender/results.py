@@ -201,7 +201,8 @@ class Results:
             self._metrics.in_doubt.inc(len(job.parts))
         if decision.smaller:
             job.run.suspect = job.count
-        settlements = lanes.still_owed(job, attempt, failed=decision.failed, lost=lost)
+        throttled = decision.throttled
+        settlements = lanes.still_owed(job, attempt, failed=not throttled, throttled=throttled, lost=lost)
         return Verdict(settlements=settlements, back_at=decision.at)
 
     def _bury(self, job: Job, attempt: Attempt, decision: Bury, *, lost: bool) -> Verdict:

@@ -88,12 +88,15 @@ def _platform(kind: CallKind, status: int) -> bool:
 
 
 def retry_after(reply: Reply, now: datetime) -> timedelta | None:
-    """Return the delay that a Retry-After asks for, in seconds or as a date; None without a usable one."""
+    """Return the delay that a Retry-After asks for, in seconds or as a date; None without a usable one.
+
+    0 or a date that has passed says nothing: a limiter that rounds down, or a clock that is wrong.
+    """
     text = reply.headers.get("retry-after", "").strip()
     seconds = _seconds(text)
     if seconds is None:
         seconds = _seconds_until(text, now)
-    return None if seconds is None else min(timedelta(seconds=max(0.0, seconds)), LONGEST_DELAY)
+    return min(timedelta(seconds=seconds), LONGEST_DELAY) if seconds is not None and seconds > 0 else None
 
 
 def _seconds(text: str) -> float | None:

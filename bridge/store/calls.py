@@ -95,6 +95,8 @@ def advance(row: Progress, said: Settlement, now: datetime) -> Step:
         after = replace(after, attempts=0, first_failed=None, repaired=False)
     if said.failed:
         after = replace(after, attempts=after.attempts + 1, first_failed=after.first_failed or now)
+    elif said.throttled:
+        after = replace(after, attempts=after.attempts + 1)
     newly_lost = said.lost and not row.lost
     after = replace(
         after,

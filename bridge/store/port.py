@@ -200,6 +200,7 @@ class Settlement:
     bury_all: bool = False  # … and so are all items behind it
     attempt: Attempt | None = None
     failed: bool = False  # counts as an attempt, starts `first_failed`
+    throttled: bool = False  # counts as an attempt only: the platform was busy
     repaired: bool = False
     lost: bool = False  # the reply was lost: stays in doubt (with its payload) and is counted
     dry: bool = False  # settled without a call (dry run)

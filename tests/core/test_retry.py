@@ -224,7 +224,18 @@ class TestStuck:
         assert isinstance(decide(NotSent(), failing()), RetryAt)
 
 
-def test_a_throttled_call_waits_as_asked_and_counts_no_attempt() -> None:
-    decision = decide(Throttled(delay=timedelta(seconds=17)), case())
+class TestThrottled:
+    def test_a_throttled_call_waits_as_asked_and_has_not_failed(self) -> None:
+        decision = decide(Throttled(delay=timedelta(seconds=17)), case())
 
-    assert RetryAt(at=NOW + timedelta(seconds=17), failed=False) == decision
+        assert RetryAt(at=NOW + timedelta(seconds=17), throttled=True) == decision
+
+    def test_what_the_platform_says_never_shortens_the_doubling_wait(self) -> None:
+        for outcome in (Throttled(delay=timedelta(seconds=1)), ServerTrouble(status=503, delay=timedelta(seconds=1))):
+            decision = decide(outcome, case(attempts=2))
+
+            assert isinstance(decision, RetryAt)
+            assert NOW + timedelta(seconds=4) == decision.at
+
+    def test_no_call_steps_aside_because_the_platform_was_busy(self) -> None:
+        assert isinstance(decide(Throttled(delay=None), failing()), RetryAt)

@@ -150,6 +150,24 @@ class TestThrottle:
 
         assert [1, 2, 4, 8, 16, 30, 30] == waits
 
+    def test_a_short_wait_that_the_platform_asks_for_doubles_all_the_same(self) -> None:
+        throttle = Throttle()
+        at, waits = 0.0, []
+        for _ in range(4):
+            throttle.throttled(0.01, at)
+            waits.append(throttle.until - at)
+            at = throttle.until
+
+        assert [1, 2, 4, 8] == waits
+
+    def test_after_a_429_one_call_tries_it_and_the_others_follow(self) -> None:
+        gate = Gate(32, 0)
+        gate.throttled(None, 0.1, 1, 0.0)
+
+        assert (1, 0) == (gate.room(0, 1.0), gate.room(1, 1.0))
+        gate.worked(0.1, 1, 1.1)
+        assert gate.room(0, 1.1) > 1
+
     def test_a_shorter_wait_does_not_end_a_longer_one(self) -> None:
         throttle = Throttle()
         throttle.throttled(60.0, 0.0)

@@ -175,6 +175,23 @@ class TestOverload:
         assert min(later) >= refused + 1.9
         assert 30 == (await d.sandbox.received())["counts"]["events"]["live"]
 
+    @pytest.mark.parametrize("as_date", [False, True], ids=["0", "a date that is now"])
+    async def test_a_429_with_a_retry_after_of_nothing_makes_no_flood(self, desk: Make, *, as_date: bool) -> None:
+        d = desk()
+        names = [f"home-{number}" for number in range(50)]
+        d.start()
+        await d.home(*names)
+        await d.sandbox.faults({"kind": "status", "status": 429, "retry_after": 0, "as_date": as_date})
+        before = len(await d.sandbox.calls())
+        await d.queue(*(d.events(1, building=name) for name in names))
+        await asyncio.sleep(5)  # what is counted is what does not happen
+        refused = len(await d.sandbox.calls()) - before
+        await d.sandbox.faults()
+        await d.done(30)
+
+        assert 2 <= refused <= 50
+        assert 50 == (await d.sandbox.received())["counts"]["events"]["live"]
+
     async def test_a_date_in_retry_after_is_honoured(self, desk: Make) -> None:
         d = desk()
         d.start()

@@ -256,6 +256,15 @@ async def test_a_failed_call_stays_owed_with_its_attempts(store: Keeper) -> None
     assert (2, NOW, True) == (row.attempts, row.first_failed, row.repaired)
 
 
+async def test_a_throttled_call_was_tried_and_has_not_failed(store: Keeper) -> None:
+    await queued(store, events("a", 1))
+    await leased(store)
+    said_so = [Settlement(call_id=1, throttled=True)] * 2
+    await store.settle(NOW, said_so, [], [Return(building="a", at=NOW)])
+    (row,) = await owed(store)
+    assert (2, None) == (row.attempts, row.first_failed)
+
+
 async def test_a_lost_reply_keeps_its_payload_and_is_counted(store: Keeper) -> None:
     await queued(store, events("a", 1))
     await leased(store)
