@@ -26,7 +26,7 @@ from bridge.sandbox import cloud
 from bridge.sandbox.cloud import Summary
 from bridge.sandbox.verify import Receiver
 from bridge.store.port import Arrival, Attempt, Outgoing, Return, Settlement, Versioned, Work
-from bridge.store.sqlite import SqliteStore, files
+from bridge.store.sqlite import SqliteStore, lock
 from tests.postgres import Server
 
 ROOT = Path(__file__).parent.parent
@@ -548,7 +548,8 @@ def test_a_large_store_beside_a_daemon_is_rewritten_only_when_asked_to(
     fill(store, *(b'{"userId": "user-1", "%d' % number for number in range(200)))
     fill(store, *(b'{"userId": "user-2", "%d' % number for number in range(200)))
     monkeypatch.setattr("bridge.store.sqlite.files.SMALL_BYTES", 0)
-    holds = files.Lock(store.with_name("bridge.db-lock"))
+    holds = lock.Lock(store)
+    holds.take()
     done = bridge("forget", "user-1", "--json")
     assert (0, False) == (done.code, done.json[0]["file_rewritten"])
     assert "`bridge store compact`" in done.err

@@ -174,6 +174,25 @@ def test_a_second_daemon_on_one_store_ends_with_2(running: Bridge) -> None:
     assert running.ready()
 
 
+def test_a_second_daemon_by_a_hard_link_ends_with_2_and_takes_nothing_from_the_first(
+    running: Bridge, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.db"
+    other.hardlink_to(running.store)
+    config = tmp_path / "bridge.toml"
+    config.write_text(running.config.read_text().replace(str(running.store), str(other)))
+    before = [running.take("vehicle.update", vehicle("user-1", "car-1", 50))["accepted"] for _ in range(20)]
+    second = run("serve", "--config", config)
+    said = "store.url: another bridge already serves this store, by another name of its file\n"
+    assert (2, said) == (second.returncode, second.stderr)
+    after = [running.take("vehicle.update", vehicle("user-1", "car-1", 51))["accepted"] for _ in range(20)]
+    assert sum(before + after) == running.settled(owed=True)["ledger"]["accepted"]
+    checked = run("store", "check", "--config", running.config)
+    assert (0, "no problems found\n") == (checked.returncode, checked.stderr)
+    refused = run("store", "check", "--config", config)
+    assert (1, "use that name") == (refused.returncode, refused.stderr.strip()[-13:]), "nor does a command"
+
+
 def test_a_port_in_use_ends_with_2(running: Bridge, tmp_path: Path) -> None:
     config = tmp_path / "bridge.toml"
     port = urlsplit(running.url).port

@@ -29,7 +29,7 @@ STRACE: Final = (
 
 
 @cache
-def _tried() -> str:
+def untraceable() -> str:
     """Return why system calls cannot be traced here; empty = they can."""
     if shutil.which("strace") is None:
         return "strace is not installed (Debian: apt-get install strace)"
@@ -39,7 +39,7 @@ def _tried() -> str:
 
 def program(output: Path) -> tuple[str, ...]:
     """Return what to start Python with so that it becomes a traced `bridge`; skips the test where that cannot be."""
-    if why := _tried():
+    if why := untraceable():
         pytest.skip(why)
     command = [*STRACE, "-o", str(output), sys.executable, "-m", "bridge"]
     return ("-c", f"import os, sys; os.execvp('strace', {command!r} + sys.argv[1:])")

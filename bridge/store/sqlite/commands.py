@@ -22,7 +22,7 @@ from bridge.store.ledger import Ledger
 from bridge.store.port import Pending, StoreUnavailable, Versioned
 from bridge.store.recent import Recent
 from bridge.store.sqlite import buildings as states
-from bridge.store.sqlite import desk, files, forgetting, upkeep
+from bridge.store.sqlite import desk, files, forgetting, lock, upkeep
 from bridge.store.sqlite.reads import Read, translated
 from bridge.store.sqlite.rounds import Rounds, Turn
 from bridge.store.steps import both_in_steps, by_id
@@ -50,10 +50,6 @@ class SqliteDesk(Eraser):
     @abstractmethod
     async def _read_aside(self, read: Read[T]) -> T:
         """Run a long read in a thread, on a connection of its own."""
-
-    @abstractmethod
-    def _beside(self, ending: str) -> Path:
-        """Return the path of a file beside the store's."""
 
     async def residences(self) -> Sequence[Residence]:
         """Return the directory, by user and location."""
@@ -201,7 +197,7 @@ class SqliteDesk(Eraser):
         Free pages are not all: what a page held before its rows were moved to another may stay in the gap between its
         rows, whatever secure_delete says (tried: 28 fragments of 3,000 rows). Only a file written anew has none.
         """
-        whole = not gently or files.small(self._path) or not (self._exclusive or files.served(self._beside("-lock")))
+        whole = not gently or files.small(self._path) or not (self._exclusive or lock.served(self._path))
         if not whole:
             rounds = self._writing()
 

@@ -1,14 +1,12 @@
-"""The files of an embedded store: the database, its lock, its reserve.
+"""The files of an embedded store: the database and its reserve; for its lock see `lock`.
 
 Rules:
-- One daemon per file: it holds an operating-system lock on `<path>-lock`, which a kill releases. Commands open beside.
 - The log is fsynced at every commit (WAL, synchronous=FULL): what is committed survives a power cut.
 - `<path>-reserve` holds back disk space for the day the disk is full: giving it up lets settling and deleting go on.
 - Deleted bytes are overwritten where that costs no extra page (secure_delete=FAST).
 """
 
 import contextlib
-import fcntl
 import importlib.resources
 import os
 import sqlite3
@@ -132,26 +130,6 @@ def mark(con: sqlite3.Connection, *, dry: bool) -> None:
         raise StoreRefused(f"the store was made for {made}: give a dry run a store of its own")
 
 
-class Lock:
-    """The daemon's hold on a store."""
-
-    def __init__(self, path: Path) -> None:
-        """Take the lock, or raise StoreRefused when another process has it."""
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StoreUnavailable(f"the store cannot be opened ({error.strerror})") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._file)
-            raise StoreRefused("another bridge already serves this store") from None
-
-    def release(self) -> None:
-        """Let another process take it."""
-        os.close(self._file)
-
-
 class Reserve:
     """Disk space held back; without it new messages are refused."""
 
@@ -205,15 +183,6 @@ class Reserve:
     def low(self) -> bool:
         """Tell whether less than half of the space is left on the disk."""
         return (free_bytes(self._path) or 0) < self._size // 2
-
-
-def served(path: Path) -> bool:
-    """Tell whether a daemon holds the lock of a store."""
-    try:
-        Lock(path).release()
-    except StoreRefused:
-        return True
-    return False
 
 
 def small(path: Path) -> bool:

@@ -43,6 +43,7 @@ from bridge.store.sqlite import work as steps
 from bridge.store.sqlite.checkpoint import Checkpoints
 from bridge.store.sqlite.commands import SqliteDesk
 from bridge.store.sqlite.inspection import Inspection
+from bridge.store.sqlite.lock import Lock, refuse_another_name
 from bridge.store.sqlite.reads import Read, transaction, translated
 from bridge.store.sqlite.rounds import Rounds, Turn, Writer
 
@@ -77,7 +78,7 @@ class SqliteStore(SqliteDesk):
         self._dry = dry
         self._exclusive = exclusive
         self._committed = committed
-        self._lock: files.Lock | None = None
+        self._lock = Lock(self._path)
         self._rounds: Rounds | None = None
         self._checkpoints: Checkpoints | None = None
         self._inspection: Inspection | None = None
@@ -91,7 +92,7 @@ class SqliteStore(SqliteDesk):
 
     async def open(self) -> None:
         """Open or create; the daemon takes the lock and frees the leases of a former process."""
-        reserve = files.Reserve(self._beside("-reserve"))
+        reserve = files.Reserve(self._path.with_name(self._path.name + "-reserve"))
         try:
             await asyncio.to_thread(self._open_on, reserve)
         except BaseException:
@@ -109,8 +110,11 @@ class SqliteStore(SqliteDesk):
 
     def _open_on(self, reserve: files.Reserve) -> None:
         """Open the files; on a disk so full that not even that works, with the room that a former life held back."""
+        files.create(self._path)
         if self._exclusive:
-            self._lock = files.Lock(self._beside("-lock"))
+            self._lock.take()
+        else:
+            refuse_another_name(self._path)
         try:
             self._open_files()
         except StoreUnavailable:
@@ -121,7 +125,6 @@ class SqliteStore(SqliteDesk):
             self._open_files()  # even where nothing was released: the first try may have written the log back
 
     def _open_files(self) -> None:
-        files.create(self._path)
         with translated():
             con = files.connect(self._path, write=True)
             try:
@@ -132,9 +135,6 @@ class SqliteStore(SqliteDesk):
                 con.close()
             self._reader = files.connect(self._path, write=False)
             self._file = files.identity(self._path)
-
-    def _beside(self, ending: str) -> Path:
-        return self._path.with_name(self._path.name + ending)
 
     async def close(self) -> None:
         """Finish what was begun and close; the writer last, because it can write the log back."""
@@ -158,9 +158,7 @@ class SqliteStore(SqliteDesk):
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._lock.release()
 
     def _writing(self) -> Rounds:
         if self._rounds is None:
