@@ -13,7 +13,7 @@ from typing import Any, Final
 import asyncpg  # type: ignore[import-untyped]
 
 from bridge.sandbox import database
-from bridge.sandbox.database import MISSING, START_S, USER, Database, binaries, free_port
+from bridge.sandbox.database import MISSING, START_S, USER, Database, DatabaseError, binaries, free_port
 
 __all__ = ["MISSING", "PASSWORD", "Server", "Standby", "binaries", "running"]
 
@@ -135,12 +135,27 @@ class Standby:
         primary._run("pg_basebackup", "--dbname", primary.url, "--pgdata", str(self._data), *options)
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(f"port = {self.port}\n")
-        self._run("start", "-l", str(primary._folder / "standby-log"))
+        self.start()
         primary.set("synchronous_standby_names", "walreceiver")
         follows = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
         end = time.monotonic() + START_S
         while primary.execute(follows)[0][0] != 1:
             assert time.monotonic() < end, "the standby does not follow"
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, primary: Server) -> "Iterator[Standby]":
+        """Run one for as long as the block lasts."""
+        standby = cls(primary)
+        try:
+            yield standby
+        finally:
+            with contextlib.suppress(DatabaseError):  # it may have been stopped before
+                standby.stop()
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        self._run("start", "-l", str(self._primary._folder / "standby-log"))
 
     def address(self, name: str) -> str:
         """Return the address of a schema on whichever of the two may write."""

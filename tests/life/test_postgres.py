@@ -160,8 +160,7 @@ def test_a_failover_to_a_synchronous_standby_costs_nothing(tmp_path: Path, sandb
     burst = letters("failover")
     with running() as primary, ExitStack() as stack:
         name = primary.fresh().rpartition("=")[2]
-        standby = Standby(primary)
-        stack.callback(standby.stop)
+        standby = stack.enter_context(Standby.of(primary))
         bridge = stack.enter_context(bridged(tmp_path, sandbox.url, store={"url": standby.address(name)}))
         bridge.start()
 

@@ -12,9 +12,9 @@ from bridge.store.port import (
     StoreUnavailable,
     Work,
 )
-from bridge.store.postgres import PostgresStore, connection
+from bridge.store.postgres import PostgresStore, connection, replicas
 from bridge.store.refusal import StoreRefused
-from tests.postgres import PASSWORD, Server
+from tests.postgres import PASSWORD, Server, Standby, running
 from tests.store.replicas import SOON, Opened, bodies, named, of, stop_heart, until
 from tests.store.values import HOLD, NOW, arrival, events, house, out, said
 
@@ -123,6 +123,58 @@ async def test_a_settlement_whose_end_is_not_heard_counts_once(
     assert (4, 2) == (census.delivered, census.calls_pending)
     await keeper.settle(NOW, [Settlement(call_id=1, delivered=1)], [], [])
     assert 5 == (await keeper.census()).delivered, "afterwards nothing is left out any more"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_settlement_whose_end_is_not_heard_counts_once_after_a_failover(
+    kept: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """The new server may never have heard of the transaction, or have given its number to another one."""
+    with running() as primary, Standby.of(primary) as standby:
+        keeper = PostgresStore(standby.address(primary.fresh().rpartition("=")[2]), serving=True, beat=SOON)
+        await keeper.open()
+        await keeper.commit(Work(now=NOW, calls=out(events("a", 1, 2, 3))))
+        await keeper.lease(NOW, 1, 5, HOLD)
+        if not kept:
+            primary.reset("synchronous_standby_names")
+            standby.stop()
+        settled = [Settlement(call_id=1, delivered=1)]
+        async with Cut(keeper, "send", heard=True):
+            with pytest.raises(StoreUnavailable):
+                await keeper.settle(NOW, settled, [], [])
+        primary.kill()
+        if not kept:
+            standby.start()
+        standby.promote()
+
+        async def written() -> bool:
+            with contextlib.suppress(StoreUnavailable):
+                await keeper.settle(NOW, settled, [], [])
+                return True
+            return False
+
+        await until(written, "the sender is heard")
+        census = await keeper.census()
+        assert (1, 2) == (census.delivered, census.calls_pending)
+        assert [] == await keeper.verify()
+        await keeper.close()
+
+
+async def test_a_settlement_whose_end_is_not_heard_counts_once_though_the_replica_is_taken_over(opened: Opened) -> None:
+    for heard in (True, False):
+        one, two = await opened(), await opened()
+        building = f"b{heard}"
+        await one.commit(Work(now=NOW, calls=out(events(building, 1, 2, 3))))
+        (lane,) = await one.lease(NOW, 1, 5, HOLD)
+        settled = [Settlement(call_id=lane.calls[0].id, delivered=1)]
+        async with Cut(one, "send", heard=heard):
+            with pytest.raises(StoreUnavailable):
+                await one.settle(NOW, settled, [], [])
+        stop_heart(one)
+        sleeper, before = one._share.replica, (await two.census()).delivered
+        await two._look(lambda con: replicas.take_over(con, sleeper))  # noqa: B023 - run at once
+        await one.settle(NOW, settled, [], [])
+        assert 1 - heard == (await two.census()).delivered - before
 
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])

@@ -88,10 +88,10 @@ _DUE: Final = "SELECT id FROM building WHERE due <= $1 ORDER BY due, id LIMIT $2
 _TAKE: Final = """
 WITH first AS (
     SELECT id, due FROM building
-    WHERE due <= $1 AND (taken_by = $3 OR taken_until IS NULL OR taken_until < clock_timestamp())
+    WHERE due <= $1 AND (taken_by = $3 OR taken_until IS NULL OR taken_until < statement_timestamp())
     ORDER BY due, id LIMIT $2 FOR UPDATE SKIP LOCKED
 ), taken AS (
-    UPDATE building SET taken_by = $3, taken_until = clock_timestamp() + $4 FROM first WHERE building.id = first.id
+    UPDATE building SET taken_by = $3, taken_until = statement_timestamp() + $4 FROM first WHERE building.id = first.id
 )
 SELECT id FROM first ORDER BY due, id
 """

@@ -61,7 +61,6 @@ DOOR_S: Final = 5.0
 
 _LINES: Final = (*replicas.PARTS, "look")
 _CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-_FATE: Final = "SELECT pg_xact_status($1::text::xid8)"
 
 T = TypeVar("T")
 Whose = Callable[[Arrival], tuple[str | None, str | None]]
@@ -76,7 +75,7 @@ def nobody(_: Arrival) -> tuple[None, None]:
 class _Unheard:
     """A settlement whose end was not heard."""
 
-    number: str  # of its transaction
+    end: Unsure
     settlements: Sequence[Settlement]
     returned: Sequence[Return]
 
@@ -335,7 +334,7 @@ class PostgresStore(PostgresDesk):
         try:
             gone = await self._write("send", lambda con, ledger: outbox.settle(con, ledger, self._turns, said))
         except Unsure as unsure:
-            self._unheard = _Unheard(number=unsure.number, settlements=settlements, returned=returned)
+            self._unheard = _Unheard(end=unsure, settlements=settlements, returned=returned)
             raise
         self._unheard = None
         for back in returned:
@@ -344,13 +343,7 @@ class PostgresStore(PostgresDesk):
 
     async def _hear(self) -> None:
         """Find out what became of a settlement whose end was not heard."""
-        if self._unheard is None:
-            return
-        number = self._unheard.number
-        fate = await self._look(lambda con: con.fetchval(_FATE, number))
-        if fate == "in progress":
-            raise StoreUnavailable("the server is still at work on the last settlement")
-        if fate != "committed":
+        if self._unheard is not None and not await self._lines["send"].resolve(self._unheard.end):
             self._unheard = None
 
     async def next_due(self) -> datetime | None:

@@ -5,10 +5,15 @@ Rules:
 - A transaction ends with the counts that it changes, on a row that only this line writes. Where the row is missing
   this replica was away for too long and others have taken over: nothing is written (`TakenOver`).
 - A connection that has failed is not used again; the next transaction takes a fresh one.
-- A transaction whose end was not heard is `Unsure`: its number tells later what became of it (`fate`).
+- A transaction whose end was not heard is `Unsure`. The row of the counts holds how many transactions the line has
+  committed; read before the line writes again, it tells whether that one was among them (`resolve`).
 
 Theory of operation: what a line has counted so far is kept in memory and written whole, so that a transaction need not
 read it. After any failure it is read anew, and locked: the server may still be at work on what failed.
+
+A transaction is not known by the server's number for it: after a failover the new server may not have heard of it, or
+may have given the same number to another transaction; and behind a coordinator (Citus) the number is not the one of the
+server that holds the rows.
 """
 
 import asyncio
@@ -49,10 +54,12 @@ class TakenOver(StoreUnavailable):
 class Unsure(StoreUnavailable):
     """The connection was lost at the end of a transaction: it may have been committed."""
 
-    def __init__(self, number: str) -> None:
-        """Keep the number of the transaction."""
+    def __init__(self, replica: int, number: int) -> None:
+        """Name the transaction: whose, and which one of its line."""
         super().__init__("the connection to the server was lost at the end of a transaction")
+        self.replica = replica
         self.number = number
+        self.committed: bool | None = None  # None = not yet known
 
 
 class Line:
@@ -70,6 +77,7 @@ class Line:
         self._closed = False
         self._replica = SHARED
         self._text: str | None = None  # what has been counted, as last committed; None = not known
+        self._unsure: Unsure | None = None  # the last transaction whose end was not heard
 
     def becomes(self, replica: int) -> None:
         """Count for a replica from now on."""
@@ -125,7 +133,8 @@ class Line:
                 con.terminate()
                 if not isinstance(error, Exception):
                     raise
-                raise Unsure(number) from None
+                self._unsure = Unsure(replica, number)
+                raise self._unsure from None
             self._text = text if replica == self._replica else None
             self._committed(time.monotonic() - started)
             return result
@@ -136,21 +145,38 @@ class Line:
             return Ledger()
         text = self._text
         if text is None:
-            text = await con.fetchval(_LOCKED, replica, self._part)
-            if text is None:
+            row = await con.fetchrow(_LOCKED, replica, self._part)
+            if row is None:
                 raise TakenOver
+            text, number = row
+            if self._unsure is not None and self._unsure.replica == replica:
+                self._unsure.committed = number >= self._unsure.number
+                self._unsure = None
         return _ledgers.decode(text)
 
-    async def _count(self, con: Connection, replica: int, ledger: Ledger) -> tuple[str | None, str]:
-        """Write the counts at the very end: the row is locked for no longer than the commit takes."""
+    async def _count(self, con: Connection, replica: int, ledger: Ledger) -> tuple[str | None, int]:
+        """Write the counts at the very end: the row is locked for no longer than the commit takes.
+
+        Returns them, and how many transactions the line has committed with this one.
+        """
         if replica == SHARED:
             await add(con, self._part, ledger)
-            return None, str(await con.fetchval("SELECT pg_current_xact_id()::text"))
+            return None, 0
         text = _encoder.encode(ledger).decode()
         number = await con.fetchval(_COUNT, replica, self._part, text)
         if number is None:
             raise TakenOver
-        return text, str(number)
+        return text, number
+
+    async def resolve(self, unsure: Unsure) -> bool:
+        """Return whether a transaction of this line was committed; it may have to be waited for."""
+        with translated():
+            async with self._held() as con:
+                if unsure.committed is None:
+                    row = await con.fetchrow(_LOCKED, unsure.replica, self._part)
+                    number = await con.fetchval(_ENDED, unsure.replica, self._part) if row is None else row[1]
+                    unsure.committed = number is not None and number >= unsure.number
+        return unsure.committed
 
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[Connection]:
@@ -184,7 +210,7 @@ async def add(con: Connection, part: str, more: Ledger) -> None:
     if more == Ledger():
         return
     await con.execute(_BEGIN_SHARED, SHARED, part)
-    known = _ledgers.decode(await con.fetchval(_LOCKED, SHARED, part))
+    known = _ledgers.decode(await con.fetchval(_LOCKED, SHARED, part))  # its first column
     await con.execute(_COUNT, SHARED, part, _encoder.encode(total([known, more])).decode())
 
 
@@ -196,8 +222,9 @@ async def _roll_back(con: Connection) -> None:
         con.terminate()
 
 
-_LOCKED: Final = "SELECT ledger FROM counter WHERE replica = $1 AND part = $2 FOR UPDATE"
+_LOCKED: Final = "SELECT ledger, number FROM counter WHERE replica = $1 AND part = $2 FOR UPDATE"
+_ENDED: Final = "SELECT number FROM ended WHERE replica = $1 AND part = $2"
 _COUNT: Final = """
-UPDATE counter SET ledger = $3 WHERE replica = $1 AND part = $2 RETURNING pg_current_xact_id()::text
+UPDATE counter SET ledger = $3, number = number + 1 WHERE replica = $1 AND part = $2 RETURNING number
 """
 _BEGIN_SHARED: Final = "INSERT INTO counter (replica, part, ledger) VALUES ($1, $2, '{}') ON CONFLICT DO NOTHING"

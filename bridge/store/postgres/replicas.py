@@ -60,16 +60,16 @@ class Share:
 
 
 _REGISTER: Final = """
-INSERT INTO replica (id, until, works) VALUES (nextval('replica_id'), clock_timestamp() + $1, $2) RETURNING id
+INSERT INTO replica (id, until, works) VALUES (nextval('replica_id'), statement_timestamp() + $1, $2) RETURNING id
 """
 _COUNTERS: Final = "INSERT INTO counter (replica, part, ledger) SELECT $1, unnest($2::text[]), '{}'"
 _ALIVE: Final = """
-UPDATE replica SET until = clock_timestamp() + $2, works = $3 WHERE id = $1 AND NOT gone RETURNING id
+UPDATE replica SET until = statement_timestamp() + $2, works = $3 WHERE id = $1 AND NOT gone RETURNING id
 """
 # What a replica takes that is gone nobody frees again.
 _STILL: Final = "SELECT id FROM replica WHERE id = $1 AND NOT gone FOR UPDATE"
 _LATE: Final = """
-SELECT id FROM replica WHERE NOT gone AND until < clock_timestamp() ORDER BY id FOR UPDATE SKIP LOCKED
+SELECT id FROM replica WHERE NOT gone AND until < statement_timestamp() ORDER BY id FOR UPDATE SKIP LOCKED
 """
 _OTHERS: Final = "SELECT count(*) FILTER (WHERE works), count(*) FROM replica WHERE NOT gone"
 _MINE: Final = "SELECT id FROM bucket WHERE holder = $1 ORDER BY id"
@@ -81,7 +81,11 @@ _GIVE: Final = """
 UPDATE bucket SET holder = NULL
 WHERE holder = $1 AND id IN (SELECT id FROM bucket WHERE holder = $1 ORDER BY id LIMIT $2)
 """
-_FORGET: Final = "DELETE FROM replica WHERE gone AND until < clock_timestamp() - interval '1 day'"
+_END: Final = "INSERT INTO ended (replica, part, number) SELECT $1, * FROM unnest($2::text[], $3::bigint[])"
+_FORGET: Final = """
+WITH gone AS (DELETE FROM replica WHERE gone AND until < statement_timestamp() - interval '1 day' RETURNING id)
+DELETE FROM ended USING gone WHERE ended.replica = gone.id
+"""
 
 
 async def register(con: Connection, lease: timedelta, *, works: bool) -> int:
@@ -125,7 +129,8 @@ async def give_back(con: Connection, share: Share) -> None:
 
 async def take_over(con: Connection, replica: int) -> None:
     """End a replica: its counts go to the shared ones, its buckets are free. Lanes come back when their leases end."""
-    rows = await con.fetch("DELETE FROM counter WHERE replica = $1 RETURNING ledger", replica)
+    rows = await con.fetch("DELETE FROM counter WHERE replica = $1 RETURNING ledger, part, number", replica)
+    await con.execute(_END, replica, [row[1] for row in rows], [row[2] for row in rows])
     await con.execute("UPDATE replica SET gone = true WHERE id = $1", replica)
     await con.execute("UPDATE bucket SET holder = NULL WHERE holder = $1", replica)
     await add(con, "gone", total(_ledgers.decode(row[0]) for row in rows))
