@@ -6,6 +6,7 @@ Rules:
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -18,7 +19,7 @@ from bridge.core.rules import Rules
 from bridge.core.vocabulary import Action, DeviceType, EventType
 from bridge.sink import encode, validate
 from bridge.source.decode import decode
-from bridge.source.times import instant
+from bridge.source.times import NoTime, instant
 from bridge.source.topics import Topic, parse
 from bridge.store.port import Loaded, Pending
 from bridge.worker import Step
@@ -109,9 +110,11 @@ def _times(content: object, names: frozenset[str]) -> Iterator[datetime]:
     """Yield the times under some keys, at any depth."""
     if isinstance(content, dict):
         for name, value in content.items():
-            at = instant(value) if name in names else None
-            if at is not None:
-                yield at
+            if name in names:
+                with suppress(NoTime):
+                    at = instant(value)
+                    if at is not None:
+                        yield at
             yield from _times(value, names)
     elif isinstance(content, list):
         for value in content:

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from bridge.core.messages import Value
 from bridge.core.model import Sample, Series
+from bridge.core.order import is_before
 
 QUARTER: Final = timedelta(minutes=15)
 QUARTER_S: Final = QUARTER.total_seconds()
@@ -42,8 +43,15 @@ def slot_of(at: datetime) -> datetime:
     return at - (at - _EPOCH) % QUARTER
 
 
+def precedes(one: Sample, other: Sample) -> bool:
+    """Tell whether a sample is older than another one (M0.3)."""
+    return is_before(one.at, one.sent, other.at, other.sent)
+
+
 def insert(series: Series, sample: Sample, open_from: datetime | None) -> Series:
     """Return the series with a sample in its place (M0.4), without what open slots do not need."""
+    if sample.sent is not None and series and series[-1].sent is not None:
+        return trim(_insert_ahead(series, sample, series[-1].sent), open_from)
     if not series or sample.at > series[-1].at:
         return trim((*series, sample), open_from)
     position = len(series) - 1
@@ -57,9 +65,24 @@ def insert(series: Series, sample: Sample, open_from: datetime | None) -> Series
     return (*series[:position], _stronger(there, sample), *series[position + 1 :])
 
 
+def _insert_ahead(series: Series, sample: Sample, newest: datetime) -> Series:
+    """Return the series with a sample whose clock was ahead, as that of the newest one was: in the order of sending.
+
+    One that is older as sent has no time of its own: when it came, the newer one was known.
+    """
+    last = series[-1]
+    if sample.sent is None or sample.sent < newest:
+        return series
+    if sample.sent == newest:
+        return (*series[:-1], _stronger(last, sample)._replace(at=last.at))
+    return (*series, sample) if sample.at > last.at else (*series[:-1], sample._replace(at=last.at))
+
+
 def _stronger(one: Sample, other: Sample) -> Sample:
     """Return which of two samples of one instant counts: the greater object time, then the later accepted."""
-    winner = other if (other.updated, other.number) >= (one.updated, one.number) else one
+    older = is_before(other.updated, other.updated_sent, one.updated, one.updated_sent)
+    newer = is_before(one.updated, one.updated_sent, other.updated, other.updated_sent)
+    winner = other if newer or (not older and other.number >= one.number) else one
     if one.value == other.value and type(one.value) is type(other.value):
         return winner._replace(seen=max(one.seen, other.seen))
     return winner
@@ -85,19 +108,20 @@ def in_force(series: Series, at: datetime) -> Sample | None:
     return next((sample for sample in reversed(series) if sample.at <= at), None)
 
 
-def carried(series: Series, sample: Sample, *, back: bool) -> Series:
+def carried(series: Series, sample: Sample, stamp_sent: datetime | None = None, *, back: bool) -> Series:
     """Return a series after a message that carries a value older than what the series says at the message's stamp.
 
     A device that is back is known again from the stamp on, although its block is older than its absence (M7). A value
     that is known by a newer sample was still carried at the stamp (M5.2).
     """
-    if sample.value is None or series[-1].at <= sample.at:
+    if sample.value is None or series[-1] is sample or not precedes(sample, series[-1]):
         return series
     there = in_force(series, sample.seen)
-    if there is None or there.at <= sample.at:
+    if there is None or not precedes(sample, there):
         return series
     if is_absence(there):
-        return insert(series, sample._replace(at=sample.seen), None) if back and there.at < sample.seen else series
+        now = sample._replace(at=sample.seen, sent=stamp_sent)
+        return insert(series, now, None) if back and precedes(there, now) else series
     if there.value != sample.value or there.seen >= sample.seen:
         return series
     return tuple(other._replace(seen=sample.seen) if other is there else other for other in series)

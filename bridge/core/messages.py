@@ -13,6 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from bridge.core.order import Time
 from bridge.core.vocabulary import Action, DeadReason, Kind
 
 
@@ -39,6 +40,7 @@ class Reading:
     quantity: Quantity
     at: datetime
     value: Value | None
+    sent: datetime | None = None  # the time as sent, where it was later than the receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class Facts:
     engine: str | None = None  # vehicle: BEV, PHEV, HEV, ICEV
     currency: str | None = None  # tariff: ISO 4217
     updated: datetime | None = None
+    updated_sent: datetime | None = None  # as sent, where that was later than the receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,10 @@ class Report(Envelope):
     """connect, update, offline, disconnect or delete of a device or tariff."""
 
     stamp: datetime  # newest lastUpdated anywhere in it, else received
+    stamp_sent: datetime | None = None  # as sent, where that was later than the receipt
+    undated: bool = False  # its times were there and could not be read: it is newer than nothing
     updated: datetime | None = None  # the object's own lastUpdated
+    updated_sent: datetime | None = None  # as sent, where that was later than the receipt
     location: str | None = None
     online: bool | None = None
     connected: bool | None = None
@@ -83,7 +89,13 @@ class Report(Envelope):
         default=None, repr=False
     )  # latitude, longitude [°]; compared in passing, never kept
     odd: tuple[str, ...] = ()  # what was unusual, for the counters: "chargeState.chargingState: unknown word"
+    odd_times: tuple[str, ...] = ()  # the same of its times: "unreadable"
     arrived: datetime | None = None  # the device counted in another building until then (mapping rule M1.6)
+
+    @property
+    def time(self) -> Time:
+        """Return the stamp."""
+        return Time(self.stamp, self.stamp_sent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +104,7 @@ class Prices(Envelope):
 
     location: str | None = None
     entries: tuple[tuple[datetime, Decimal | None], ...] = ()  # start, price [currency/kWh]
+    odd_times: tuple[str, ...] = ()  # what was unusual about the starts of entries that are not used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +161,12 @@ class Moved:
     id: str
     stamp: datetime
     received: datetime
+    stamp_sent: datetime | None = None  # as sent, where that was later than the receipt
+
+    @property
+    def time(self) -> Time:
+        """Return the stamp."""
+        return Time(self.stamp, self.stamp_sent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from bridge.core.effects import Attributes
 from bridge.core.messages import Facts, Quantity, Value
+from bridge.core.order import Time
 from bridge.core.vocabulary import EventType, Kind
 
 
@@ -36,6 +37,8 @@ class Sample(NamedTuple):
     seen: datetime  # newest message stamp that still carried it
     updated: datetime  # the object's lastUpdated: settles ties
     number: int  # place in the order of acceptance: settles the rest
+    sent: datetime | None = None  # `at` as it was sent, where that was later than the receipt (M0.3)
+    updated_sent: datetime | None = None  # the same of `updated`
 
 
 Series = tuple[Sample, ...]
@@ -66,6 +69,9 @@ class Device:
     disconnected: bool = False
     offline_stamp: datetime | None = None  # newest stamp that said offline: makes a repeat harmless
     disconnect_stamp: datetime | None = None
+    stamp_sent: datetime | None = None  # this and the next two: as sent, where that was later than the receipt (M0.3)
+    offline_sent: datetime | None = None
+    disconnect_sent: datetime | None = None
     series: Mapping[Quantity, Series] = field(default_factory=dict)
     sent: Mapping[EventType, float] = field(default_factory=dict)  # last value queued, for on-change types
     days: Mapping[EventType, Sum] = field(default_factory=dict)  # the local day so far, for the _YESTERDAY types
@@ -73,6 +79,11 @@ class Device:
     schedules: tuple[Mapping[str, object], ...] = ()
     schedules_zone: str | None = None
     not_before: datetime | None = None  # deleted, or in another building, until then: it does not count before
+
+    @property
+    def time(self) -> Time:
+        """Return the newest message stamp."""
+        return Time(self.stamp, self.stamp_sent)
 
 
 class Slice(NamedTuple):
@@ -96,6 +107,7 @@ class Building:
     devices: Mapping[str, Device] = field(default_factory=dict)  # key "<kind>:<id>"
     departed: tuple[Device, ...] = ()  # deleted, but still counted in open slots
     gone: Mapping[str, datetime] = field(default_factory=dict)  # deleted devices: key -> stamp of the delete
+    gone_sent: Mapping[str, datetime] = field(default_factory=dict)  # as sent, where that was later than the receipt
     newest_stamp: datetime | None = None
     last_received: datetime | None = None
     last_stamp: datetime | None = None  # of the message last accepted: an old one means that a backlog is coming in

@@ -40,6 +40,7 @@ def reduce(
             after, events = on_change(after, message, rules)
         case Prices():
             after = _prices(building, message)
+            notes = tuple(Note(name="odd_time", detail=text) for text in message.odd_times)
         case Command():
             after, notes = building, (_remark(message),)
         case Schedules():
@@ -91,9 +92,10 @@ def _moved(building: Building, message: Moved) -> Building:
     name = key(message.kind, message.id)
     if name not in building.devices:
         return building
-    after = delete(building, message.kind, message.id, message.stamp, message.received)
+    after = delete(building, message.kind, message.id, message.time, message.received)
     # It was not deleted: any later message that names this building may bring it back.
-    return replace(after, gone=building.gone, flags=flagged(after.flags, Flag.LEFT_BEHIND, on=not after.devices))
+    after = replace(after, gone=building.gone, gone_sent=building.gone_sent)
+    return replace(after, flags=flagged(after.flags, Flag.LEFT_BEHIND, on=not after.devices))
 
 
 def _forgotten(building: Building, message: Forgotten) -> Building:
@@ -111,6 +113,7 @@ def _forgotten(building: Building, message: Forgotten) -> Building:
         devices=devices,
         departed=tuple(device for device in building.departed if theirs(device)),
         gone={name: stamp for name, stamp in building.gone.items() if name not in mine},
+        gone_sent={name: stamp for name, stamp in building.gone_sent.items() if name not in mine},
         prices={tariff: slices for tariff, slices in building.prices.items() if key(Kind.TARIFF, tariff) not in mine},
         forgotten=message.received,
     )

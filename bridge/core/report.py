@@ -20,6 +20,7 @@ from bridge.core.intervals import GONE, NEVER, Limit, carried, holds_until, in_f
 from bridge.core.mapping import QUANTITIES
 from bridge.core.messages import Facts, Quantity, Reading, Report
 from bridge.core.model import Building, Device, Residence, Sample, Series, Slice, key
+from bridge.core.order import Time, is_before, later
 from bridge.core.rules import Rules
 from bridge.core.slots import next_slot
 from bridge.core.tracks import limit_of, runs_backwards
@@ -38,9 +39,11 @@ def report(
     building: Building, message: Report, rules: Rules, residence: Residence | None
 ) -> tuple[Building, tuple[Note, ...]]:
     """Apply a report; return the building, and what was unusual."""
-    notes = tuple(Note(name="odd_value", detail=text) for text in message.odd)
+    notes = tuple(Note(name="odd_value", detail=text) for text in message.odd) if message.odd else ()
+    if message.odd_times:
+        notes += tuple(Note(name="odd_time", detail=text) for text in message.odd_times)
     if message.action is Action.DELETE:
-        after = delete(building, message.kind, message.id, message.stamp, message.received)
+        after = delete(building, message.kind, message.id, message.time, message.received)
         return _heard(after, message, rules), notes
     name = key(message.kind, message.id)
     before = building.devices.get(name)
@@ -100,6 +103,7 @@ def _new(building: Building, message: Report) -> Device:
         subscription=message.subscription,
         since=_later(not_before, message.stamp),
         stamp=message.stamp,
+        stamp_sent=message.stamp_sent,
         not_before=not_before,
     )
 
@@ -120,18 +124,26 @@ def _since(device: Device, at: datetime) -> datetime:
 
 def _refusal(building: Building, name: str, message: Report) -> Note | None:
     """Return why a message says nothing; None if it does: it is older than a delete, or about nobody's device."""
-    deleted = building.gone.get(name)
+    deleted = deleted_at(building, name)
     there = name in building.devices
-    if deleted is not None and (message.stamp < deleted if there else not _brings_back(message, deleted)):
-        return Note(name="after_delete", detail=f"{name} was deleted at {deleted.isoformat()}")
+    if deleted is not None and (message.time.is_before(deleted) if there else not _brings_back(message, deleted)):
+        return Note(name="after_delete", detail=f"{name} was deleted at {deleted.at.isoformat()}")
     return Note(name="unknown_device_ignored") if message.user is None and not there else None
 
 
-def _brings_back(message: Report, deleted: datetime) -> bool:
+def deleted_at(building: Building, name: str) -> Time | None:
+    """Return the stamp with which a device was deleted, if it was."""
+    deleted = building.gone.get(name)
+    return Time(deleted, building.gone_sent.get(name)) if deleted is not None else None
+
+
+def _brings_back(message: Report, deleted: Time) -> bool:
     """Tell whether a message brings a deleted device back (M0.5)."""
+    if message.undated:
+        return False
     if message.action is Action.UPDATE:
-        return message.stamp > deleted
-    return message.action is Action.CONNECT and message.stamp >= deleted
+        return deleted.is_before(message.time)
+    return message.action is Action.CONNECT and not message.time.is_before(deleted)
 
 
 def _later(one: datetime | None, other: datetime) -> datetime:
@@ -164,8 +176,12 @@ def _facts(known: Facts, said: Facts) -> Facts:
     """Return static data: the newer wins field by field, missing keeps what is known (M2)."""
     if said in (known, _NOTHING):
         return known
-    newer = known.updated is None or said.updated is None or said.updated >= known.updated
-    first, second = (said, known) if newer else (known, said)
+    older = (
+        known.updated is not None
+        and said.updated is not None
+        and is_before(said.updated, said.updated_sent, known.updated, known.updated_sent)
+    )
+    first, second = (known, said) if older else (said, known)
     return Facts(
         vendor=first.vendor or second.vendor,
         model=first.model or second.model,
@@ -174,12 +190,15 @@ def _facts(known: Facts, said: Facts) -> Facts:
         engine=first.engine or second.engine,
         currency=first.currency or second.currency,
         updated=first.updated or second.updated,
+        updated_sent=first.updated_sent if first.updated is not None else second.updated_sent,
     )
 
 
 def _location(device: Device, message: Report) -> str | None:
     """Return where the device is by its newest message that says so."""
-    if message.location is None or (device.location is not None and message.stamp < device.stamp):
+    if message.location is None or message.location == device.location:
+        return device.location
+    if device.location is not None and (message.undated or message.time.is_before(device.time)):
         return device.location
     return message.location
 
@@ -209,13 +228,20 @@ def _leave(device: Device, message: Report, rules: Rules, *, disconnected: bool)
 
     Only a message newer than all that is known now ends the absence: a repeat of an older one does not.
     """
-    stamp = max(device.stamp, message.stamp)
-    device = replace(device, stamp=stamp, since=_since(device, message.stamp))
-    applied = device.disconnect_stamp if disconnected else device.offline_stamp
-    if applied is not None and message.stamp <= applied:
+    stamp = _newest_stamp(device, message)
+    device = replace(device, stamp=stamp.at, stamp_sent=stamp.sent, since=_since(device, message.stamp))
+    if not _is_after(message, *_absence(device, disconnected=disconnected)):
         return device
-    at = _end(device, message.stamp, message.received)
-    end = Sample(at, None, GONE if disconnected else NEVER, message.updated or message.stamp, message.number)
+    end_ = _end(device, message.time, message.received)
+    end = Sample(
+        end_.at,
+        None,
+        GONE if disconnected else NEVER,
+        message.updated or message.stamp,
+        message.number,
+        end_.sent,
+        message.updated_sent if message.updated is not None else message.stamp_sent,
+    )
     # Every series gets its end, also one without values: an older value may still arrive.
     series = {
         quantity: _with(room(device.series.get(quantity, ())), end, quantity) for quantity in QUANTITIES[device.kind]
@@ -223,14 +249,33 @@ def _leave(device: Device, message: Report, rules: Rules, *, disconnected: bool)
     if device.kind is Kind.PV_INVERTER:
         series[Quantity.POWER] = _asleep(series[Quantity.POWER], limit_of(device.kind, rules))
     if disconnected:
-        return replace(device, series=series, disconnected=True, disconnect_stamp=stamp)
-    return replace(device, series=series, offline=True, offline_stamp=stamp)
+        return replace(device, series=series, disconnected=True, disconnect_stamp=stamp.at, disconnect_sent=stamp.sent)
+    return replace(device, series=series, offline=True, offline_stamp=stamp.at, offline_sent=stamp.sent)
 
 
-def _end(device: Device, stamp: datetime, received: datetime) -> datetime:
+def _newest_stamp(device: Device, message: Report) -> Time:
+    """Return the newest stamp of a device after a message."""
+    return device.time if message.undated else later(device.time, message.time)
+
+
+def _absence(device: Device, *, disconnected: bool) -> tuple[datetime | None, datetime | None]:
+    """Return the newest stamp that said that a device cannot be reached, and as sent."""
+    if disconnected:
+        return device.disconnect_stamp, device.disconnect_sent
+    return device.offline_stamp, device.offline_sent
+
+
+def _is_after(message: Report, stamp: datetime | None, sent: datetime | None) -> bool:
+    """Tell whether a message is newer than a stamp, if there is one."""
+    return stamp is None or Time(stamp, sent).is_before(message.time)
+
+
+def _end(device: Device, stamp: Time, received: datetime) -> Time:
     """Return when an absence ends the values: at its stamp, or at its receipt if a value is as new as that (M0.5)."""
-    newest = max((samples[-1].at for samples in device.series.values()), default=None)
-    return stamp if newest is None or stamp > newest else max(received, newest)
+    newest = [samples[-1] for samples in device.series.values()]
+    if all(is_before(sample.at, sample.sent, *stamp) for sample in newest):
+        return stamp
+    return Time(max(received, *(sample.at for sample in newest)))
 
 
 def _with(series: Series, sample: Sample, quantity: Quantity, closed_to: datetime | None = None) -> Series:
@@ -269,12 +314,14 @@ def _present(
     late = absent = odd = 0
     closed_to = building.open_from if building.closed else None
     apart = message.position is not None and _apart(message.position, residence)
+    updated = message.updated or message.received
     for reading in message.readings:
         quantity, at = reading.quantity, reading.at
         value = None if apart and quantity is Quantity.POWER else reading.value
         samples = series.get(quantity, ())
-        sample = Sample(at, value, max(message.stamp, at), message.updated or message.received, message.number)
-        series[quantity] = carried(_with(samples, sample, quantity, closed_to), sample, back=message.online is True)
+        sample = Sample(at, value, max(message.stamp, at), updated, message.number, reading.sent, message.updated_sent)
+        together = _with(samples, sample, quantity, closed_to)
+        series[quantity] = carried(together, sample, message.stamp_sent, back=message.online is True)
         if value is None:
             absent += 1
             continue
@@ -290,24 +337,20 @@ def _present(
     if late:
         text = f"{late} sample(s) of {key(device.kind, device.id)} came after their slot had closed"
         remarks = (*remarks, Note(name="late_sample", detail=text))
-    stamp = max(device.stamp, message.stamp)
-    return _back(replace(device, series=series, since=since, stamp=stamp), message), remarks
+    stamp = _newest_stamp(device, message)
+    device = replace(device, series=series, since=since, stamp=stamp.at, stamp_sent=stamp.sent)
+    return _back(device, message), remarks
 
 
 def _back(device: Device, message: Report) -> Device:
     """End a device's absence if a message says so with a newer stamp."""
-    if message.online is not True or not (device.offline or device.disconnected):
+    if message.online is not True or message.undated or not (device.offline or device.disconnected):
         return device
     return replace(
         device,
-        offline=device.offline and not _ends(message, device.offline_stamp),
-        disconnected=device.disconnected and not _ends(message, device.disconnect_stamp),
+        offline=device.offline and not _is_after(message, *_absence(device, disconnected=False)),
+        disconnected=device.disconnected and not _is_after(message, *_absence(device, disconnected=True)),
     )
-
-
-def _ends(message: Report, absence: datetime | None) -> bool:
-    """Tell whether a message is newer than an absence."""
-    return absence is None or message.stamp > absence
 
 
 def _is_late(samples: Series, sample: Sample, closed_to: datetime) -> bool:
@@ -321,10 +364,13 @@ def _is_late(samples: Series, sample: Sample, closed_to: datetime) -> bool:
 def _awake(series: Series, message: Report) -> Series:
     """End the sleep of an inverter at its next message, where that brings no newer power (M4.3)."""
     last = series[-1]
-    if last.seen != NEVER or last.value is None or message.stamp <= last.at:
+    if last.seen != NEVER or last.value is None or not is_before(last.at, last.sent, *message.time):
         return series
     updated = message.updated or message.received
-    return (*series, Sample(message.stamp, None, message.stamp, updated, message.number))
+    awake = Sample(
+        message.stamp, None, message.stamp, updated, message.number, message.stamp_sent, message.updated_sent
+    )
+    return insert(series, awake, None)
 
 
 def _apart(position: tuple[float, float], residence: Residence | None) -> bool:
@@ -367,7 +413,7 @@ def _makes_slots(reading: Reading) -> bool:
 # ---- gone ------------------------------------------------------------------------------------------------------------
 
 
-def delete(building: Building, kind: Kind, device_id: str, stamp: datetime, received: datetime) -> Building:
+def delete(building: Building, kind: Kind, device_id: str, stamp: Time, received: datetime) -> Building:
     """Take a device out; the household counts it up to its end (M0.5, M5.7).
 
     Deletes are remembered for good, so that an older message does not bring the device back, and a repeat of the
@@ -375,15 +421,25 @@ def delete(building: Building, kind: Kind, device_id: str, stamp: datetime, rece
     """
     name = key(kind, device_id)
     device = building.devices.get(name)
-    known = building.gone.get(name)
-    if known is not None and stamp <= known and (device is None or device.stamp > known):
+    known = deleted_at(building, name)
+    if known is not None and not known.is_before(stamp) and (device is None or known.is_before(device.time)):
         return building
-    gone = {**building.gone, name: stamp if known is None else max(stamp, known)}
+    newest = later(known, stamp)
+    gone = {**building.gone, name: newest.at}
+    building = replace(building, gone=gone, gone_sent=_with_sent(building.gone_sent, name, newest.sent))
     if device is None:
-        return replace(building, gone=gone)
+        return building
     devices = {other: kept for other, kept in building.devices.items() if other != name}
     if kind is Kind.TARIFF:
         prices = {tariff: slices for tariff, slices in building.prices.items() if tariff != device_id}
-        return replace(building, devices=devices, prices=prices, gone=gone)
-    departed = (*building.departed, replace(device, until=_end(device, stamp, received), sent={}, days={}))
-    return replace(building, devices=devices, departed=departed, gone=gone)
+        return replace(building, devices=devices, prices=prices)
+    departed = (*building.departed, replace(device, until=_end(device, stamp, received).at, sent={}, days={}))
+    return replace(building, devices=devices, departed=departed)
+
+
+def _with_sent(known: Mapping[str, datetime], name: str, sent: datetime | None) -> Mapping[str, datetime]:
+    """Return the times as sent, where they were later than their receipts, with that of one device."""
+    if sent is None and name not in known:
+        return known
+    others = {other: at for other, at in known.items() if other != name}
+    return others if sent is None else {**others, name: sent}

@@ -17,6 +17,7 @@ from typing import Final
 
 from bridge.core.effects import Attributes
 from bridge.core.model import Building, Slice
+from bridge.core.order import Time
 from bridge.core.vocabulary import Kind
 
 PLACES: Final = Decimal("0.0001")
@@ -86,13 +87,20 @@ def future(slices: Sequence[Slice], now: datetime) -> tuple[Slice, ...]:
 
 def desired(building: Building, now: datetime) -> Desired | None:
     """Return what MOOST should hold for the building; None = no dynamic tariff (M6.3)."""
-    tariffs = [device for device in building.devices.values() if device.kind is Kind.TARIFF and device.facts.currency]
-    oldest = datetime.min.replace(tzinfo=UTC)
-    for tariff in sorted(sorted(tariffs, key=lambda t: t.id), key=lambda t: t.facts.updated or oldest, reverse=True):
-        slices = future(building.prices.get(tariff.id, ()), now)
-        if slices and tariff.facts.currency is not None:
-            return tariff.facts.currency, slices
-    return None
+    found: Desired | None = None
+    chosen: Time | None = None
+    for tariff in sorted(building.devices.values(), key=lambda device: device.id):
+        currency, updated = tariff.facts.currency, tariff.facts.updated
+        slices = future(building.prices.get(tariff.id, ()), now) if tariff.kind is Kind.TARIFF else ()
+        if not slices or currency is None:
+            continue
+        time = Time(updated, tariff.facts.updated_sent) if updated is not None else Time(_OLDEST)
+        if chosen is None or chosen.is_before(time):
+            found, chosen = (currency, slices), time
+    return found
+
+
+_OLDEST: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def as_moost(wanted: Desired) -> Attributes:

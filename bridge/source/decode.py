@@ -3,7 +3,8 @@
 Rules:
 - `decode` is total: any bytes give a message, a `Tombstone` or an `Unreadable` with one sentence.
 - Units are converted, words upper-cased, limits checked here by the table `core.mapping.READINGS` (M0.1, M0.2, M0.9).
-- Times follow M0.3: a value has its block's time, else the object's, else the receipt; the future is the receipt.
+- Times follow M0.3: a value has its block's time, else the object's, else the receipt; the future is placed at the
+  receipt. A block whose time is there and cannot be read says nothing.
 - VIN and addresses end here; a position goes on to be compared in passing (M0.8).
 
 Source: EHA developer portal, "Streaming examples" (the string "null" in an enum field; three spellings of the
@@ -30,11 +31,12 @@ from bridge.core.messages import (
     Unreadable,
     Value,
 )
+from bridge.core.order import Time
 from bridge.core.rules import Rules
 from bridge.core.vocabulary import Action, Kind
 from bridge.source import wire
 from bridge.source.repair import NotUnderstood, parse
-from bridge.source.times import Times, instant
+from bridge.source.times import NoTime, Times, instant
 from bridge.source.topics import Topic
 
 if TYPE_CHECKING:
@@ -122,30 +124,38 @@ def _report(topic: Topic, body: bytes, number: int, received: datetime, rules: R
     """Read connect, update, offline, disconnect or delete."""
     device, odd = parse(wire.BODIES[topic.kind], body)
     times = Times(received)
-    updated = times.read(device.last_updated)
+    updated = _time(times, device.last_updated, None)
+    rest = None if times.unread else updated or Time(received)  # of blocks without a time of their own
     blocks: dict[str, wire.Block] = {}
-    at: dict[str, datetime] = {}
+    at: dict[str, Time] = {}
     for name in _BLOCKS[topic.kind]:
         block = getattr(device, name)
-        if block is not None:
+        time = _time(times, block.last_updated, rest) if block is not None else None
+        if time is not None:  # else the block says nothing
             blocks[name] = block
-            at[name] = times.read(block.last_updated) or updated or received
+            at[name] = time
     if device.__pydantic_extra__:
         for raw in _times_within(device.__pydantic_extra__):
-            times.read(raw)
+            _time(times, raw, None)
     found: list[str] = []
     readings = tuple(_readings(topic.kind, blocks, at, found))
+    stamp = times.newest or Time(received)
+    static, place = blocks.get("static_data"), blocks.get("location")
     return Report(
         **_envelope(topic, number, received, rules, device.id, device.user_id),
-        stamp=times.newest or received,
-        updated=updated,
+        stamp=stamp.at,
+        stamp_sent=stamp.sent,
+        undated=times.newest is None and times.unread,
+        updated=updated.at if updated is not None else None,
+        updated_sent=updated.sent if updated is not None else None,
         location=_location(device),
         online=device.is_online,
         connected=device.is_connected,
-        facts=_facts(topic.kind, device.static_data, at.get("static_data")),
+        facts=_facts(topic.kind, static, at["static_data"]) if isinstance(static, wire.StaticData) else _NO_FACTS,
         readings=readings,
-        position=_position(device),
-        odd=(*odd, *found, *times.odd),
+        position=_position(place) if isinstance(place, wire.Location) else None,
+        odd=(*odd, *found),
+        odd_times=tuple(dict.fromkeys(times.odd)) if times.odd else (),
     )
 
 
@@ -156,6 +166,14 @@ _BLOCKS: Final[Mapping[Kind, tuple[str, ...]]] = {
     for kind, body in wire.BODIES.items()
 }
 """The attributes of the wire models that hold blocks, in order."""
+
+
+def _time(times: Times, raw: object, missing: Time | None) -> Time | None:
+    """Return the time that is there, or what stands for a missing one; None where it cannot be read."""
+    try:
+        return times.read(raw) or missing
+    except NoTime:
+        return None
 
 
 def _times_within(unknown: object) -> Iterator[object]:
@@ -179,23 +197,20 @@ def _location(device: wire.DeviceBody) -> str | None:
     return _named(device.location_id)
 
 
-def _position(device: wire.DeviceBody) -> tuple[float, float] | None:
+def _position(place: wire.Location) -> tuple[float, float] | None:
     """Return where a vehicle is [°]."""
-    place = device.location if isinstance(device, wire.VehicleBody) else None
-    if place is None or place.latitude is None or place.longitude is None:
+    if place.latitude is None or place.longitude is None:
         return None
     if not (abs(place.latitude) <= 90 and abs(place.longitude) <= 180):  # noqa: PLR2004 - degrees; false for NaN too
         return None
     return place.latitude, place.longitude
 
 
-def _facts(kind: Kind, static: wire.StaticData | None, at: datetime | None) -> Facts:
+def _facts(kind: Kind, static: wire.StaticData, at: Time) -> Facts:
     """Return the static data that names the device; a text that holds the VIN counts as missing (M0.7, M0.8).
 
     A tariff's name is not read: the portal's own examples are named after the street of the customer.
     """
-    if static is None:
-        return _NO_FACTS
     vin = static.vin.strip().casefold() if static.vin else ""
     return Facts(
         vendor=_text(static.vendor, vin),
@@ -204,7 +219,8 @@ def _facts(kind: Kind, static: wire.StaticData | None, at: datetime | None) -> F
         type=_word(static.type),
         engine=_word(static.engine_type),
         currency=_word(static.currency),
-        updated=at,
+        updated=at.at,
+        updated_sent=at.sent,
     )
 
 
@@ -240,7 +256,7 @@ _ATTRIBUTES: Final[Mapping[Kind, tuple[tuple[str, str, str | None, NumberRow | W
 
 
 def _readings(
-    kind: Kind, blocks: Mapping[str, wire.Block], at: Mapping[str, datetime], odd: list[str]
+    kind: Kind, blocks: Mapping[str, wire.Block], at: Mapping[str, Time], odd: list[str]
 ) -> Iterator[Reading]:
     """Yield the readings of all blocks that are there."""
     for block_name, field_name, state_name, row in _ATTRIBUTES[kind]:
@@ -258,7 +274,8 @@ def _readings(
             if value is not None and value not in row.words:
                 odd.append(f"{row.block}.{row.field}: unknown word")
                 value = None
-        yield Reading(quantity=row.quantity, at=at[block_name], value=value)
+        time = at[block_name]
+        yield Reading(quantity=row.quantity, at=time.at, value=value, sent=time.sent)
 
 
 def _number(row: NumberRow, raw: float | None, state: str | None, odd: list[str]) -> float | None:
@@ -297,21 +314,35 @@ def _command(topic: Topic, body: bytes, number: int, received: datetime, rules: 
 
 
 def _prices(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Prices:
-    """Read prices; an entry without a start says nothing, one without a finite price ends its predecessor."""
+    """Read prices; an entry without a start that can be read is counted, one without a price ends its predecessor."""
     prices, _ = parse(wire.PricesBody, body)
     entries: list[tuple[datetime, Decimal | None]] = []
+    odd: dict[str, None] = {}  # in order, each once
     for entry in prices.prices or ():
-        start = (
-            instant(entry.starts_at if entry.start_date is None else entry.start_date) if entry is not None else None
-        )
-        if entry is not None and start is not None and start < LATEST_PRICE:
-            price = entry.total_price
-            entries.append((start, price if price is not None and price.is_finite() else None))
+        start = _start(entry) if entry is not None else "missing"
+        if entry is None or isinstance(start, str):
+            odd[f"prices.startDate: {start}"] = None
+            continue
+        price = entry.total_price
+        entries.append((start, price if price is not None and price.is_finite() else None))
     return Prices(
         **_envelope(topic, number, received, rules, prices.id, prices.user_id),
         location=_named(prices.location_id),
         entries=tuple(entries),
+        odd_times=tuple(odd),
     )
+
+
+def _start(entry: wire.PriceEntry) -> datetime | str:
+    """Return when a price begins, or what is wrong with its start."""
+    raw = entry.starts_at if entry.start_date is None else entry.start_date
+    try:
+        start = instant(raw)
+    except NoTime:
+        return "unreadable"
+    if start is None:
+        return "missing" if raw in (None, "null") else "before 2015"
+    return start if start < LATEST_PRICE else "after 2100"
 
 
 def _schedules(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Schedules:

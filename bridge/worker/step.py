@@ -13,6 +13,7 @@ from bridge.core.copying import replace
 from bridge.core.effects import Bury, ChangeBuilding, CreateBuilding, Effect, Note, Park, PutDevices, SendEvents
 from bridge.core.messages import Inbound, Message, Moved, Prices, Readdressed, Report, Tombstone, Unreadable
 from bridge.core.model import Building, Device, Residence, Slice, key
+from bridge.core.order import Time
 from bridge.core.reduce import reduce
 from bridge.core.routing import Place, device_of, home_of, place, residence
 from bridge.core.rules import Rules
@@ -124,20 +125,20 @@ class Step:
             return where, message
         if self._is_outdated(message, dwelling):
             return dwelling, message
-        left = self._move(device_of(message), dwelling, message.stamp, message.received, number)
+        left = self._move(device_of(message), dwelling, message.time, message.received, number)
         return where, replace(message, arrived=left)
 
     def _is_outdated(self, message: Report, dwelling: Place) -> bool:
         """Tell whether a device has been heard of, where it lives now, after this message."""
         device = self._state(dwelling.building).devices.get(key(message.kind, message.id))
-        return device is not None and message.stamp < device.stamp
+        return device is not None and (message.undated or message.time.is_before(device.time))
 
     def _move(
-        self, device: tuple[Kind, str], dwelling: Place, stamp: datetime, received: datetime, number: int
+        self, device: tuple[Kind, str], dwelling: Place, stamp: Time, received: datetime, number: int
     ) -> datetime | None:
         """Take a device out of the building it lived in; return up to when it counts there (M1.6)."""
         kind, device_id = device
-        moved = Moved(kind=kind, id=device_id, stamp=stamp, received=received)
+        moved = Moved(kind=kind, id=device_id, stamp=stamp.at, stamp_sent=stamp.sent, received=received)
         self._reduce(dwelling.building, moved, number, dwelling.residence)
         lives = [gone for gone in self._state(dwelling.building).departed if (gone.kind, gone.id) == device]
         return lives[-1].until if lives else None
@@ -162,7 +163,7 @@ class Step:
             row = residence(rows, known.location) if known is not None else None
             if state is None or known is None or row is None or row.building == state.id:
                 continue
-            left = self._move(device, home_of(state.id, rows), known.stamp, self._now, 0)
+            left = self._move(device, home_of(state.id, rows), known.time, self._now, 0)
             prices = state.prices.get(known.id, ()) if known.kind is Kind.TARIFF else ()
             for arrival in self._arrivals(known, prices, left):
                 self._reduce(row.building, arrival, 0, row)
@@ -198,6 +199,7 @@ class Step:
             user=device.user,
             raw_user=raw_user,
             stamp=device.stamp,
+            stamp_sent=device.stamp_sent,
             location=device.location,
             online=False if device.offline else None,
             connected=False if device.disconnected else None,

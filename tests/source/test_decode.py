@@ -15,7 +15,7 @@ from bridge.core.reduce import reduce
 from bridge.core.rules import Rules, SubscriptionRule
 from bridge.core.vocabulary import ACTIONS, Action, Kind
 from bridge.source.decode import decode
-from bridge.source.times import instant
+from bridge.source.times import NoTime, instant
 from bridge.source.topics import Topic, UnknownTopic, parse, subscription_of
 from tests.core.house import at, body, iso, prices, read
 
@@ -78,9 +78,26 @@ SPELLINGS = [
     (1781517630500, EXACT + timedelta(milliseconds=500)),
     ("2015-01-01T00:00:00Z", datetime(2015, 1, 1, tzinfo=UTC)),
     ("2014-12-31T23:59:59Z", None),
-    (0, None), (-1, None), (True, None), (None, None), ("", None), ("null", None), ("yesterday", None),
-    ("2026-06-15T10:00:60Z", None), ("2026-02-30T10:00:00Z", None), ("0001-01-01T00:00:00+23:59", None),
-    (float("nan"), None), (float("inf"), None), (10**400, None), (1e300, None), ([], None), ({}, None),
+    (0, None), (-1, None), (None, None), ("null", None),
+    ("2026-06-15t10:00:30z", EXACT), ("2026-06-15 10:00:30Z", EXACT), ("2026-06-15 10:00:30", EXACT),
+    ("2026-06-15T10:00:30Z[UTC]", EXACT), ("2026-06-15T12:00:30+02:00[Europe/Berlin]", EXACT),
+    ("2026-06-15T12:00:30[Europe/Berlin]", EXACT), ("2026-06-15t12:00:30+02:00 [Europe/Berlin][u-ca=iso8601]", EXACT),
+    ("2026-06-15T10:00:30 UTC", EXACT), ("2026-06-15 10:00:30utc", EXACT), ("2026-06-15 10:00:30 GMT", EXACT),
+    ("2026-06-15 10:00:30.5 +0000 UTC", EXACT + timedelta(milliseconds=500)),
+    ("2026-06-15 12:00:30 +0200", EXACT), ("2026-06-15T10:00:30,000Z", EXACT), ("20260615T100030Z", EXACT),
+    ("20260615100030", EXACT), ("2026-06-14T24:00:00Z", datetime(2026, 6, 15, tzinfo=UTC)),
+    ("2026-06-14T24:00", datetime(2026, 6, 15, tzinfo=UTC)), ("2026-06-15 24:00:00.000+02:00", EXACT.replace(hour=22,
+     minute=0, second=0)), ("2026-03-28T24:00:00[Europe/Berlin]", datetime(2026, 3, 28, 23, tzinfo=UTC)),
+    ("2016-12-31T23:59:60Z", datetime(2017, 1, 1, tzinfo=UTC)), ("2026-06-15T10:00:60Z", EXACT + timedelta(seconds=30)),
+    ("2026-06-15T10:00:60.250z", EXACT + timedelta(seconds=30.25)), ("1781517630", EXACT), (" 1781517630.0 ", EXACT),
+    ("1781517630000", EXACT), ("1781011530000", datetime(2026, 6, 9, 13, 25, 30, tzinfo=UTC)), ("0", None),
+]  # fmt: skip
+UNREADABLE = [
+    True, False, "", " ", "yesterday", "15.06.2026 10:00:30", "2026-06-15T24:00:01Z", "2026-06-15T25:00:00Z",
+    "2026-06-15T10:00:61Z", "2026-02-30T10:00:00Z", "0001-01-01T00:00:00+23:59", "9999-12-31T24:00:00Z", "NaN",
+    "2026-06-15 10:00:30 CEST", "2026-06-15T10:00:30[Europe/Nowhere]", "2026-06-15T10:00:30[]", "[UTC]",
+    "2026-06-15T10:00:30[/etc/passwd]", "2026-06-15T10:00:30[Europe]", "1" * 50, "1" * 5000, float("nan"),
+    float("inf"), 10**400, 1e300, [], {}, ["2026-06-15T10:00:30Z"],
 ]  # fmt: skip
 
 
@@ -89,13 +106,47 @@ def test_a_time_is_read_in_every_spelling(raw: object, expected: datetime | None
     assert expected == instant(raw)
 
 
+@pytest.mark.parametrize("raw", UNREADABLE, ids=lambda raw: repr(raw)[:40])
+def test_what_is_there_and_is_no_time_is_neither_missing_nor_now(raw: object) -> None:
+    with pytest.raises(NoTime):
+        instant(raw)
+    message = report("hvac.update", body("hvac", "10:00", powerState={"lastUpdated": raw}))
+    assert {Quantity.TEMPERATURE, Quantity.MODE, Quantity.ACTIVE} == {each.quantity for each in message.readings}
+    assert ("unreadable",) == message.odd_times
+    assert at("10:00") == message.stamp
+
+
+@pytest.mark.parametrize("raw", ["yesterday", True, []])
+def test_blocks_without_a_time_say_nothing_where_that_of_the_object_cannot_be_read(raw: object) -> None:
+    content = body("hvac", lastUpdated=raw, powerState={"lastUpdated": None}, staticData={"lastUpdated": None})
+    message = report("hvac.update", content)
+    assert {at("10:00")} == {reading.at for reading in message.readings}  # of the block that has a time
+    assert Quantity.POWER not in {reading.quantity for reading in message.readings}
+    assert (Facts(), at("10:00"), False) == (message.facts, message.stamp, message.undated)
+
+
+def test_a_message_of_which_no_time_can_be_read_is_newer_than_nothing() -> None:
+    message = report("meter.update", {"id": "d-1", "lastUpdated": "soon", "powerState": {"power": 1}})
+    assert ((), NOON, True) == (message.readings, message.stamp, message.undated)
+    new = {"id": "d-1", "newBlock": {"lastUpdated": "soon"}}
+    assert report("meter.update", new).undated
+    assert not report("meter.update", {"id": "d-1", "powerState": {"power": 1}}).undated
+
+
+def test_static_data_and_a_position_without_a_time_that_can_be_read_are_not_used() -> None:
+    place = {"latitude": 52.5, "longitude": 8, "lastUpdated": "soon"}
+    message = report("vehicle.update", body("vehicle", location=place, staticData={"lastUpdated": "soon"}))
+    assert (None, Facts()) == (message.position, message.facts)
+    assert ("unreadable",) == message.odd_times
+
+
 def test_a_value_has_the_time_of_its_block_else_of_the_object_else_of_the_receipt() -> None:
     content = body("hvac", "10:00")
     content["powerState"]["lastUpdated"] = iso("09:50")
     assert {at("09:50"), at("10:00")} == {reading.at for reading in report("hvac.update", content).readings}
     content["powerState"]["lastUpdated"] = None
     assert {at("10:00")} == {reading.at for reading in report("hvac.update", content).readings}
-    content["lastUpdated"] = content["climateState"]["lastUpdated"] = "nonsense"
+    content["lastUpdated"], content["climateState"]["lastUpdated"] = None, "null"
     assert {NOON} == {reading.at for reading in report("hvac.update", content).readings}
 
 
@@ -121,13 +172,15 @@ def test_a_time_after_the_receipt_is_the_receipt(ahead: str, counted: bool) -> N
     message = report("meter.update", body("meter", "10:00", powerState={"lastUpdated": iso(ahead)}))
     assert {NOON} == {reading.at for reading in message.readings}
     assert NOON == message.stamp
-    assert counted == bool(message.odd)
+    assert counted == bool(message.odd_times)
+    assert {at(ahead)} == {reading.sent for reading in message.readings}
+    assert at(ahead) == message.stamp_sent
 
 
 def test_a_time_before_2015_counts_as_missing_and_is_counted() -> None:
     message = report("meter.update", body("meter", "10:00", powerState={"lastUpdated": "2014-12-31T00:00:00Z"}))
     assert {at("10:00")} == {reading.at for reading in message.readings}
-    assert message.odd
+    assert ("before 2015",) == message.odd_times
 
 
 # ---- the head --------------------------------------------------------------------------------------------------------
@@ -369,6 +422,26 @@ def test_prices_are_read_in_every_shape(shape: object, expected: list[tuple[str,
     assert [(at(clock), Decimal(text) if text is not None else None) for clock, text in expected] == list(
         message.entries
     )
+
+
+@pytest.mark.parametrize(
+    ("entry", "odd"),
+    [
+        ({"startDate": "soon"}, "unreadable"),
+        ({"startDate": True}, "unreadable"),
+        ({"startDate": "2014-12-31T00:00:00Z"}, "before 2015"),
+        ({"startDate": "2100-01-01T00:00:00Z"}, "after 2100"),
+        ({}, "missing"),
+        ({"startDate": "null"}, "missing"),
+        (None, "missing"),
+    ],
+)
+def test_a_price_whose_start_cannot_be_used_is_counted(entry: object, odd: str) -> None:
+    used = {"startDate": iso("12:00"), "totalPrice": 0.3}
+    message = read("tariff.price.update", prices(prices=[entry, entry, used]))
+    assert isinstance(message, Prices)
+    assert (f"prices.startDate: {odd}",) == message.odd_times
+    assert [at("12:00")] == [start for start, _ in message.entries]
 
 
 def test_a_schedule_is_kept_as_sent() -> None:
