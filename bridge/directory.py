@@ -54,7 +54,7 @@ def read(text: str) -> tuple[Residence, ...]:
     rows: dict[tuple[str, str | None], Residence] = {}
     buildings: dict[str, dict[str, object]] = {}
     problems: list[str] = []
-    for line, raw in _raw_rows(text.removeprefix("\ufeff")):
+    for line, raw in _raw_rows(text):
         found, wrong = (None, [raw]) if isinstance(raw, str) else _residence(raw)
         if found is not None:
             if (found.user, found.location) in rows:

@@ -21,15 +21,22 @@ LONGEST_NAME: Final = 200  # characters of an id or topic that are kept as they 
 
 
 def arrivals(
-    body: bytes, *, topic: str | None, callers: Sequence[str], delivery_id: str | None, received: datetime
+    body: bytes,
+    *,
+    topic: str | None,
+    wrapped: bool,
+    callers: Sequence[str],
+    delivery_id: str | None,
+    received: datetime,
 ) -> list[Arrival]:
     """Return the messages of a body; `topic` is that of all of them, None = each names its own.
 
-    `callers` are the subscriptions whose message it may be, `delivery_id` is what tells a repeat of the whole.
+    `wrapped` says that each message lies in an envelope, whatever names its topic. `callers` are the subscriptions
+    whose message it may be, `delivery_id` is what tells a repeat of the whole.
     """
     items = split(body)
-    if topic is None:
-        items = [unwrap(item) for item in items]
+    if wrapped or topic is None:
+        items = [unwrap(item, named=topic is None) for item in items]
     fates: dict[str | None, _Fate] = {}
     found: list[Arrival] = []
     for place, item in enumerate(items):
@@ -52,16 +59,19 @@ def buried(
 def tally(messages: Sequence[Arrival], receipts: Sequence[Receipt], metrics: Metrics) -> tuple[list[int], int]:
     """Count what was stored; return the ids of the new rows, and how many of them are dead."""
     rows: list[int] = []
-    dead = 0
+    dead = quoted = 0
     for message, receipt in zip(messages, receipts, strict=True):
         if not receipt.duplicate:
             rows.append(receipt.id)
             dead += message.dead is not None
+            quoted += message.quoted
     metrics.messages_accepted.inc(len(rows))
     if len(rows) < len(receipts):
         metrics.messages_duplicate.inc(len(receipts) - len(rows))
     if dead:
         metrics.messages_dead.inc(dead)
+    if quoted:
+        metrics.messages_quoted.inc(quoted)
     return rows, dead
 
 
@@ -100,6 +110,7 @@ def _arrival(item: Item, place: int, fate: _Fate, delivery_id: str | None, recei
         position=0 if item.message_id else place,
         dead=item.dead or fate.dead,
         detail=item.detail or fate.detail,
+        quoted=item.quoted,
     )
 
 

@@ -39,8 +39,10 @@ class Metrics:
         counter, histogram = self._counter, self._histogram
         self.messages_accepted = counter("messages_accepted", "Messages stored before their 202, the dead among them.")
         self.messages_duplicate = counter("messages_duplicate", "Messages recognised as repeats of a stored one.")
+        self.messages_quoted = counter("messages_quoted", "Messages read that came as JSON within a JSON string.")
         self.messages_settled = counter("messages_settled", "Messages whose effects are queued, or that have none.")
         self.messages_dead = counter("messages_dead", "Messages taken out of the flow as dead letters.")
+        self.pings = counter("pings", "Verified webhook requests that were only a test of the address.")
         self.requests_refused = counter("requests_refused", "Webhook requests refused, by status.", "status")
         self.limit_reached = counter("limit_reached", "How often a bound was reached, by its name.", "limit")
         self.late_samples = counter("late_samples", "Samples that came after their slot was closed.")

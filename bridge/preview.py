@@ -1,11 +1,12 @@
-"""One message through decode and core without store, network or secret: what `bridge map` shows.
+"""One body through decode and core without store, network or secret: what `bridge map` shows.
 
 Rules:
+- The body is read as the door reads it, by the same code: an array is several messages, one after the other.
 - The building is as if nothing had been heard of it before; the directory is empty.
 - The time of receipt is the newest time in the body, so that an old sample maps as it would have then.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from bridge.core.rules import Rules
 from bridge.core.vocabulary import Action, DeviceType, EventType
 from bridge.sink import encode, validate
 from bridge.source.decode import decode
+from bridge.source.envelope import is_wrapped, split, unwrap
+from bridge.source.ping import is_ping
 from bridge.source.times import NoTime, instant
 from bridge.source.topics import Topic, parse
 from bridge.store.port import Loaded, Pending
@@ -33,23 +36,32 @@ _STARTS: Final = frozenset({"startDate", "startsAt"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapped:
-    """What one message leads to."""
+    """What the messages of one body lead to."""
 
     calls: list[dict[str, Any]]  # {"method", "path", "body"} in sending order
     reasons: list[str]  # why nothing, or why not more
-    dead: bool  # it would be a dead letter
+    dead: bool  # one of them would be a dead letter
 
 
-def map_message(topic: str, body: bytes, settings: Settings | None = None) -> Mapped:
-    """Return the calls that one message leads to; without settings by the defaults."""
+def map_message(
+    topic: str, body: bytes, settings: Settings | None = None, *, content_type: str = "application/json"
+) -> Mapped:
+    """Return the calls that one body leads to; without settings by the defaults."""
+    if is_ping(body):
+        return Mapped(calls=[], reasons=["a ping: it is answered and stored nowhere"], dead=False)
     named = parse(topic)
     if not isinstance(named, Topic):
         return Mapped(calls=[], reasons=[f"unknown-topic: {named.detail}"], dead=True)
     rules = settings.rules() if settings is not None else Rules()
-    received = _receipt(body, named.action)
+    items = split(body)
+    if is_wrapped(content_type.encode()):
+        items = [unwrap(item, named=False) for item in items]
+    received = _receipt([item.body for item in items], named.action)
     step = Step(Loaded(residences={}, homes={}, buildings={}), rules, received)
-    row = Pending(id=1, subscription=named.subscription, topic=topic, body=body, received=received)
-    step.take(row, decode(named, body, number=1, received=received, rules=rules))
+    for number, item in enumerate(items, start=1):
+        if item.dead is None:
+            row = Pending(id=number, subscription=named.subscription, topic=topic, body=item.body, received=received)
+            step.take(row, decode(named, item.body, number=number, received=received, rules=rules))
     customer = settings.moost.customer_id if settings is not None and settings.moost.customer_id else NO_CUSTOMER
     shown = _Shown(customer=customer, battery_soc=rules.battery_soc)
     for outgoing in step.calls:
@@ -60,13 +72,15 @@ def map_message(topic: str, body: bytes, settings: Settings | None = None) -> Ma
             if isinstance(call, SendEvents) and old
             else call
         )
-    reasons = [f"{reason.value}: {detail}" for _, reason, detail in step.dead]
+    unread = [(item.dead, item.detail) for item in items if item.dead is not None]
+    dead = [*unread, *((reason, detail) for _, reason, detail in step.dead)]
+    reasons = [f"{reason.value}: {detail}" for reason, detail in dead]
     reasons += [f"parked: the directory does not know the user {user!r}" for _, user in step.parked]
     reasons += [f"{note.name}: {note.detail}" if note.detail else note.name for _, note in step.notes]
     reasons += shown.refused
     if not shown.calls and not reasons:
         reasons.append("nothing that MOOST takes has changed")
-    return Mapped(calls=shown.calls, reasons=reasons, dead=bool(step.dead or shown.refused))
+    return Mapped(calls=shown.calls, reasons=reasons, dead=bool(dead or shown.refused))
 
 
 class _Shown:
@@ -95,15 +109,18 @@ def _with_words(event: dict[str, Any]) -> dict[str, Any]:
     return {**event, "type": EventType(event["type"]), "source": DeviceType(event["source"])}
 
 
-def _receipt(body: bytes, action: Action) -> datetime:
-    """Return the newest time in a body; of prices the oldest, so that none has ended; else now."""
+def _receipt(bodies: Sequence[bytes], action: Action) -> datetime:
+    """Return the newest time in the bodies; of prices the oldest, so that none has ended; else now."""
+    prices = action is Action.PRICE_UPDATE
+    found = [at for body in bodies for at in _times(_content(body), _STARTS if prices else _TIMES)]
+    return (min if prices else max)(found, default=datetime.now(UTC))
+
+
+def _content(body: bytes) -> object:
     try:
-        content = pydantic_core.from_json(body)
+        return pydantic_core.from_json(body)
     except ValueError:
-        return datetime.now(UTC)
-    if action is Action.PRICE_UPDATE:
-        return min(_times(content, _STARTS), default=datetime.now(UTC))
-    return max(_times(content, _TIMES), default=datetime.now(UTC))
+        return None
 
 
 def _times(content: object, names: frozenset[str]) -> Iterator[datetime]:

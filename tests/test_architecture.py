@@ -14,7 +14,7 @@ import pytest
 ROOT: Final = Path(__file__).parent.parent
 PACKAGE: Final = ROOT / "bridge"
 
-COMMON: Final = frozenset({"config", "errors", "limits", "logs", "metrics"})
+COMMON: Final = frozenset({"config", "errors", "files", "limits", "logs", "metrics"})
 """What any room but the core may import."""
 
 EVERYTHING: Final = frozenset({""})
@@ -24,6 +24,7 @@ EVERYTHING: Final = frozenset({""})
 TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "core": (frozenset(), frozenset()),
     "errors": (frozenset(), frozenset()),
+    "files": (frozenset(), frozenset()),
     "times": (frozenset(), frozenset()),
     "limits": (frozenset(), frozenset()),
     "logs": (frozenset(), frozenset({"structlog"})),
@@ -87,7 +88,9 @@ NO_COMMON: Final = frozenset({"core", "sandbox", *COMMON})
 """Rooms that do without COMMON, but for what the line below gives them."""
 
 COMMON_AMONG: Final = {
-    "config": frozenset({"errors"}),
+    "config": frozenset({"errors", "files"}),
+    "errors": frozenset(),
+    "files": frozenset(),
     "limits": frozenset({"logs", "metrics"}),
     "logs": frozenset(),
     "metrics": frozenset(),

@@ -308,6 +308,30 @@ def test_map_tells_a_dead_letter_by_its_code(bridge: Bridge, tmp_path: Path, top
     assert done.err
 
 
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        ((), b"\xef\xbb\xbf" + json.dumps(VEHICLE).encode()),
+        ((), json.dumps([VEHICLE]).encode()),
+        ((), json.dumps(json.dumps(VEHICLE)).encode()),
+        (("--content-type", "application/cloudevents+json"), json.dumps({"type": "any", "data": VEHICLE}).encode()),
+    ],
+)
+def test_map_reads_a_body_as_the_door_does(
+    bridge: Bridge, tmp_path: Path, options: tuple[str, ...], body: bytes
+) -> None:
+    (tmp_path / "plain.json").write_text(json.dumps(VEHICLE))
+    (tmp_path / "message.json").write_bytes(body)
+    expected = bridge("map", "acme.vehicle.update", tmp_path / "plain.json").json
+    done = bridge("map", "acme.vehicle.update", tmp_path / "message.json", *options)
+    assert (0, expected) == (done.code, done.json)
+
+
+def test_a_directory_with_a_byte_order_mark_is_imported(bridge: Bridge, tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_bytes(b"\xef\xbb\xbfuser_id;customer_building_id\r\nu;b\r\n")
+    assert 0 == bridge("buildings", "import", tmp_path / "b.csv").code
+
+
 def test_what_is_printed_is_utf_8_whatever_the_terminal(config: Path, tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("user_id,customer_building_id,city\nu,b,Zürich\n", encoding="utf-8")
     assert 0 == process("buildings", "import", tmp_path / "b.csv", "--config", config).returncode

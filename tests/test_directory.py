@@ -52,7 +52,7 @@ def test_the_sample_file_is_read() -> None:
     "text",
     [
         "user_id,customer_building_id\nu,b\n",
-        "\ufeffuser_id;customer_building_id\r\nu;b\r\n",
+        "user_id;customer_building_id\r\nu;b\r\n",
         "customer_building_id , user_id\n\n b , u \n,\n",
         '\n{"user_id": "u", "building": {"customerBuildingId": "b"}}\n\n',
         '{"user_id": "u", "location_id": null, "building": {"customerBuildingId": "b", "zip": null}}',

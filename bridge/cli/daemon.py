@@ -86,7 +86,9 @@ def sandbox(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 = any free one.")] = 9090,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     client_id: Annotated[str | None, typer.Option(help="The clientId that gets a token.")] = None,
-    client_secret_file: Annotated[typer.FileText | None, typer.Option(help="A file with its clientSecret.")] = None,
+    client_secret_file: Annotated[
+        typer.FileBinaryRead | None, typer.Option(help="A file with its clientSecret.")
+    ] = None,
     customer_id: Annotated[str | None, typer.Option(help="The customer in the token.")] = None,
     keep: Annotated[int | None, typer.Option(min=0, help="Events kept for reading; none = all.")] = None,
     journal: Annotated[
@@ -94,6 +96,7 @@ def sandbox(
     ] = None,
 ) -> None:
     """Run a MOOST look-alike that validates every call."""
+    from bridge.files import text_of
     from bridge.sandbox import moost
 
     try:
@@ -101,7 +104,7 @@ def sandbox(
             host=host,
             port=port,
             client_id=client_id or moost.CLIENT_ID,
-            client_secret=client_secret_file.read().strip() if client_secret_file else moost.CLIENT_SECRET,
+            client_secret=text_of(client_secret_file.read()).strip() if client_secret_file else moost.CLIENT_SECRET,
             customer_id=customer_id or moost.CUSTOMER_ID,
             keep=keep,
             journal=journal,

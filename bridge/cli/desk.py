@@ -55,9 +55,10 @@ def import_(
 ) -> None:
     """Take rows over into the directory; a file with a problem changes nothing."""
     from bridge import directory
+    from bridge.files import text_of
 
     try:
-        rows = directory.read(file.read().decode())
+        rows = directory.read(text_of(file.read()))
     except UnicodeDecodeError:
         raise UsageError(f"{file.name}: is not text in UTF-8") from None
     except directory.DirectoryError as error:

@@ -37,13 +37,16 @@ def map_(
         Path | None,
         typer.Option("--config", metavar="FILE", envvar="BRIDGE_CONFIG", help="Its rules; without it the defaults."),
     ] = None,
+    content_type: Annotated[
+        str, typer.Option(metavar="TYPE", help="As it was posted, such as application/cloudevents+json.")
+    ] = "application/json",
 ) -> None:
-    """Show what MOOST would get for one message: a JSON array of calls, in sending order."""
+    """Show what MOOST would get for the messages of one body: a JSON array of calls, in sending order."""
     from bridge.config import load
     from bridge.preview import map_message
 
     loaded = None if config is None else load(config, serving=False)
-    mapped = map_message(topic, file.read(), loaded)
+    mapped = map_message(topic, file.read(), loaded, content_type=content_type)
     print_json(mapped.calls)
     for reason in mapped.reasons:
         say(reason)

@@ -4,6 +4,7 @@ Rules:
 - `BRIDGE_<SECTION>__<KEY>` replaces one key of the file; lists are replaced as a whole, as a JSON array
   (`BRIDGE_SUBSCRIPTIONS`, `BRIDGE_DEVICES`, `BRIDGE_SERVER__TOPIC_HEADERS`). Other variables are none of our business.
 - `<key>_file` names a file with the secret: one trailing newline is removed; `secrets_file` holds one per line.
+- A byte order mark at the start of any of these files is passed over.
 - A secret and its file are never both set. An empty secret counts as not set: the sample file ships them empty.
 - What cannot be read is a problem among the others, not an exception.
 """
@@ -15,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic_settings import TomlConfigSettingsSource
-
 from bridge.config.checks import Place, Problem
 from bridge.config.models import Settings
 from bridge.errors import ConfigErrors
+from bridge.files import read_text
 
 Table = dict[str, Any]
 
@@ -54,7 +54,7 @@ def _file(path: Path) -> Table:
     if not path.is_file():
         raise ConfigErrors([f"{path}: there is no such file"])
     try:
-        return TomlConfigSettingsSource(Settings, path).toml_data
+        return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         problem = f"{path}: is not TOML: {error}"
     except UnicodeDecodeError:
@@ -141,7 +141,7 @@ def _read_secret(layers: Layers, place: Place, table: Table, name: str) -> None:
     """Put the content of a file where the secret belongs."""
     key = str(place[-1])
     try:
-        text = Path(name).read_text(encoding="utf-8")
+        text = read_text(Path(name))
     except UnicodeDecodeError:
         layers.problems.append((place, f"{key}_file is not text in UTF-8"))
         return

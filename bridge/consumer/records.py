@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
+from bridge.files import without_mark
 from bridge.intake import arrivals, buried, kept
 from bridge.source.kafka import Record
 from bridge.store.port import Arrival
@@ -25,7 +26,7 @@ def slices(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     begin = size = 0
     for place, record in enumerate(records):
         value = record.value or TOMBSTONE
-        length = MOST_BYTES if value.startswith(b"[") else len(value)
+        length = MOST_BYTES if without_mark(value).startswith(b"[") else len(value)
         if place > begin and size + length > MOST_BYTES:
             yield records[begin:place]
             begin, size = place, 0
@@ -42,4 +43,6 @@ def taken(record: Record, *, subscription: str, cluster: str, max_body: int, rec
     if len(body) > max_body:
         dead = buried(body, TOO_LARGE, topic=record.topic, callers=callers, delivery_id=identity, received=received)
         return [dead]
-    return arrivals(body, topic=record.topic, callers=callers, delivery_id=identity, received=received)
+    return arrivals(
+        body, topic=record.topic, wrapped=record.wrapped, callers=callers, delivery_id=identity, received=received
+    )

@@ -103,10 +103,10 @@ def build_app(  # noqa: PLR0913 - one argument per part
         store=store, metrics=metrics, gate=gate, sources=sources, limits=limits, now=now, version=own_version
     )
     operator = Operator(token=settings.server.admin_token.get_secret_value(), health=health)
-    app = _App(title="Bridge", version=own_version, redirect_slashes=False, redoc_url=None)
+    app = _App(title="Bridge", version=own_version, redirect_slashes=False, docs_url=None, redoc_url=None)
     app.router.routes[:0] = [
-        Route("/webhooks/{topic}", door, methods=["POST", "OPTIONS"]),
-        Route("/webhooks", door, methods=["POST", "OPTIONS"]),
+        Route("/webhooks/{topic}", door, methods=["POST", "OPTIONS", "GET"]),
+        Route("/webhooks", door, methods=["POST", "OPTIONS", "GET"]),
         Route("/", operator.page, methods=["GET"]),
         Route("/api/{path:path}", operator.api, methods=METHODS),
     ]
@@ -150,3 +150,8 @@ def _add_health(app: FastAPI, health: Health) -> None:
     @app.get("/metrics", summary="Prometheus text.", response_class=Response)
     async def metrics() -> Response:
         return Response(await health.metrics(), headers={"content-type": metrics_room.CONTENT_TYPE})
+
+    for path, answer in {
+        "/health/live": live, "/health/ready": ready, "/health": report, "/metrics": metrics,
+    }.items():  # fmt: skip
+        app.add_api_route(path, answer, methods=["HEAD"], include_in_schema=False)  # some monitors only ask so

@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from bridge.config import Auth, Settings, Subscription
 from bridge.config.fields import Network
+from bridge.receiver.fields import first
 from bridge.source.signature import Headers, PlainHmac, Verifier, verifier
 from bridge.source.topics import subscription_of
 
@@ -32,6 +33,8 @@ class Refusal:
     retry_after: int | None = None  # s
     closing: bool = False  # the connection ends with the answer
 
+
+_JSON: Final = b"application/json"
 
 UNKNOWN: Final = Refusal(status=404, error="no such subscription")
 TOO_LARGE: Final = Refusal(status=413, error="the body is too large", closing=True)
@@ -82,6 +85,7 @@ class Policy:
     trusted_proxies: tuple[Network, ...]
     topic_headers: tuple[bytes, ...]
     id_headers: tuple[bytes, ...]
+    signatures: frozenset[bytes]  # names of the fields that carry signatures
     limited: bool  # some subscription has a rate limit
 
     @classmethod
@@ -98,24 +102,17 @@ class Policy:
             trusted_proxies=server.trusted_proxies,
             topic_headers=tuple(name.encode() for name in server.topic_headers),
             id_headers=tuple(name.encode() for name in server.id_headers),
+            signatures=frozenset(name for guard in guards.values() for name in guard.verify.signatures),
             limited=any(guard.bucket for guard in guards.values()),
         )
 
     def topic_named_by(self, headers: Headers) -> str | None:
         """Return the topic that a header names for all messages of the body."""
-        return _first(self.topic_headers, headers)
+        return first(self.topic_headers, headers)
 
     def delivery_id(self, headers: Headers) -> str | None:
         """Return the id that the sender gave to the whole delivery."""
-        return _first(self.id_headers, headers)
-
-
-def _first(names: Sequence[bytes], headers: Headers) -> str | None:
-    for name in names:
-        value = headers.get(name)
-        if value:
-            return value.decode(errors="replace")
-    return None
+        return first(self.id_headers, headers)
 
 
 def _guard(subscription: Subscription, former: Policy | None) -> Guard:
@@ -176,10 +173,10 @@ def _is_json(headers: Headers) -> bool:
     if b"content-encoding" in headers:
         return False
     value = headers.get(b"content-type", b"")
-    if value == b"application/json":
+    if value == _JSON:
         return True
     media = value.partition(b";")[0].strip().lower()
-    return media in (b"", b"application/json") or (media.startswith(b"application/") and media.endswith(b"+json"))
+    return media in (b"", _JSON) or (media.startswith(b"application/") and media.endswith(b"+json"))
 
 
 def client_address(scope: Scope, trusted: Sequence[Network]) -> Address | None:

@@ -3,7 +3,8 @@
 Rules:
 - The order of the checks is the contract's: 404, 413, 415, 403, 503, body (413), 401, 429, 202.
 - 202 is said only after the store has made the bytes durable.
-- A handshake within a signed body is answered with 200 and stored nowhere; it counts as a message of its subscription.
+- A handshake within a signed body is answered with 200, a ping with 202. Neither is stored; each counts as a message of
+  its subscription.
 - No request raises: a store that cannot serve is a 503.
 
 The door speaks ASGI without the framework's request and response objects: at some 20 µs each they would cost as much
@@ -27,9 +28,12 @@ from starlette.types import Receive, Scope, Send
 from bridge.config import Settings
 from bridge.intake import arrivals, tally
 from bridge.metrics import Metrics
-from bridge.receiver.checks import UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit, verified
+from bridge.receiver.checks import UNKNOWN, UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit, verified
+from bridge.receiver.fields import fields
 from bridge.receiver.gate import DRAINING, Gate, Hands
 from bridge.receiver.intake import Reading, busy, delivery_id
+from bridge.source.envelope import is_wrapped
+from bridge.source.ping import is_ping
 from bridge.source.signature import Headers
 from bridge.source.topics import subscription_of
 from bridge.store.port import Arrival, Receipt, Store, StoreUnavailable
@@ -38,7 +42,8 @@ MOST_IDS: Final = 100  # row ids in an answer
 LINGER: Final = timedelta(seconds=2)  # how long a refused body is still swallowed, so that the sender reads the answer
 LINGER_BYTES: Final = 4 * 2**20
 STORE_RETRY_AFTER: Final = 5  # s
-_BLANK: Final = b" \t"  # around a header's value, no part of it (RFC 9110 section 5.5)
+_NOTHING: Final = b'{"accepted":0,"duplicates":0,"dead":0,"ids":[]}'
+_SHOWN: Final = b'{"webhook":"messages are taken by POST"}'
 _JSON: Final = (b"content-type", b"application/json")
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]{1,2000}")
 
@@ -84,10 +89,10 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["method"] == "OPTIONS":
-            await self._shake_hands(scope, send)
+        if scope["method"] != "POST":
+            await (self._shake_hands if scope["method"] == "OPTIONS" else self._show)(scope, send)
             return
-        headers = {name: value.strip(_BLANK) for name, value in scope["headers"]}
+        headers = fields(scope["headers"], self._policy.signatures)
         reading = Reading(self._hands, self._policy.max_body)
         try:
             answer = await self._answer(scope, headers, reading, receive)
@@ -98,8 +103,8 @@ class Door:
             await _refuse(answer, headers, reading, receive, send)
         elif answer is not None:
             status, body = (200, answer.body) if isinstance(answer, Handshake) else (202, answer)
-            fields = [_JSON, (b"content-length", b"%d" % len(body))]
-            await send({"type": "http.response.start", "status": status, "headers": fields})
+            said = [_JSON, (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": status, "headers": said})
             await send({"type": "http.response.body", "body": body})
 
     async def _answer(
@@ -132,16 +137,37 @@ class Door:
         found = verified(guards, headers, body, now)
         if not found:
             return UNVERIFIED
-        for guard in found:
-            if guard.answer is not None and (said := guard.answer(headers, body)) is not None:
-                return limit(policy, [guard.id], now) or Handshake(said)
         callers = [guard.id for guard in found]
+        answered = self._answered(found, headers, body)
+        if answered is not None:
+            return limit(policy, callers[:1], now) or answered
         number = delivery_id(policy, headers)
-        messages = arrivals(body, topic=topic, callers=callers, delivery_id=number, received=received)
+        messages = arrivals(
+            body,
+            topic=topic,
+            wrapped=is_wrapped(headers.get(b"content-type", b"")),
+            callers=callers,
+            delivery_id=number,
+            received=received,
+        )
         if policy.limited:
             refusal = limit(policy, [message.subscription for message in messages], now)
             if refusal is not None:
                 return refusal
+        return await self._stored(messages, len(body))
+
+    def _answered(self, found: Sequence[Guard], headers: Headers, body: bytes) -> bytes | Handshake | None:
+        """Return the answer to a body that is no message: a handshake or a ping."""
+        for guard in found:
+            if guard.answer is not None and (said := guard.answer(headers, body)) is not None:
+                return Handshake(said)
+        if not is_ping(body):
+            return None
+        self._metrics.pings.inc()
+        return _NOTHING
+
+    async def _stored(self, messages: Sequence[Arrival], size: int) -> bytes | Refusal:
+        """Return the body of the 202 after messages of a body of some size [bytes] are stored."""
         try:
             receipts = await self._store.accept(messages) if messages else ()
         except StoreUnavailable:
@@ -152,7 +178,7 @@ class Door:
                 raise
             # The time to drain is over, and the store has not answered: whether it is stored the repeat will show.
             return Refusal(status=503, error=DRAINING.reason, retry_after=DRAINING.retry_after)
-        self._gate.took(len(body))
+        self._gate.took(size)
         self._accepted()
         return self._counted(messages, receipts)
 
@@ -177,6 +203,15 @@ class Door:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
+    async def _show(self, scope: Scope, send: Send) -> None:
+        """Answer a GET: some senders and monitors try an address that way before they use it."""
+        topic = scope["path_params"].get("topic")
+        there = topic is None or subscription_of(topic) in self._policy.guards
+        status, body = (200, _SHOWN) if there else (UNKNOWN.status, json.dumps({"error": UNKNOWN.error}).encode())
+        said = [_JSON, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": said})
+        await send({"type": "http.response.body", "body": body})
+
 
 async def _refuse(refusal: Refusal, headers: Headers, reading: Reading, receive: Receive, send: Send) -> None:
     """Send a refusal; where it ends the connection, swallow what is on the way first.
@@ -184,13 +219,13 @@ async def _refuse(refusal: Refusal, headers: Headers, reading: Reading, receive:
     A connection closed under a sender that is still writing is reset, and the answer may be lost with it.
     """
     body = json.dumps({"error": refusal.error}).encode()
-    fields = [_JSON, (b"content-length", b"%d" % len(body))]
+    said = [_JSON, (b"content-length", b"%d" % len(body))]
     closing = refusal.closing or b"expect" in headers  # who waits for "100 Continue" may not send the body at all
     if refusal.retry_after is not None:
-        fields.append((b"retry-after", b"%d" % refusal.retry_after))
+        said.append((b"retry-after", b"%d" % refusal.retry_after))
     if closing:
-        fields.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": refusal.status, "headers": fields})
+        said.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": said})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     if refusal.closing and not reading.ended:
         await _swallow(receive)

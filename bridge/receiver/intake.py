@@ -10,6 +10,7 @@ from starlette.types import Receive
 
 from bridge.intake import kept
 from bridge.receiver.checks import TOO_LARGE, Policy, Refusal
+from bridge.receiver.fields import attribute
 from bridge.receiver.gate import FULL_HANDS, Hands
 from bridge.source.envelope import event_id
 from bridge.source.signature import Headers
@@ -58,8 +59,6 @@ def delivery_id(policy: Policy, headers: Headers) -> str | None:
     """Return the id of a binary CloudEvent, else that of the delivery."""
     own = None
     if b"ce-id" in headers:
-        own = event_id(
-            headers.get(b"ce-source", b"").decode(errors="replace"), headers[b"ce-id"].decode(errors="replace")
-        )
+        own = event_id(attribute(headers.get(b"ce-source", b"")), attribute(headers[b"ce-id"]))
     found = own or policy.delivery_id(headers)
     return None if found is None else kept(found)

@@ -23,10 +23,15 @@ def webhook_paths() -> dict[str, Schema]:
     header = {"name": "x-topic", "in": "header", "required": False, "schema": {"type": "string"}}
     return {
         "/webhooks/{topic}": {
+            "get": _get("show_topic", [topic]),
             "post": _post("receive_topic", one_topic, topic),
             "options": _options("handshake_topic", [topic]),
         },
-        "/webhooks": {"post": _post("receive", own_topics, header), "options": _options("handshake", [])},
+        "/webhooks": {
+            "get": _get("show", []),
+            "post": _post("receive", own_topics, header),
+            "options": _options("handshake", []),
+        },
     }
 
 
@@ -89,6 +94,19 @@ def _answer(description: str, schema: str, *, waits: bool = False) -> Schema:
     if waits:
         answer["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
     return answer
+
+
+def _get(name: str, parameters: list[Schema]) -> Schema:
+    shown = {"type": "object", "required": ["webhook"], "properties": {"webhook": {"type": "string"}}}
+    return {
+        "operationId": name,
+        "summary": "Whether this is a webhook's address; messages are posted.",
+        "parameters": parameters,
+        "responses": {
+            "200": {"description": "It is.", "content": {"application/json": {"schema": shown}}},
+            "404": _answer("No such subscription.", "Error"),
+        },
+    }
 
 
 def _options(name: str, parameters: list[Schema]) -> Schema:

@@ -22,7 +22,7 @@ from bridge.receiver.health import Health
 
 CHALLENGE: Final = {"www-authenticate": 'Basic realm="bridge", Bearer realm="bridge"'}
 _PAGE_HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
 }

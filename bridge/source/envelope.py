@@ -5,6 +5,8 @@ Rules:
 - An element that cannot be read is dead by itself, its siblings are not.
 - `null` is a message: a record without a value (mapping rule M7).
 - NaN, Infinity and lone surrogate escapes pass: the values around them are good.
+- One byte order mark before a body is passed over. A JSON string that holds a JSON object is that object, one level
+  deep: the commonest mistake of forwarders.
 - Any bytes give messages, never an exception. An array of more than `MOST_MESSAGES` is one dead message and not an
   error answer: the sender would repeat an error, then give up, and the bytes would be gone; a dead letter keeps them.
 
@@ -12,10 +14,13 @@ Theory of operation: msgspec checks the syntax and hands out slices in one pass,
 What it refuses (NaN, lone surrogates, deep nesting) or would let pass (bad UTF-8, endless numbers) takes the slow way:
 cut by brackets, then read each piece with `json`.
 
-Source: CloudEvents 1.0 "JSON event format" (structured and batched mode: `type`, `source`, `id`, `data`);
-EHA developer portal, "Streaming introduction" (a record is the bare object, the topic is its only type).
+Source: CloudEvents 1.0 "JSON event format" (structured and batched mode: `type`, `source`, `id`, `data`,
+`data_base64`); EHA developer portal, "Streaming introduction" (a record is the bare object, the topic is its only
+type).
 """
 
+import base64
+import binascii
 import json
 import re
 from dataclasses import dataclass, field, replace
@@ -24,9 +29,11 @@ from typing import Final
 import msgspec
 
 from bridge.core.vocabulary import DeadReason
+from bridge.files import without_mark
 
 MOST_MESSAGES: Final = 1_000
 
+_CLOUD_EVENTS: Final = b"application/cloudevents"  # structured: "+json", batched: "-batch+json"
 _BLANK: Final = b" \t\n\r"
 _MOST_DIGITS: Final = 4_300  # Python reads no longer integer
 _DIGIT_RUN: Final = b"0" * (_MOST_DIGITS + 1)
@@ -35,6 +42,9 @@ _LONGEST_NAME: Final = 200  # characters of a topic or id
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 _MEMBER: Final = re.compile(rb'[ \t\n\r]*("(?:[^"\\]++|\\.)*+")[ \t\n\r]*:', re.DOTALL)
 _BROKEN: Final = "the body is not valid JSON"
+_NO_OBJECT: Final = "the message is not a JSON object"
+_NO_DATA: Final = "the envelope has no data"
+_NO_TOPIC: Final = "the message names no topic"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,7 @@ class Item:
     message_id: str | None = None  # of the message itself
     dead: DeadReason | None = None
     detail: str = ""  # why dead
+    quoted: bool = False  # it came as JSON within a JSON string
 
 
 class _Members(msgspec.Struct):
@@ -53,6 +64,7 @@ class _Members(msgspec.Struct):
 
     topic: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data_base64: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     type: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     source: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -66,11 +78,13 @@ _REFUSED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # 
 
 def split(body: bytes) -> list[Item]:
     """Return the messages of a body, in order; a body that is no array is one message as it stands."""
-    if not body.lstrip(_BLANK).startswith(b"["):
-        return [_judged(body)]
-    elements = _fast_elements(body)
+    text = without_mark(body)
+    if not text.lstrip(_BLANK).startswith(b"["):
+        item = _judged(text)
+        return [item if item.dead is None else replace(item, body=body)]
+    elements = _fast_elements(text)
     if elements is None:
-        elements = _slow_elements(body)
+        elements = _slow_elements(text)
     if elements is None:
         return [_unreadable(body, _BROKEN)]
     if len(elements) > MOST_MESSAGES:
@@ -78,27 +92,32 @@ def split(body: bytes) -> list[Item]:
     return elements
 
 
-def unwrap(item: Item) -> Item:
+def unwrap(item: Item, *, named: bool = True) -> Item:
     """Return the message inside an envelope, with the topic that the envelope names.
 
-    Envelopes are `{"topic", "data"}` and structured CloudEvents (`type`, `data`).
+    Envelopes are `{"topic", "data"}` and structured CloudEvents (`type`, `data` or `data_base64`). `named` says that
+    the topic has to stand in the envelope; otherwise it is known from elsewhere.
     """
     if item.dead is not None:
         return item
     members = _members(item.body)
     name = members.get("topic", members.get("type"))
     topic = None if name is None else _text(name)
-    data = members.get("data")
-    if topic is None:
-        return replace(item, dead=DeadReason.UNKNOWN_TOPIC, detail="the message names no topic")
-    if data is None:
-        if "topic" in members:
-            return replace(item, topic=topic, dead=DeadReason.UNREADABLE, detail="the envelope has no data")
-        return replace(item, dead=DeadReason.UNKNOWN_TOPIC, detail="the message names no topic")
-    message_id = (
-        None if "topic" in members else event_id(_text(members.get("source", b"")), _text(members.get("id", b"")))
-    )
-    return replace(_shaped(data), topic=topic, message_id=message_id)
+    content = members.get("data", members.get("data_base64"))
+    if named and (topic is None or (content is None and "topic" not in members)):
+        return replace(item, dead=DeadReason.UNKNOWN_TOPIC, detail=_NO_TOPIC)
+    if content is None:
+        return replace(item, topic=topic, dead=DeadReason.UNREADABLE, detail=_NO_DATA)
+    message_id = None
+    if "type" in members:
+        message_id = event_id(_text(members.get("source", b"")), _text(members.get("id", b"")))
+    found = _shaped(content, string=not item.quoted) if "data" in members else _from_base64(content, item)
+    return replace(found, topic=topic, message_id=message_id, quoted=found.quoted or item.quoted)
+
+
+def is_wrapped(media: bytes) -> bool:
+    """Return whether a media type says that each message lies in an envelope: a CloudEvent, structured or batched."""
+    return media[: len(_CLOUD_EVENTS)].lower() == _CLOUD_EVENTS
 
 
 def event_id(source: str | None, identifier: str | None) -> str | None:
@@ -115,12 +134,39 @@ def _judged(raw: bytes) -> Item:
     return _unreadable(raw, problem) if problem else _shaped(raw)
 
 
-def _shaped(raw: bytes) -> Item:
-    """Return a readable value as a message; only objects and null are messages."""
+def _shaped(raw: bytes, *, string: bool = True) -> Item:
+    """Return a readable value as a message; only objects and null are messages.
+
+    `string` says that it may be a string that holds an object.
+    """
     first = raw.lstrip(_BLANK)[:1]
     if first in (b"{", b"n"):
         return Item(body=raw)
-    return _unreadable(raw, "the message is not a JSON object")
+    if string and first == b'"':
+        return _unquoted(raw)
+    return _unreadable(raw, _NO_OBJECT)
+
+
+def _unquoted(raw: bytes) -> Item:
+    """Return the object that a JSON string holds as a message."""
+    try:
+        inner = without_mark(json.loads(raw).encode())
+    except UnicodeEncodeError:
+        return _unreadable(raw, _NO_OBJECT)
+    if not inner.lstrip(_BLANK).startswith(b"{"):
+        return _unreadable(raw, _NO_OBJECT)
+    item = _judged(inner)
+    return _unreadable(raw, item.detail) if item.dead is not None else replace(item, quoted=True)
+
+
+def _from_base64(raw: bytes, item: Item) -> Item:
+    """Return the message whose bytes an envelope holds in base64."""
+    try:
+        inner = without_mark(base64.b64decode("".join(str(json.loads(raw)).split()), validate=True))
+    except (binascii.Error, ValueError):
+        return replace(item, dead=DeadReason.UNREADABLE, detail="data_base64 of the envelope is not base64")
+    found = _judged(inner)
+    return found if found.dead is None else replace(item, dead=found.dead, detail=found.detail)
 
 
 def _unreadable(raw: bytes, detail: str) -> Item:

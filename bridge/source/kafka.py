@@ -43,6 +43,7 @@ from confluent_kafka import (
 
 from bridge.config import Kafka, Mechanism, Settings, Subscription
 from bridge.core.vocabulary import ACTIONS
+from bridge.source.envelope import is_wrapped
 
 SESSION: Final = timedelta(seconds=10)  # a consumer that is not heard of for so long loses its partitions
 COMMIT_EVERY_S: Final = 0.2  # a kill makes at most so much come twice
@@ -102,6 +103,7 @@ class Record(NamedTuple):
     offset: int
     time_ms: int  # as its producer or broker stamped it; 0 = not at all
     value: bytes | None  # None = a tombstone
+    wrapped: bool = False  # its headers say that the value is a CloudEvents envelope
 
     @property
     def place(self) -> Place:
@@ -111,6 +113,13 @@ class Record(NamedTuple):
     def identity(self, cluster: str) -> str:
         """Return what tells this record from every other one, also from one of a topic that was made anew."""
         return f"kafka {cluster} {self.topic} {self.partition} {self.offset} {self.time_ms}"
+
+
+def _is_wrapped(headers: Iterable[tuple[str, object]]) -> bool:
+    """Return whether the headers of a record say that its value is a CloudEvents envelope."""
+    return any(
+        name.lower() == "content-type" and isinstance(value, bytes) and is_wrapped(value) for name, value in headers
+    )
 
 
 class BrokenClientError(Exception):
@@ -294,7 +303,8 @@ class Client:
         if topic is None or partition is None or offset is None:
             return []  # never, by the client's documentation
         stamp = 0 if kind == TIMESTAMP_NOT_AVAILABLE else stamp
-        return [Record(topic, partition, offset, stamp, message.value())]
+        wrapped = _is_wrapped(dict(message.headers() or ()).items())
+        return [Record(topic, partition, offset, stamp, message.value(), wrapped)]
 
     def _note(self, error: KafkaError, topic: str) -> None:
         """Remember what the library complains of; raises BrokenClientError where it gives up."""

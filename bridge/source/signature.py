@@ -17,6 +17,7 @@ import base64
 import binascii
 import hmac
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final, Protocol, assert_never
@@ -28,6 +29,9 @@ from bridge.source.challenge import challenge_in
 TOLERANCE: Final = timedelta(minutes=5)  # a signed timestamp may be this old, or this far ahead
 LONGEST_TIMESTAMP: Final = 12  # digits; more is no time
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - a marker, not a secret
+
+_LISTED: Final = re.compile(rb"(?:^|(?<=[ ,]))v1,([^ ,]+)")
+"""Signatures in a list: separated by blanks, or by commas where somebody joined two lines of a header."""
 
 _NAMES: Final = (b"webhook-id", b"webhook-timestamp", b"webhook-signature")
 _SVIX_NAMES: Final = (b"svix-id", b"svix-timestamp", b"svix-signature")
@@ -43,12 +47,18 @@ class UnusableSecretError(BridgeError):
 class Verifier(Protocol):
     """Tells whether a request was made by somebody who knows a secret."""
 
+    @property
+    def signatures(self) -> Sequence[bytes]:
+        """Return the names of the fields that carry signatures."""
+
     def __call__(self, headers: Headers, body: bytes, now: float) -> bool:
         """Return whether the proof holds at `now` [epoch s]."""
 
 
 class StandardWebhooks:
     """HMAC-SHA256 over `id.timestamp.body`, with a time that must be close."""
+
+    signatures = (_NAMES[-1], _SVIX_NAMES[-1])
 
     def __init__(self, secrets: Sequence[str]) -> None:
         """Take `whsec_…` secrets."""
@@ -59,9 +69,9 @@ class StandardWebhooks:
         identifier, timestamp, signatures = map(headers.get, _NAMES if _NAMES[-1] in headers else _SVIX_NAMES)
         if not identifier or not signatures or not timestamp or not _is_close(timestamp, now):
             return False
+        offered = _LISTED.findall(signatures)
         signed = b"%b.%b.%b" % (identifier, timestamp, body)
-        offered = signatures.split()
-        return any(_is_among(b"v1," + _signature(keyed, signed), offered) for keyed in self._keyed)
+        return any(_is_among(_signature(keyed, signed), offered) for keyed in self._keyed)
 
 
 class PlainHmac:
@@ -72,6 +82,7 @@ class PlainHmac:
         self._keys = [secret.encode() for secret in secrets]
         self._algorithm = algorithm
         self._header = header.lower().encode()
+        self.signatures = (self._header,)
         self._hex = encoding == "hex"
         self._prefix = prefix.encode()
 
@@ -94,13 +105,12 @@ class PlainHmac:
 
     def _key(self, headers: Headers, body: bytes) -> bytes | None:
         """Return the secret that the body is signed with; None = none of ours."""
-        value = headers.get(self._header, b"").strip()
-        if not value.startswith(self._prefix):
-            return None
-        offered = value[len(self._prefix) :]
+        values = headers.get(self._header, b"").split(b", ")
+        start = len(self._prefix)
+        offered = [value[start:] for value in values if value.startswith(self._prefix)]
         if self._hex:
-            offered = offered.lower()
-        return next((key for key in self._keys if _is_among(self._signature(key, body), [offered])), None)
+            offered = [value.lower() for value in offered]
+        return next((key for key in self._keys if _is_among(self._signature(key, body), offered)), None)
 
     def _signature(self, key: bytes, body: bytes) -> bytes:
         """Return what the header should hold behind its prefix."""
@@ -110,6 +120,8 @@ class PlainHmac:
 
 class Bearer:
     """`Authorization: Bearer <secret>`."""
+
+    signatures = ()
 
     def __init__(self, secrets: Sequence[str]) -> None:
         """Take the tokens."""
@@ -124,6 +136,8 @@ class Bearer:
 class Basic:
     """`Authorization: Basic base64(user:password)`."""
 
+    signatures = ()
+
     def __init__(self, secrets: Sequence[str]) -> None:
         """Take `user:password` secrets."""
         self._pairs = [base64.b64encode(secret.encode()) for secret in secrets]
@@ -137,6 +151,8 @@ class Basic:
 class Open:
     """No authentication: the network keeps strangers out."""
 
+    signatures = ()
+
     def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - nothing is proved
         """Return True."""
         return True
@@ -144,6 +160,8 @@ class Open:
 
 class Nobody:
     """No request comes from it: its messages take another way."""
+
+    signatures = ()
 
     def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - nothing could prove it
         """Return False."""

@@ -45,6 +45,7 @@ class Arrival:
     position: int = 0  # index within its array
     dead: DeadReason | None = None  # the door itself found it unreadable
     detail: str = ""  # why dead
+    quoted: bool = False  # it came as JSON within a JSON string; counted, not kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,6 +64,17 @@ def test_each_element_of_an_array_is_a_message_and_none_of_an_empty_one_is() -> 
     assert [] == read(b"[]")
 
 
+def test_a_record_whose_headers_say_so_is_an_envelope() -> None:
+    value = b'{"type": "any", "source": "/hub", "id": "e-1", "data": {"id": "1"}}'
+    record = Record(UPDATE, 2, 41, 0, value, wrapped=True)
+    [arrival] = taken(record, subscription="sub-1", cluster="c", max_body=100, received=NOW)
+    assert (b'{"id": "1"}', UPDATE, "/hub e-1") == (arrival.body, arrival.topic, arrival.message_id)
+
+
+def test_a_record_is_read_past_a_byte_order_mark() -> None:
+    assert [b"{}"] == [arrival.body for arrival in read(b"\xef\xbb\xbf{}")]
+
+
 def test_a_long_topic_still_makes_an_id_that_a_store_can_hold() -> None:
     first, second = (read(b"{}", f"sub-1.{'x' * 240}{end}")[0] for end in "ab")
     assert first.message_id is not None

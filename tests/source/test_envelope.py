@@ -1,13 +1,15 @@
 """Bodies taken apart: every message with its own bytes, every bad one alone."""
 
+import base64
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.core.vocabulary import DeadReason
-from bridge.source.envelope import MOST_MESSAGES, Item, split, unwrap
+from bridge.source.envelope import MOST_MESSAGES, Item, is_wrapped, split, unwrap
 
 TOPIC = "sub-1.vehicle.update"
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -51,7 +53,15 @@ def test_an_empty_array_holds_no_message(body: bytes) -> None:
         b'{"a": 01}',
         b'{"a": "\x01"}',
         b"{'a': 1}",
-        b"\xef\xbb\xbf{}",
+        b"\xef\xbb\xbf",
+        b"\xef\xbb\xbf{",
+        b"\xef\xbb\xbf\xef\xbb\xbf{}",
+        b"\xef\xbb\xbf[{]",
+        b'"{"',
+        b'"[{}]"',
+        b'"null"',
+        b'"\\"{}\\""',
+        b'"\\ud800{}"',
         b'{"a": "\xff"}',
         b'{"a": "\xed\xa0\x80"}',
         b'{"a": 1}'.decode().encode("utf-16"),
@@ -144,6 +154,31 @@ def test_the_elements_of_any_array_are_its_elements(values: list[object], indent
     assert [value is None or isinstance(value, dict) for value in values] == [item.dead is None for item in items]
 
 
+# ---- what programs and forwarders put around it ---------------------------------------------------------------------
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("body", [b'{"a": 1}', b" {}", b"null", b'{"a": NaN}'])
+def test_one_byte_order_mark_before_a_body_is_passed_over(body: bytes) -> None:
+    assert [Item(body=body)] == split(MARK + body)
+    assert [Item(body=body.strip()), Item(body=b"{}")] == split(MARK + b" [" + body + b",{}]")
+
+
+@pytest.mark.parametrize("inner", ['{"a": "\u00e9 [,"}', "{}", ' {"a": NaN}', '\ufeff{"a": 1}'])
+def test_a_json_string_that_holds_an_object_is_that_object(inner: str) -> None:
+    expected = Item(body=inner.removeprefix("\ufeff").encode(), quoted=True)
+    for body in (json.dumps(inner), json.dumps(inner, ensure_ascii=False)):
+        assert [expected] == split(body.encode())
+        assert [expected] == split(MARK + body.encode())
+        assert [Item(body=b"{}"), expected] == split(b"[{}," + body.encode() + b"]")
+
+
+def test_a_string_within_a_string_is_not_read() -> None:
+    twice = json.dumps(json.dumps("{}")).encode()
+    assert [Item(body=twice, dead=DeadReason.UNREADABLE, detail="the message is not a JSON object")] == split(twice)
+
+
 @given(st.binary(max_size=80) | st.text('[]{}",:\\ne1u0 ', max_size=60).map(str.encode))
 @example(b'[{"a":1}\\,{"b":2}]')
 @example(b'[{}"]')
@@ -214,3 +249,65 @@ def test_an_envelope_without_data_is_unreadable_and_kept_whole() -> None:
     body = b'{"topic":"sub-1.vehicle.update"}'
     item = opened(body)
     assert (body, TOPIC, DeadReason.UNREADABLE) == (item.body, item.topic, item.dead)
+
+
+@pytest.mark.parametrize("inner", ['{"a": 1}', '{"a": NaN}', "{}"])
+def test_data_may_be_a_json_string_that_holds_the_message(inner: str) -> None:
+    expected = Item(body=inner.encode(), topic=TOPIC, quoted=True)
+    assert expected == opened(json.dumps({"topic": TOPIC, "data": inner}).encode())
+
+
+def test_an_envelope_in_a_string_is_read_but_no_string_within_it() -> None:
+    def sent(data: object) -> Item:
+        return opened(json.dumps(json.dumps({"topic": TOPIC, "data": data})).encode())
+
+    assert Item(body=b"{}", topic=TOPIC, quoted=True) == sent({})
+    assert DeadReason.UNREADABLE == sent("{}").dead
+
+
+def event(**members: object) -> bytes:
+    return json.dumps({"specversion": "1.0", "id": "e-1", "source": "/hub", "type": TOPIC, **members}).encode()
+
+
+@pytest.mark.parametrize("data", [b'{"a": 1}', b"null", b' {"a": NaN}', b'"{}"'])
+@pytest.mark.parametrize("mark", [b"", MARK])
+def test_the_data_of_an_event_may_be_base64(data: bytes, mark: bytes) -> None:
+    body = event(data_base64=base64.b64encode(mark + data).decode())
+    expected = replace(split(data)[0], topic=TOPIC, message_id="/hub e-1")
+    assert expected == opened(body)
+    assert None is expected.dead
+
+
+@pytest.mark.parametrize("data", ["", "e", "{}", "e30=e30=", 7, None, "bnVsbA", base64.b64encode(b"{").decode()])
+def test_what_is_no_base64_of_a_message_is_unreadable_and_kept_whole(data: object) -> None:
+    body = event(data_base64=data)
+    assert (body, DeadReason.UNREADABLE) == (opened(body).body, opened(body).dead)
+
+
+def test_an_envelope_whose_topic_is_known_need_not_name_it() -> None:
+    (item,) = split(b'{"id": "e-1", "source": "/hub", "type": "com.dapr.event.sent", "data": {"a":1}}')
+    assert b'{"a":1}' == unwrap(item, named=False).body
+    (item,) = split(b'{"data": {"a":1}}')
+    assert Item(body=b'{"a":1}') == unwrap(item, named=False)
+    (item,) = split(b'{"a":1}')
+    assert DeadReason.UNREADABLE == unwrap(item, named=False).dead
+
+
+def test_a_wrapped_event_that_also_names_a_topic_keeps_its_identity() -> None:
+    found = opened(event(type="com.dapr.event.sent", topic="sub-1.meter.update", data={}))
+    assert ("sub-1.meter.update", "/hub e-1") == (found.topic, found.message_id)
+
+
+@pytest.mark.parametrize(
+    ("media", "expected"),
+    [
+        (b"application/cloudevents+json", True),
+        (b"application/cloudevents-batch+json; charset=utf-8", True),
+        (b"Application/CloudEvents+JSON", True),
+        (b"application/json", False),
+        (b"application/vnd.cloudevents+json", False),
+        (b"", False),
+    ],
+)
+def test_the_media_type_says_that_a_message_is_wrapped(media: bytes, expected: bool) -> None:  # noqa: FBT001
+    assert expected == is_wrapped(media)
