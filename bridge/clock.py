@@ -21,9 +21,11 @@ from typing import Final
 from bridge import errors, logs
 from bridge.core.effects import ChangeBuilding, CreateBuilding, Effect, Note, PutDevices, SendEvents
 from bridge.core.messages import Tick
+from bridge.core.model import Building
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules
 from bridge.core.slots import LOOK_AGAIN, due, passes
+from bridge.findings import Findings
 from bridge.store.port import Census, Outgoing, Store, StoreBroken, StoreUnavailable, Versioned, Work
 
 EVERY_S: Final = 0.1  # how often to look for due buildings: few at a time, or the door waits for all of a second's
@@ -67,6 +69,7 @@ class Clock:
         self._queued = queued  # tells the sender that there is something to deliver
         self._looked = looked  # hands the newest counts to whoever judges readiness
         self._every_s = max(EVERY_S / speed, FASTEST_S)
+        self._findings = Findings(rules)
         self._beaten: datetime | None = None
         self._resumed: datetime | None = None
         self._last_tick: datetime | None = None  # as the store knew at the last look
@@ -155,6 +158,7 @@ class Clock:
         stuck = at is not None and at <= tick.now and state.open_from == building.state.open_from
         return _Ticked(
             name=name,
+            before=building.state,
             due=now + LOOK_AGAIN if stuck else at,
             states=(Versioned(state=state, version=building.version),),
             effects=effects,
@@ -170,6 +174,9 @@ class Clock:
                 break
             ticked = [one for one in ticked if one.name not in moved]
         self._beaten = now
+        for one in ticked:
+            for state in one.states:
+                self._findings.tell(one.before, state.state)
         if work.calls:
             self._queued()
 
@@ -192,6 +199,7 @@ class _Ticked:
 
     name: str
     due: datetime | None
+    before: Building | None = None
     states: tuple[Versioned, ...] = ()
     effects: tuple[Effect, ...] = ()
     copied: bool = False

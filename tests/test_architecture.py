@@ -28,6 +28,7 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "times": (frozenset(), frozenset()),
     "limits": (frozenset(), frozenset()),
     "logs": (frozenset(), frozenset({"structlog"})),
+    "findings": (frozenset({"core"}), frozenset()),
     "metrics": (frozenset(), frozenset({"prometheus_client"})),
     # The words of roles, stamps and kinds are the core's; config spells none of them again.
     "config": (
@@ -48,12 +49,12 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
         frozenset(),
     ),
     "intake": (frozenset({"source", "store.port", "core.vocabulary"}), frozenset()),
-    "worker": (frozenset({"core", "source", "store.port"}), frozenset()),
+    "worker": (frozenset({"core", "findings", "source", "store.port"}), frozenset()),
     "sender": (
         frozenset({"core.retry", "core.effects", "core.vocabulary", "sink", "store.port", "store.desk"}),
         frozenset({"msgspec"}),
     ),
-    "clock": (frozenset({"core", "store.port"}), frozenset()),
+    "clock": (frozenset({"core", "findings", "store.port"}), frozenset()),
     "sandbox": (
         frozenset({"core.vocabulary"}),
         frozenset({"aiohttp", "yarl", "jsonschema_rs", "msgspec", "starlette", "uvicorn", "uvloop", "rich"}),
@@ -67,7 +68,7 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
         frozenset(
             {
                 *("run", "demo", "preview", "replay", "forget", "directory", "sandbox"),
-                *("store.port", "store.desk", "core.vocabulary", "core.model"),
+                *("store.port", "store.desk", "core.vocabulary", "core.model", "core.findings"),
             }
         ),
         frozenset({"typer", "rich"}),

@@ -482,6 +482,29 @@ def test_a_building_is_shown_with_its_devices(bridge: Bridge, store: Path) -> No
     assert "My car" in bridge("buildings", "show", "home").out
 
 
+def test_buildings_with_a_flag_are_listed_with_what_would_mend_them(bridge: Bridge, store: Path) -> None:
+    remember(store)
+    state = Building(id="other", flags=("unit-jump",), about={"unit-jump": ("meter:m-1",)})
+
+    async def put() -> None:
+        keeper = SqliteStore(str(store))
+        await keeper.open()
+        assert not await keeper.commit(Work(now=NOW, buildings=[Versioned(state=state, version=0)]))
+        await keeper.close()
+
+    asyncio.run(put())
+    [found] = bridge("buildings", "list", "--flag", "unit-jump", "--json").json
+    assert ("other", "unit-jump") == (found["building"], found["flag"])
+    assert found["problem"].endswith("meter:m-1")
+    assert '[[devices]] kind = "meter", id = "m-1", unit = "W"' in found["setting"]
+    done = bridge("buildings", "list", "--flag", "unit-jump")
+    assert (0, True) == (done.code, found["setting"] in done.out)
+    assert [] == bridge("buildings", "list", "--flag", "left-behind", "--json").json
+    done = bridge("buildings", "list", "--flag", "nonsense")
+    assert 2 == done.code
+    assert "the flags are ambiguous-location, ambiguous-meters" in done.err
+
+
 def test_a_sound_store_passes_its_check(bridge: Bridge, store: Path) -> None:
     fill(store, b"{")
     assert [] == bridge("store", "check", "--json").json

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import pytest
+from structlog.testing import capture_logs
 
 import bridge.clock
 from bridge.clock import Clock
@@ -115,6 +116,31 @@ async def test_a_building_that_changes_while_it_is_ticked_holds_up_no_other() ->
         assert await hall.clock.step()
     assert at("10:15") == await hall.open_from("user-1")
     assert not await hall.clock.step()
+
+
+async def test_a_flag_is_one_line_when_it_is_set_and_one_when_it_is_cleared() -> None:
+    hall = Hall(MemoryStore(), "10:00")
+
+    async def hear(kind: str, clock: str, field: str, kilowatt: float) -> None:
+        said = json.dumps(body(kind, clock, id=kind, powerState={field: kilowatt})).encode()
+        await hall.store.accept(
+            [Arrival(subscription="sub-1", topic=f"sub-1.{kind}.update", body=said, received=at(clock))]
+        )
+        worker = Worker(hall.store, RULES, Metrics(), queued=lambda: None, now=lambda: at(clock))
+        while await worker.step():
+            pass
+
+    with capture_logs() as logged:
+        for clock, grid in (("10:00", -5.0), ("10:21", -5.0), ("10:30", 1.0), ("10:51", 1.0)):
+            await hear("pv-inverter", clock, "solarPower", 3.0)
+            await hear("meter", clock, "power", grid)
+            hall.now = at(clock)
+            while await hall.clock.step():
+                pass
+    lines = [line for line in logged if line["event"].startswith("building_")]
+    assert ["building_flagged", "building_cleared"] == [line["event"] for line in lines]
+    assert {("user-1", "wrong-meter-sign")} == {(line["building"], line["flag"]) for line in lines}
+    assert '[[devices]] kind = "meter", id = "meter", sign = "export-positive"' == lines[0]["setting"]
 
 
 async def test_long_work_is_written_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from bridge.core import messages
 from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, PutDevices, SendEvents
@@ -204,6 +205,17 @@ async def test_a_device_that_names_another_place_moves() -> None:
     assert [["charger:d-1"]] == lists(await desk.owed("lake"))
     assert Home(building="lake", user="user-1") == await desk.home(Kind.CHARGER)
     assert {Flag.LEFT_BEHIND: 1} == dict((await desk.store.census()).flags)
+
+
+async def test_what_a_message_finds_wrong_with_a_building_is_one_line() -> None:
+    desk = Desk()
+    with capture_logs() as logged:
+        for name, place in (("c-1", "loc-1"), ("c-2", "loc-2"), ("c-2", "loc-2"), ("c-2", "loc-1")):
+            await desk.hear(("charger.update", body("charger", f"10:0{len(logged)}", id=name, location=place)))
+    assert [("building_flagged", "user-1"), ("building_cleared", "user-1")] == [
+        (line["event"], line["building"]) for line in logged
+    ]
+    assert "ambiguous-location" == logged[0]["flag"]
 
 
 def generation(building: Building, until: str) -> dict[str, float]:

@@ -4,6 +4,7 @@ Every command works beside a running daemon; changes are written in small steps,
 """
 
 import base64
+import dataclasses
 import json as jsonlib
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from bridge.cli.common import (
 from bridge.errors import BridgeError, UsageError
 
 if TYPE_CHECKING:
+    from bridge.core.findings import Finding
     from bridge.core.model import Device, Residence
     from bridge.store.desk import Desk
     from bridge.store.port import Pending, Versioned
@@ -83,8 +85,17 @@ def import_(
 
 
 @buildings.command("list")
-def list_(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
-    """Show the directory."""
+def list_(
+    config: Config = DEFAULT_CONFIG,
+    flag: Annotated[
+        str | None, typer.Option("--flag", metavar="FLAG", help="Show the buildings with this flag instead, and why.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show the directory, or the buildings that want looking at."""
+    if flag is not None:
+        _list_flagged(config, flag, json=json)
+        return
     from bridge.directory import as_row
 
     async def read(desk: "Desk") -> "Sequence[Residence]":
@@ -98,6 +109,34 @@ def list_(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
         print_table(
             columns, ((row.user, row.location, row.building, ", ".join(sorted(row.attributes))) for row in rows)
         )
+
+
+def _list_flagged(config: Path, flag: str, *, json: bool) -> None:
+    """Show the buildings with a flag, what is wrong with each and which setting would mend it."""
+    from bridge.config import load
+    from bridge.core.findings import FLAGS, finding
+
+    if flag not in FLAGS:
+        raise UsageError(f"--flag: {flag!r} is none; the flags are {', '.join(FLAGS)}")
+    rules = load(config, serving=False).rules()
+
+    async def read(desk: "Desk") -> "list[Finding]":
+        found: list[Finding] = []
+        names = await desk.flagged(flag)
+        while names:
+            for name in names:
+                state = await desk.building(name)
+                if state is not None and flag in state.state.flags:
+                    found.append(finding(state.state, flag, rules))
+            names = await desk.flagged(flag, names[-1])
+        return found
+
+    rows = [dataclasses.asdict(one) for one in at_desk(config, read)]
+    if json:
+        print_json(rows)
+    else:
+        columns = ("building", "flag", "problem", "setting")
+        print_table(columns, ([row[column] for column in columns] for row in rows))
 
 
 @buildings.command()

@@ -17,9 +17,10 @@ from bridge.core.copying import replace
 from bridge.core.days import on_calendar
 from bridge.core.devices import device_list
 from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, Effect, PutDevices
+from bridge.core.findings import marked
 from bridge.core.identity import moost_user
 from bridge.core.messages import Message, Prices, Readdressed, Report, Tick
-from bridge.core.model import Building, Device, Flag, Residence, flagged, key
+from bridge.core.model import Building, Device, Flag, Residence, key
 from bridge.core.rules import Rules, Unknown
 from bridge.core.vocabulary import Action, Kind
 
@@ -84,10 +85,8 @@ def _doubted(building: Building, rules: Rules) -> Building:
         if device.location is not None and device.kind is not Kind.TARIFF  # a contract is no device
     }
     ambiguous = not building.known and rules.unknown is Unknown.CREATE and len(places) > 1
-    flags = flagged(building.flags, Flag.AMBIGUOUS_LOCATION, on=ambiguous)
-    if building.devices:
-        flags = flagged(flags, Flag.LEFT_BEHIND, on=False)
-    return replace(building, flags=flags) if flags != building.flags else building
+    building = marked(building, Flag.AMBIGUOUS_LOCATION, on=ambiguous)
+    return marked(building, Flag.LEFT_BEHIND, on=False) if building.devices else building
 
 
 def _created(building: Building, rules: Rules, residence: Residence | None) -> tuple[Building, list[Effect]]:

@@ -20,11 +20,25 @@ from bridge.core.counters import Reading, count
 from bridge.core.days import added, close_day, day_end, enough_of
 from bridge.core.devices import entry_of, gateway_entry
 from bridge.core.effects import DeviceEntry, Event, Note
-from bridge.core.household import SIGN_MARGIN_WH, Tally, energies, flows, members, powers, rates, wrong_sign
+from bridge.core.findings import marked
+from bridge.core.household import (
+    SIGN_MARGIN_WH,
+    Members,
+    Tally,
+    energies,
+    flows,
+    lacking,
+    members,
+    powers,
+    rates,
+    suspects,
+    turned,
+    wrong_sign,
+)
 from bridge.core.intervals import QUARTER, QUARTER_S, trim, value_before
 from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG, Part
 from bridge.core.messages import Quantity
-from bridge.core.model import Building, Device, Flag, Series, Sum, flagged
+from bridge.core.model import Building, Device, Flag, Series, Sum, key
 from bridge.core.rules import Role, Rules, Stamp
 from bridge.core.tracks import Track, counts, hold_always, present, roles, track
 from bridge.core.units import tidy
@@ -32,6 +46,7 @@ from bridge.core.vocabulary import Cadence, DeviceType, EventType, Kind
 
 HALF_HOUR: Final = 2 * QUARTER
 INSIDE: Final = timedelta(seconds=1)  # M5.1: how far before the end "inside" is
+PATIENCE: Final = timedelta(hours=6)  # M4.5: a household that waits longer for one device is told
 
 _PARTS: Final[Mapping[DeviceType, frozenset[Part]]] = {
     source: frozenset(row.part for row in rows if row.energy) for source, rows in BY_SOURCE.items()
@@ -80,8 +95,8 @@ def close(building: Building, start: datetime, rules: Rules) -> tuple[Building, 
     for name, one in zip(living, tracks, strict=False):
         devices[name], events = _close_device(slot, one)
         own += events
-    flags = flagged(building.flags, Flag.AMBIGUOUS_METERS, on=unclear)
-    building, house, notes = _close_household(slot, replace(building, devices=devices, flags=flags), tracks)
+    building = marked(replace(building, devices=devices), Flag.AMBIGUOUS_METERS, on=bool(unclear), about=unclear)
+    building, house, notes = _close_household(slot, building, tracks)
     if Flag.AMBIGUOUS_LOCATION not in building.flags:  # M1.3
         own = [*house, *own]
     if day_end(start, ZoneInfo(building.time_zone)) == end:
@@ -193,12 +208,46 @@ def _close_household(
     half, excess_wh = _half_hour(slot, building.half, sums.get(EventType.ENERGY_EXCESS))
     if excess_wh is not None:
         events.append(slot.event(gateway, EventType.ENERGY_EXCESS, excess_wh, HALF_HOUR))
-    sound = values.get(EventType.ENERGY_GENERATION, 0.0) >= SIGN_MARGIN_WH  # what a wrong sign would have shown in
-    flags = building.flags
-    if implausible or sound:
-        flags = flagged(flags, Flag.WRONG_METER_SIGN, on=implausible)
-    building = replace(building, days=added(building.days, sums), half=half, flags=flags)
+    building = replace(building, days=added(building.days, sums), half=half)
+    if implausible:
+        building = _suspected(building, who)
+    elif Flag.WRONG_METER_SIGN in building.flags and _is_sound(building, who, values):
+        building = marked(building, Flag.WRONG_METER_SIGN, on=False)
+    building = _waiting(slot, building, who)
     return building, events, [Note(name="implausible_balance")] if implausible else []
+
+
+def _suspected(building: Building, who: Members) -> Building:
+    """Return a building whose balance cannot be, with the one sign that would explain it (M4.5)."""
+    found = suspects(who)
+    known = building.about.get(Flag.WRONG_METER_SIGN, ())
+    about = (_key(found[0]),) if len(found) == 1 else known
+    return marked(building, Flag.WRONG_METER_SIGN, on=True, about=about)
+
+
+def _is_sound(building: Building, who: Members, values: Mapping[EventType, float]) -> bool:
+    """Tell whether a balance would have shown a wrong sign: in the sun, or because the suspect's sign must be right."""
+    if values.get(EventType.ENERGY_GENERATION, 0.0) >= SIGN_MARGIN_WH:
+        return True
+    about = building.about.get(Flag.WRONG_METER_SIGN, ())
+    return any(_key(one) in about and wrong_sign(flows(turned(who, one))) for one in (*who.grid, *who.batteries))
+
+
+def _waiting(slot: Slot, building: Building, who: Members) -> Building:
+    """Return the building with the devices for want of which its values are withheld (M4.5)."""
+    names = [_key(one) for one in lacking(who, slot.enough)]
+    if not names and not building.waits:
+        return building
+    waits = {name: building.waits.get(name, slot.start) for name in names}
+    building = replace(building, waits=waits)
+    about = building.about.get(Flag.WAITS_FOR_DEVICE, ())
+    if len(names) == 1 and slot.end - waits[names[0]] > PATIENCE:
+        return marked(building, Flag.WAITS_FOR_DEVICE, on=True, about=(names[0],))
+    return building if set(about) & set(names) else marked(building, Flag.WAITS_FOR_DEVICE, on=False)
+
+
+def _key(one: Track) -> str:
+    return key(one.device.kind, one.device.id)
 
 
 def _half_hour(slot: Slot, first: Sum | None, excess: Sum | None) -> tuple[Sum | None, float | None]:

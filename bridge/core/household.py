@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from bridge.core.copying import replace
 from bridge.core.intervals import QUARTER_S, SECONDS_PER_HOUR, Piece, merged
 from bridge.core.model import Sum
 from bridge.core.rules import Role
 from bridge.core.tracks import Track
 from bridge.core.vocabulary import EventType, Kind
 
+MOST_SUSPECTS: Final = 16  # devices whose signs are tried; each costs a balance
 LEAST_WH: Final = 1.0  # M4: below this a rate says nothing
 SIGN_MARGIN_WH: Final = 10.0  # M4.5: what measuring errors may make of a balance: a fixed part …
 SIGN_SHARE: Final = 0.1  # … and a share of all energy that moved
@@ -149,6 +151,33 @@ def load(who: Members) -> Sum:
 def wrong_sign(found: Flows) -> bool:
     """Tell whether a slot's balance cannot be: the sign of a meter is wrong (M4.5)."""
     return found.net.sum.energy_wh < -(SIGN_MARGIN_WH + SIGN_SHARE * found.gross.sum.energy_wh)
+
+
+def suspects(who: Members) -> list[Track]:
+    """Return the meters and batteries of which a sign the other way round would make the balance right (M4.5)."""
+    if len(who.grid) + len(who.batteries) > MOST_SUSPECTS:
+        return []
+    return [one for one in (*who.grid, *who.batteries) if not wrong_sign(flows(turned(who, one)))]
+
+
+def turned(who: Members, one: Track) -> Members:
+    """Return who takes part in the balance, with the sign of one of them the other way round."""
+    other = one._replace(pieces=[piece._replace(value=-piece.value) for piece in one.pieces])
+    return replace(
+        who,
+        grid=tuple(other if each is one else each for each in who.grid),
+        batteries=tuple(other if each is one else each for each in who.batteries),
+    )
+
+
+def lacking(who: Members, enough: Callable[[float], bool]) -> list[Track]:
+    """Return the devices of which too little is known for a value of the household that needs them (M4.5)."""
+    needed = (*who.inverters, *who.grid, *who.batteries) if who.grid else (*who.inverters, *who.load)
+    return [
+        one
+        for one in needed
+        if not enough(QUARTER_S - (one.gone - one.born) + sum(piece.end - piece.start for piece in one.pieces))
+    ]
 
 
 def powers(who: Members) -> dict[EventType, float]:

@@ -118,6 +118,8 @@ class Building:
     days: Mapping[str, Sum] = field(default_factory=dict)  # household sums of the local day so far
     prices: Mapping[str, tuple[Slice, ...]] = field(default_factory=dict)  # tariff id -> what it costs from now on
     flags: tuple[str, ...] = ()  # what an operator should look at: see `Flag`
+    about: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # flag -> keys of the devices that it is about
+    waits: Mapping[str, datetime] = field(default_factory=dict)  # key of a device -> since when its values are missing
     forgotten: datetime | None = None  # a user was forgotten then: what was before cannot be made again
     backlog: datetime | None = None  # acceptance of the last message that was old and yet newer than all before it
 
@@ -129,6 +131,8 @@ class Flag:
     AMBIGUOUS_METERS = "ambiguous-meters"  # M4.2
     WRONG_METER_SIGN = "wrong-meter-sign"  # M4.5
     LEFT_BEHIND = "left-behind"  # M1.6: its devices moved elsewhere
+    UNIT_JUMP = "unit-jump"  # M0.11
+    WAITS_FOR_DEVICE = "waits-for-device"  # M4.5
 
 
 def key(kind: Kind, device_id: str) -> str:

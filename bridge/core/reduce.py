@@ -16,8 +16,9 @@ from bridge.core import tariffs
 from bridge.core.announce import announce
 from bridge.core.copying import replace
 from bridge.core.effects import Effect, Event, Note, SendEvents
+from bridge.core.findings import marked
 from bridge.core.messages import Command, Forgotten, Message, Moved, Prices, Readdressed, Report, Schedules, Tick
-from bridge.core.model import Building, Device, Flag, Residence, flagged, key
+from bridge.core.model import Building, Device, Flag, Residence, key
 from bridge.core.on_change import on_change
 from bridge.core.report import delete, report
 from bridge.core.rules import Rules
@@ -95,7 +96,7 @@ def _moved(building: Building, message: Moved) -> Building:
     after = delete(building, message.kind, message.id, message.time, message.received)
     # It was not deleted: any later message that names this building may bring it back.
     after = replace(after, gone=building.gone, gone_sent=building.gone_sent)
-    return replace(after, flags=flagged(after.flags, Flag.LEFT_BEHIND, on=not after.devices))
+    return marked(after, Flag.LEFT_BEHIND, on=not after.devices)
 
 
 def _forgotten(building: Building, message: Forgotten) -> Building:

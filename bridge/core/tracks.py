@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from bridge.core.intervals import QUARTER_S, Limit, Piece, pieces
 from bridge.core.messages import Quantity, Value
-from bridge.core.model import Building, Device
+from bridge.core.model import Building, Device, key
 from bridge.core.rules import MeterRule, Role, Rules
 from bridge.core.vocabulary import Kind
 
@@ -65,22 +65,23 @@ def counts(device: Device, rules: Rules) -> bool:
     return own if own is not None else rules.subscription(device.subscription).meter_counter
 
 
-def roles(devices: Sequence[Device], rules: Rules) -> tuple[dict[str, Role], bool]:
-    """Return the role of each meter by its id, and whether there are several of which some have none (M4.2).
+def roles(devices: Sequence[Device], rules: Rules) -> tuple[dict[str, Role], tuple[str, ...]]:
+    """Return the role of each meter by its id, and the keys of those that have none beside others (M4.2).
 
     A meter that takes the place of another within a slot is single as long as the two were never there at once.
     """
     meters = [device for device in devices if device.kind is Kind.METER]
     found: dict[str, Role] = {}
-    unclear = False
+    unclear: list[str] = []
     for meter in meters:
         role = meter_rule(meter, rules).role
         if role is None:
             single = not any(_meet(meter, other) for other in meters if other.id != meter.id)
-            unclear = unclear or not single
+            if not single:
+                unclear.append(key(meter.kind, meter.id))
             role = Role.GRID if single else Role.IGNORE
         found[meter.id] = role
-    return found, unclear
+    return found, tuple(unclear)
 
 
 def _meet(one: Device, other: Device) -> bool:

@@ -148,6 +148,9 @@ class Desk(Protocol):
     async def building(self, building: str) -> Versioned | None:
         """Return a building's state."""
 
+    async def flagged(self, flag: str, after: str = "", limit: int = 100) -> Sequence[str]:
+        """Return the ids > after of buildings with a flag, in order."""
+
     async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         """Return dead letters with id > after, in order."""
 

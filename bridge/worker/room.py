@@ -22,6 +22,7 @@ from bridge.core.messages import Tombstone, Unreadable
 from bridge.core.routing import device_of
 from bridge.core.rules import Rules, Unknown
 from bridge.core.vocabulary import DeadReason
+from bridge.findings import Findings
 from bridge.metrics import Metrics
 from bridge.store.port import Loaded, Outdated, Pending, Store, StoreBroken, StoreUnavailable, Work
 from bridge.worker.step import Decoded, Step, read
@@ -51,6 +52,7 @@ class Worker:
         self._metrics = metrics
         self._queued = queued  # tells the sender that there is something to deliver
         self._now = now
+        self._findings = Findings(rules)
         self.wake = asyncio.Event()  # set by whoever accepted something
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -150,13 +152,15 @@ class Worker:
         return loaded
 
     def _count(self, step: Step) -> None:
-        """Count a committed step, and wake the sender where it queued something."""
+        """Count a committed step, tell what it found, and wake the sender where it queued something."""
         self._metrics.messages_settled.inc(len(step.settled))
         if step.dead:
             self._metrics.messages_dead.inc(len(step.dead))
         late = sum(note.name == "late_sample" for _, note in step.notes)
         if late:
             self._metrics.late_samples.inc(late)
+        for before, after in step.changes():
+            self._findings.tell(before, after)
         if step.calls:
             self._queued()
 

@@ -82,6 +82,13 @@ class Step:
             moved=self.moved,
         )
 
+    def changes(self) -> Iterator[tuple[Building | None, Building]]:
+        """Yield each building that the step changes, as it was stored and as it is now."""
+        for name, state in self._states.items():
+            stored = self._stored(name)
+            if state is not stored:
+                yield stored, state
+
     def take(self, row: Pending, message: Decoded) -> None:
         """Process one message."""
         match message:

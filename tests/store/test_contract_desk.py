@@ -29,6 +29,21 @@ async def buried(store: Keeper) -> None:
     await store.settle(NOW + 2 * SECOND, ends, [], [Return(building="a", at=NOW)])
 
 
+# ---- flags ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_buildings_with_a_flag_are_listed_page_by_page(store: Keeper) -> None:
+    marks = {"a": ("x", "y"), "b": (), "c": ("x",), "d": ("xy",), "e": ("x",), "B": ("x",)}
+    await store.commit(Work(now=NOW, buildings=[house(name, flags=flags) for name, flags in marks.items()]))
+    assert ["B", "a", "c", "e"] == list(await store.flagged("x"))
+    assert ["B", "a"] == list(await store.flagged("x", limit=2))
+    assert ["c", "e"] == list(await store.flagged("x", "a"))
+    assert [] == list(await store.flagged("x", "e"))
+    assert ["a"] == list(await store.flagged("y"))
+    await store.commit(Work(now=NOW, buildings=[house("a", 1, flags=("y",))]))
+    assert ["B", "c", "e"] == list(await store.flagged("x"))
+
+
 # ---- the directory --------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,11 @@ class MemoryDesk(MemoryForgetting):
         """Return a building's state."""
         return self._rows.buildings.get(building)
 
+    async def flagged(self, flag: str, after: str = "", limit: int = 100) -> Sequence[str]:
+        """Return the ids > after of buildings with a flag, in order."""
+        found = (name for name, row in self._rows.buildings.items() if name > after and flag in row.state.flags)
+        return sorted(found)[:limit]
+
     async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         """Return dead letters with id > after, in order."""
         letters = (self._letter(letter) for number, letter in sorted(self._rows.letters.items()) if number > after)

@@ -59,6 +59,10 @@ class PostgresDesk(Eraser):
         found = await self._ask(lambda con: states.states(con, [building], self._recent))
         return found.get(building)
 
+    async def flagged(self, flag: str, after: str = "", limit: int = 100) -> Sequence[str]:
+        """Return the ids > after of buildings with a flag, in order."""
+        return await self._ask(lambda con: desk.flagged(con, flag, after, limit))
+
     async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         """Return dead letters with id > after, in order."""
         return await self._ask(lambda con: desk.dead_letters(con, which, after, limit))

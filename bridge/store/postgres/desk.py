@@ -56,6 +56,20 @@ async def write_residences(con: Connection, rows: Sequence[Residence], remove: S
     return len(users)
 
 
+_FLAGGED: Final = """
+SELECT id FROM building
+WHERE id COLLATE "C" > $1 AND flags <> '[]' AND EXISTS (
+    SELECT 1 FROM json_array_elements_text(flags::json) AS flag WHERE flag = $2
+)
+ORDER BY id COLLATE "C" LIMIT $3
+"""
+
+
+async def flagged(con: Connection, flag: str, after: str, limit: int) -> list[str]:
+    """Read which buildings have a flag."""
+    return [row[0] for row in await con.fetch(_FLAGGED, after, flag, limit)]
+
+
 # ---- dead letters ---------------------------------------------------------------------------------------------------
 
 _LETTERS: Final = """

@@ -66,6 +66,10 @@ class SqliteDesk(Eraser):
         """Return a building's state."""
         return self._read(lambda con, _: states.states(con, [building], self._recent).get(building))
 
+    async def flagged(self, flag: str, after: str = "", limit: int = 100) -> Sequence[str]:
+        """Return the ids > after of buildings with a flag, in order."""
+        return await self._read_aside(lambda con, _: desk.flagged(con, flag, after, limit))
+
     async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         """Return dead letters with id > after, in order."""
         return await self._read_aside(lambda con, _: desk.dead_letters(con, which, after, limit))

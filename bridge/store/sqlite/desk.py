@@ -58,6 +58,18 @@ def _directory_row(row: Residence) -> Row:
     return (row.user, place(row.location), row.building, to_json(row.attributes))
 
 
+_FLAGGED: Final = """
+SELECT id FROM building
+WHERE id > ? AND flags <> '[]' AND EXISTS (SELECT 1 FROM json_each(flags) WHERE value = ?)
+ORDER BY id LIMIT ?
+"""
+
+
+def flagged(con: sqlite3.Connection, flag: str, after: str, limit: int) -> list[str]:
+    """Read which buildings have a flag."""
+    return [name for (name,) in con.execute(_FLAGGED, (after, flag, limit))]
+
+
 # ---- dead letters ---------------------------------------------------------------------------------------------------
 
 _LETTERS: Final = """

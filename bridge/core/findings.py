@@ -1,0 +1,136 @@
+"""What an operator should know of a building: its flags in words, and the setting that would mend each.
+
+Rules:
+- A flag is a word of `Flag`. `Building.about` names what it is about, as far as that is known: devices by their keys.
+- One sentence says what is wrong, another names the setting. Neither holds an address, a coordinate or a name of a
+  person; ids of buildings and devices are there to be looked up.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from bridge.core.copying import replace
+from bridge.core.model import Building, Flag, flagged
+from bridge.core.rules import Rules
+from bridge.core.tracks import sign_of
+from bridge.core.vocabulary import Kind
+
+MOST_NAMED: Final = 5  # devices in a sentence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A flag of a building, for people."""
+
+    building: str
+    flag: str
+    problem: str
+    setting: str
+
+
+def marked(building: Building, flag: str, *, on: bool, about: tuple[str, ...] = ()) -> Building:
+    """Return a building with a flag set or cleared; `about` names the devices that it is about."""
+    flags = flagged(building.flags, flag, on=on)
+    known = building.about.get(flag, ())
+    wanted = about if on else ()
+    if flags is building.flags and wanted == known:
+        return building
+    others = {name: devices for name, devices in building.about.items() if name != flag}
+    return replace(building, flags=flags, about={**others, flag: wanted} if wanted else others)
+
+
+def finding(building: Building, flag: str, rules: Rules) -> Finding:
+    """Return what a flag of a building says."""
+    about = building.about.get(flag, ())
+    problem, setting = _SENTENCES.get(flag, _of_no_sentence)(building, about, rules)
+    return Finding(building=building.id, flag=flag, problem=problem, setting=setting)
+
+
+def changes(before: Building | None, after: Building) -> tuple[tuple[str, bool], ...]:
+    """Return the flags that were set or are about other devices now (True), and those that were cleared (False)."""
+    was, about = (before.flags, before.about) if before is not None else ((), {})
+    if after.flags == was and after.about == about:
+        return ()
+    news = [flag for flag in after.flags if flag not in was or after.about.get(flag, ()) != about.get(flag, ())]
+    return (*((flag, True) for flag in news), *((flag, False) for flag in was if flag not in after.flags))
+
+
+# ---- the sentences --------------------------------------------------------------------------------------------------
+
+_Sentences = tuple[str, str]
+
+
+def _listed(about: tuple[str, ...]) -> str:
+    """Return devices for a sentence."""
+    more = f" and {len(about) - MOST_NAMED} more" if len(about) > MOST_NAMED else ""
+    return ", ".join(about[:MOST_NAMED]) + more
+
+
+def _table(building: Building, name: str, key: str) -> str:
+    """Return the lines of the configuration that say something of one device."""
+    device = building.devices.get(name)
+    kind, id_ = (device.kind.value, device.id) if device is not None else name.split(":", 1)
+    return f'[[devices]] kind = "{kind}", id = "{id_}", {key}'
+
+
+def _of_no_sentence(_building: Building, about: tuple[str, ...], _rules: Rules) -> _Sentences:
+    return _listed(about), ""
+
+
+def _ambiguous_location(_building: Building, _about: tuple[str, ...], _rules: Rules) -> _Sentences:
+    return (
+        "its devices name more than one location, so nothing of the household leaves",
+        "directory rows with user_id and location_id (bridge buildings import)",
+    )
+
+
+def _ambiguous_meters(building: Building, about: tuple[str, ...], _rules: Rules) -> _Sentences:
+    return (
+        f"it has several meters, and those without a role count nowhere: {_listed(about)}",
+        _table(building, about[0], 'role = "grid" (or "load", "sub", "ignore"), for each of them'),
+    )
+
+
+def _wrong_meter_sign(building: Building, about: tuple[str, ...], rules: Rules) -> _Sentences:
+    what = "more flows out than can be, so its grid, excess, consumption and rate values are withheld"
+    device = building.devices.get(about[0]) if about else None
+    if device is None:
+        return what, "the sign of a meter or a battery: [[devices]] sign, or meter_sign of the subscription"
+    sign = sign_of(device, rules)
+    if device.kind is Kind.BATTERY:
+        mended = "discharge-positive" if sign > 0 else "charge-positive"
+    else:
+        mended = "export-positive" if sign > 0 else "import-positive"
+    return f"{what}; the sign of {about[0]} would explain it", _table(building, about[0], f'sign = "{mended}"')
+
+
+def _left_behind(_building: Building, _about: tuple[str, ...], _rules: Rules) -> _Sentences:
+    return "all its devices live in another building now", "none: MOOST keeps the building until you delete it there"
+
+
+def _unit_jump(building: Building, about: tuple[str, ...], _rules: Rules) -> _Sentences:
+    return (
+        f"powers over 100 times the largest so far are withheld: {_listed(about)}",
+        _table(building, about[0], 'unit = "W" (or "kW" where they are right), or unit of the subscription'),
+    )
+
+
+def _waits_for_device(building: Building, about: tuple[str, ...], _rules: Rules) -> _Sentences:
+    return (
+        f"for over 6 hours values of the household have been withheld for want of one device: {_listed(about)}",
+        _table(building, about[0], 'role = "ignore", if it never will'),
+    )
+
+
+_SENTENCES: Final[Mapping[str, Callable[[Building, tuple[str, ...], Rules], _Sentences]]] = {
+    Flag.AMBIGUOUS_LOCATION: _ambiguous_location,
+    Flag.AMBIGUOUS_METERS: _ambiguous_meters,
+    Flag.WRONG_METER_SIGN: _wrong_meter_sign,
+    Flag.LEFT_BEHIND: _left_behind,
+    Flag.UNIT_JUMP: _unit_jump,
+    Flag.WAITS_FOR_DEVICE: _waits_for_device,
+}
+
+FLAGS: Final = tuple(sorted(_SENTENCES))
+"""Every flag that a building can have."""
