@@ -1,5 +1,18 @@
-"""`python -m bridge`: the same as the command `bridge`."""
+"""The program: `moost-bridge`, `bridge` and `python -m bridge`.
 
-from bridge.cli import main
+Signals are handled before anything else is imported.
+"""
 
-main()
+from bridge import signals
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    signals.catch()
+    from bridge import cli  # noqa: PLC0415 - takes some tenths of a second, in which a signal may come
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -61,6 +61,7 @@ class Clock:
     ) -> None:
         """Prepare; `speed` is that of a simulated clock, `copies` how far the copies of a state are apart."""
         self._store = store
+        self._changed: tuple[Rules, timedelta, int] | None = None  # settings to be used from the next turn on
         self._rules = rules
         self._retention = retention
         self._max_size = max_size
@@ -76,10 +77,16 @@ class Clock:
         self._look_at = 0.0  # when to look next [s of the monotonic clock]
         self.set_aside = 0  # buildings whose tick raised, since the start
 
+    def reload(self, rules: Rules, retention: timedelta, max_size: int) -> None:
+        """Use other settings from the next tick on."""
+        self._changed = (rules, retention, max_size)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Tick until told to stop; a store that cannot serve is waited for."""
         while not stop.is_set():
             pause = self._every_s
+            if self._changed is not None:
+                (self._rules, self._retention, self._max_size), self._changed = self._changed, None
             try:
                 await self.turn(stop)
             except StoreBroken:

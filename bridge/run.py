@@ -4,10 +4,12 @@ Rules:
 - This is the only place that names a concrete store, and the only one that knows all rooms.
 - The rooms run in one TaskGroup: a room that fails ends the process (exit 1) rather than leaving a half-dead one
   that still answers 202. They are not in the web framework's lifespan for that reason.
+- Every process answers HTTP, from before the store is open: health and metrics in any case, webhooks where the room
+  `receiver` runs.
 - SIGTERM and SIGINT drain: ready fails, accepts go on for `drain_delay`, then the listener closes, what is in hand is
   answered and the worker finishes its batch; beside that the sender settles what is on the wire, so that both share one
-  `drain_timeout`. What is still owed is durable. A room that waits for a store that hangs is broken off then.
-- SIGHUP reads the secrets and limits of the door again; a broken file keeps the old ones.
+  `drain_timeout`. What is still owed is durable. Whatever hangs then is broken off, closing the store included.
+- SIGHUP applies what can be applied while running and names what needs a restart; a broken file changes nothing.
 """
 
 import asyncio
@@ -18,15 +20,16 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 import uvloop
 
-from bridge import errors, logs, times
+from bridge import errors, logs, signals, times
 from bridge.clock import Clock
-from bridge.config import Settings
+from bridge.config import Settings, reloaded
 from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.app import build_app
@@ -39,11 +42,13 @@ from bridge.sink.client import MoostClient
 from bridge.sink.token import Grant, Trouble, granted
 from bridge.source.hint import finder
 from bridge.store.desk import Desk
-from bridge.store.port import Census, Store, StoreBroken, StoreUnavailable
+from bridge.store.port import Arrival, Census, Store, StoreBroken, StoreUnavailable
 from bridge.store.sqlite import SqliteStore
 from bridge.worker import Worker
 
 if TYPE_CHECKING:
+    import threading
+
     from bridge.consumer.room import Consumer
     from bridge.store.postgres import PostgresStore
 
@@ -51,10 +56,15 @@ ALL_ROOMS: Final = frozenset({"receiver", "consumer", "worker", "sender", "clock
 DONE, CRASHED = 0, 1
 FILES: Final = 8_192  # open files: the door's 4,096 connections, MOOST's, the store's
 COLLECT_EVERY: Final = 20_000  # new objects between two looks of the garbage collector
-LATE_S: Final = 1.5  # what a room may take beyond `drain_timeout`; the door counts whole seconds
+LATE_S: Final = 2.0  # a store takes longer to open: it is said that the process listens already
+LAST_SHARE: Final = 0.05  # of `drain_timeout`: left for closing the store when the rooms have ended
 TELLING_S: Final = 0.25  # while draining: new requests are told to come again, before their connections are closed
 
 _log = logs.logger("run")
+
+
+Whose = Callable[[Arrival], tuple[str | None, str | None]]
+"""Tells the user and the device that a message names."""
 
 
 class Keeper(Store, Desk, Protocol):
@@ -90,17 +100,18 @@ def _is_shared(settings: Settings) -> bool:
 
 
 def _keeper(
-    settings: Settings, *, serving: bool, dry: bool = False, committed: Callable[[float], None] = lambda _seconds: None
+    settings: Settings,
+    *,
+    serving: bool,
+    dry: bool = False,
+    committed: Callable[[float], None] = lambda _seconds: None,
+    whose: Whose = lambda _arrival: (None, None),
 ) -> Keeper:
     """Return the store that the settings name, not yet open; raises UsageError where its driver is missing."""
     url = settings.store.url.get_secret_value()
     if not _is_shared(settings):
         return SqliteStore(str(sqlite_path(url)), exclusive=serving, dry=dry, committed=committed)
-    shared = _shared()
-    find = finder(settings.rules())
-    return shared(
-        url, serving=serving, dry=dry, committed=committed, whose=lambda arrival: find(arrival.topic, arrival.body)
-    )
+    return _shared()(url, serving=serving, dry=dry, committed=committed, whose=whose)
 
 
 def _shared() -> "type[PostgresStore]":
@@ -156,11 +167,15 @@ def serve(
 
     `reread` loads the configuration again (SIGHUP). Raises UsageError where it cannot start.
     """
-    sock = _bind(settings) if "receiver" in rooms else None
+    sock = _bind(settings)
     _allow_files()
     _calm_collector()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Daemon(settings, sock, dry_run=dry_run, rooms=rooms, reread=reread).run())
+    daemon = _Daemon(settings, sock, dry_run=dry_run, rooms=rooms, reread=reread)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(daemon.run())
+    finally:
+        daemon.ended()
 
 
 def _calm_collector() -> None:
@@ -201,43 +216,59 @@ class _Daemon:
     """One run of the daemon: its parts, its rooms, its end."""
 
     def __init__(
-        self, settings: Settings, sock: socket.socket | None, *, dry_run: bool, rooms: frozenset[str],
+        self, settings: Settings, sock: socket.socket, *, dry_run: bool, rooms: frozenset[str],
         reread: Callable[[], Settings] | None,
     ) -> None:  # fmt: skip
-        self._settings = settings
+        self._settings = settings  # what is in force
         self._sock = sock
         self._dry_run = dry_run
         self._rooms = rooms
         self._reread = reread
         self._reloads: list[Callable[[Settings], None]] = []  # who takes other settings while running
+        self._find = finder(settings.rules())
         self._stop = asyncio.Event()  # told to stop
         self._hush = asyncio.Event()  # the sender begins no further call
         self._halt = asyncio.Event()  # the rooms behind the door stop
+        self._ends: float | None = None  # when the process has to be gone [s of the loop]
+        self._watchdog: threading.Timer | None = None
+        self._closed = False  # nothing of the store is at work any more
 
     async def run(self) -> int:
         """Run all rooms; return the exit code."""
+        self._catch_signals()
         metrics = Metrics()
-        keeper = _keeper(self._settings, serving=True, dry=self._dry_run, committed=metrics.commit_seconds.observe)
-        try:
-            await keeper.open()
-        except StoreUnavailable as why:
-            msg = f"store.url: {why}"
-            raise errors.UsageError(msg) from None
+        keeper = _keeper(
+            self._settings, serving=True, dry=self._dry_run, committed=metrics.commit_seconds.observe,
+            whose=lambda arrival: self._find(arrival.topic, arrival.body),
+        )  # fmt: skip
         try:
             async with MoostClient(self._settings.moost) as client:
                 return await self._run(keeper, client, metrics)
         finally:
-            await keeper.close()
+            if self._ends is None:  # nobody told it to stop: a room failed, or it could not start
+                self._must_end(self._drain_timeout(), CRASHED)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._ends):
+                    await keeper.close()
+                    self._closed = True
+
+    def ended(self) -> None:
+        """Let the process live on, unless something of the store still hangs."""
+        if self._closed and self._watchdog is not None:
+            self._watchdog.cancel()
 
     async def _run(self, keeper: Keeper, client: MoostClient, metrics: Metrics) -> int:
-        """Build the rooms on an open store and run them."""
+        """Build the rooms and run them."""
         settings, rules, now = self._settings, self._settings.rules(), _clock(self._settings)
         sender = Sender(
             store=keeper, client=client, moost=settings.moost, metrics=metrics, now=times.wall, world=now,
-            dry_run=self._dry_run, drain_timeout=settings.server.drain_timeout, desk=keeper,
+            dry_run=self._dry_run, drain_timeout=_sender_time(settings), desk=keeper,
         )  # fmt: skip
         worker = Worker(keeper, rules, metrics, queued=sender.nudge.set, now=now)
-        gate = Gate(max_size=settings.store.max_size, disk_bytes=_disk_bytes(settings))
+        gate = Gate(
+            max_size=settings.store.max_size, receiving="receiver" in self._rooms,
+            accepting=not self._rooms.isdisjoint({"receiver", "consumer"}),
+        )  # fmt: skip
         limits = LimitCounts(metrics)
 
         def looked(census: Census | None) -> None:
@@ -248,15 +279,15 @@ class _Daemon:
             keeper, rules, retention=settings.store.retention, max_size=settings.store.max_size, now=now,
             queued=sender.nudge.set, looked=looked, speed=settings.clock.speed,
         )  # fmt: skip
+        consumer = self._consumer(keeper, metrics, gate, now, worker.wake.set)
         runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "worker": lambda: worker.run(self._halt),
             "sender": lambda: sender.run(self._hush),
             "clock": lambda: clock.run(self._halt) if "clock" in self._rooms else _watch(keeper, looked, self._halt),
         }
-        consumer = self._consumer(keeper, metrics, gate, now, worker.wake.set)
+        runs = {name: room for name, room in runs.items() if name in self._rooms or name == "clock"}
         if consumer is not None:
             runs["consumer"] = lambda: consumer.run(self._hush)
-            self._reloads.append(consumer.reload)
         sources = HealthSources(
             circuit=lambda: sender.state.circuit,
             token_expires_in=lambda: sender.state.token_expires_in_seconds,
@@ -267,40 +298,45 @@ class _Daemon:
             kafka=lambda: consumer.report() if consumer else None,
             gauge=lambda: consumer.gauge() if consumer else None,
         )  # fmt: skip
-        server: DoorServer | None = None
-        if self._sock is not None:
-            receiver = build_app(
-                settings=settings, store=keeper, metrics=metrics, gate=gate, limits=limits, sources=sources, now=now,
-                wall=times.wall, accepted=worker.wake.set,
-            )  # fmt: skip
-            server = make_server(
-                receiver.app, self._sock, settings,
-                limits=Limits(
-                    body_bytes=settings.server.max_body + Limits().body_bytes, connections=settings.limits.connections,
-                ),
-                refused=lambda status: metrics.requests_refused.labels(status=str(status)).inc(),
-                reached=limits.reached,
-            )  # fmt: skip
-            runs["receiver"] = server.serve
-            self._reloads.append(receiver.reload)
-        self._reloads.append(lambda changed: client.reload(changed.moost))
-        self._catch_signals()
-        failed = False
+        receiver = build_app(
+            settings=settings, store=keeper, metrics=metrics, gate=gate, limits=limits, sources=sources, now=now,
+            wall=times.wall, accepted=worker.wake.set,
+        )  # fmt: skip
+        server = make_server(
+            receiver.app, self._sock, settings,
+            limits=Limits(
+                body_bytes=settings.server.max_body + Limits().body_bytes, connections=settings.limits.connections,
+            ),
+            refused=lambda status: metrics.requests_refused.labels(status=str(status)).inc(),
+            reached=limits.reached,
+        )  # fmt: skip
+
+        def reload(changed: Settings) -> None:
+            receiver.reload(changed)  # may refuse the settings, so it stands first
+            gate.max_size = changed.store.max_size
+            worker.reload(changed.rules())
+            clock.reload(changed.rules(), changed.store.retention, changed.store.max_size)
+            client.reload(changed.moost)
+            sender.drain_timeout = _sender_time(changed)
+            if consumer is not None:
+                consumer.reload(changed)
+            self._find = finder(changed.rules())
+
+        self._reloads.append(reload)
+        failures: list[Exception] = []
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = {
-                    name: group.create_task(self._room(name, room), name=name)
-                    for name, room in runs.items()
-                    if name in self._rooms or name in ("clock", "consumer")
-                }
-                group.create_task(self._conduct(gate, server, tasks), name="conductor")
+                door = group.create_task(self._room("receiver", server.serve), name="receiver")
+                group.create_task(self._conduct(keeper, gate, server, door, runs, group), name="conductor")
         except* Exception as faults:  # noqa: BLE001 - whatever ends a room ends the process
-            failed = True
-            for fault in faults.exceptions:
-                _log.error("room_failed", fault=errors.place_of(fault), reason=_sentence(fault))
-        if failed:
+            failures += faults.exceptions
+        if refused := [fault for fault in failures if isinstance(fault, errors.UsageError)]:
+            raise refused[0]
+        for fault in failures:
+            _log.error("room_failed", fault=errors.place_of(fault), reason=_sentence(fault))
+        if failures:
             return CRASHED
-        _log.info("drained", **await _counts(keeper))
+        _log.info("drained", **await self._counts(keeper))
         return DONE
 
     def _consumer(
@@ -320,48 +356,121 @@ class _Daemon:
             msg = f"the {name} ended by itself"
             raise errors.BridgeError(msg)
 
-    async def _conduct(self, gate: Gate, server: DoorServer | None, tasks: Mapping[str, asyncio.Task[None]]) -> None:
-        """Open the door, wait for the word to stop, then stop the rooms in the order of the flow."""
-        ways_in = [tasks[name] for name in ("receiver", "consumer") if name in tasks]
-        gate.starting = False
-        if self._sock is not None:
-            host, port = self._sock.getsockname()[:2]
-            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            named = sorted(tasks.keys() & {*self._rooms, "consumer"})
-            _log.info("serving", url=url, rooms=named, dry_run=self._dry_run)
-        await self._stop.wait()
+    async def _conduct(
+        self, keeper: Keeper, gate: Gate, server: DoorServer, door: asyncio.Task[None],
+        runs: Mapping[str, Callable[[], Coroutine[Any, Any, None]]], group: asyncio.TaskGroup,
+    ) -> None:  # fmt: skip
+        """Open the store, start the rooms, wait for the word to stop, then stop them in the order of the flow."""
+        tasks: dict[str, asyncio.Task[None]] = {}
+        if await self._opened(keeper):
+            gate.disk_bytes = _disk_bytes(self._settings)
+            tasks = {name: group.create_task(self._room(name, room), name=name) for name, room in runs.items()}
+            gate.starting = False
+            named = sorted(self._rooms & {"receiver", *tasks} | tasks.keys() & {"consumer"})
+            _log.info("serving", url=_url(self._sock), rooms=named, dry_run=self._dry_run)
+            await self._stop.wait()
         gate.draining = True
         _log.info("draining")
         await asyncio.sleep(self._settings.server.drain_delay.total_seconds())
         gate.shut = True
         self._hush.set()
-        ends = asyncio.get_running_loop().time() + self._settings.server.drain_timeout.total_seconds() + LATE_S
-        if server is not None:
-            await asyncio.sleep(TELLING_S)
-            server.should_exit = True
-        await _ended(ways_in, ends)
+        last = self._last() - LAST_SHARE * self._drain_timeout()
+        await asyncio.sleep(min(TELLING_S, LAST_SHARE * self._drain_timeout()))
+        server.config.timeout_graceful_shutdown = max(0.0, last - _now())  # type: ignore[assignment]  # any number does
+        server.should_exit = True
+        ways_in = [door, *(tasks[name] for name in ("consumer",) if name in tasks)]
+        await _ended(ways_in, last)
         self._halt.set()
-        await _ended([task for task in tasks.values() if task not in ways_in], ends)
+        await _ended([task for task in tasks.values() if task not in ways_in], last)
+
+    async def _opened(self, keeper: Keeper) -> bool:
+        """Open the store; return whether it is open, or False where the word to stop came before."""
+        opening, told = asyncio.create_task(keeper.open()), asyncio.create_task(self._stop.wait())
+        late = asyncio.get_running_loop().call_later(
+            LATE_S, lambda: _log.info("waiting_for_store", url=_url(self._sock))
+        )
+        try:
+            await asyncio.wait({opening, told}, return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                return False
+            opening.result()
+        except StoreUnavailable as why:
+            msg = f"store.url: {why}"
+            raise errors.UsageError(msg) from None
+        finally:
+            late.cancel()
+            told.cancel()
+            opening.cancel()
+        return True
+
+    async def _counts(self, keeper: Keeper) -> dict[str, object]:
+        """Return what a person wants to know at the end, as far as the store can be asked."""
+        try:
+            async with asyncio.timeout_at(self._last() - LAST_SHARE / 2 * self._drain_timeout()):
+                return dict(_ledger(await keeper.census()))
+        except StoreBroken:
+            raise
+        except (StoreUnavailable, TimeoutError):
+            return {"store": "unavailable"}
+
+    # ---- signals ----
 
     def _catch_signals(self) -> None:
         """Stop at SIGTERM and SIGINT, read the configuration again at SIGHUP."""
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, self._stop.set)
+            loop.add_signal_handler(name, self._told)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        if signals.hung_up():
+            loop.call_soon(self._reload)
+
+    def _told(self) -> None:
+        """Begin to stop; from now on the time runs."""
+        if not self._stop.is_set():
+            self._must_end(self._settings.server.drain_delay.total_seconds() + self._drain_timeout(), DONE)
+            self._stop.set()
+
+    def _must_end(self, seconds: float, code: int) -> None:
+        """Let the process end after a time, with a code, whatever hangs then: what is owed is durable."""
+        self._ends = _now() + seconds
+        self._watchdog = signals.end_by(seconds, code, lambda: _log.warning("drain_broken_off", seconds=seconds))
+
+    def _drain_timeout(self) -> float:
+        return self._settings.server.drain_timeout.total_seconds()
+
+    def _last(self) -> float:
+        """Return when the process has to be gone [s of the loop]."""
+        return self._ends if self._ends is not None else _now() + self._drain_timeout()
 
     def _reload(self) -> None:
-        """Read secrets and limits again at SIGHUP; keep the old ones where the new do not load."""
+        """Read the configuration again at SIGHUP; keep the old one where the new does not load."""
         if self._reread is None:
             return
         try:
-            changed = self._reread()
+            changed = reloaded(self._settings, self._reread())
             for reload in self._reloads:
-                reload(changed)
+                reload(changed.settings)
         except errors.BridgeError as why:
             _log.error("reload_refused", problems=str(why).splitlines())
-        else:
-            _log.info("reloaded")
+            return
+        self._settings = changed.settings
+        tell = _log.warning if changed.needs_restart else _log.info
+        tell("reloaded", applied=list(changed.applied), needs_restart=list(changed.needs_restart))
+
+
+def _sender_time(settings: Settings) -> timedelta:
+    """Return how long the sender may wait for calls on the wire: it writes down what came of them afterwards."""
+    return settings.server.drain_timeout * (1 - 2 * LAST_SHARE)
+
+
+def _url(sock: socket.socket) -> str:
+    """Return the address that a socket listens at."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _ended(rooms: Sequence[asyncio.Task[None]], ends: float) -> None:
@@ -370,17 +479,6 @@ async def _ended(rooms: Sequence[asyncio.Task[None]], ends: float) -> None:
         _, late = await asyncio.wait(rooms, timeout=max(0.0, ends - asyncio.get_running_loop().time()))
         for room in late:
             room.cancel()
-
-
-async def _counts(keeper: Keeper) -> dict[str, object]:
-    """Return what a person wants to know at the end, as far as the store can be asked."""
-    try:
-        async with asyncio.timeout(LATE_S):
-            return dict(_ledger(await keeper.census()))
-    except StoreBroken:
-        raise
-    except (StoreUnavailable, TimeoutError):
-        return {"store": "unavailable"}
 
 
 async def _watch(store: Store, looked: Callable[[Census | None], None], halt: asyncio.Event) -> None:

@@ -63,17 +63,18 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "replay": (frozenset({"core", "source", "store.port", "store.desk", "worker"}), frozenset()),
     "forget": (frozenset({"core", "source", "store.port", "store.desk", "worker"}), frozenset()),
     "demo": (frozenset({"sandbox"}), frozenset({"httpx"})),
+    "signals": (frozenset(), frozenset()),
     "run": (EVERYTHING, frozenset({"uvloop"})),
     "cli": (
         frozenset(
             {
-                *("run", "demo", "preview", "replay", "forget", "directory", "sandbox"),
+                *("run", "demo", "preview", "replay", "forget", "directory", "sandbox", "signals"),
                 *("store.port", "store.desk", "core.vocabulary", "core.model", "core.findings"),
             }
         ),
         frozenset({"typer", "rich"}),
     ),
-    "__main__": (frozenset({"cli"}), frozenset()),
+    "__main__": (frozenset({"cli", "signals"}), frozenset()),
     "__init__": (frozenset(), frozenset()),
 }
 

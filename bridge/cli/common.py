@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
+from bridge import signals
 from bridge.errors import BridgeError, UsageError
 
 if TYPE_CHECKING:
@@ -31,13 +33,35 @@ STEP: Final = 100
 
 DEFAULT_CONFIG: Final = Path("bridge.toml")
 
+
+class _Commands(TyperGroup):
+    """The commands; one that a signal breaks off says so."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # typer's context is click's
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("told to end before it was done: what was not done yet is left as it was")
+            signals.end_broken_off()
+            raise
+
+
 app = typer.Typer(
-    help="Streams an energy device cloud into MOOST.",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # an error is a sentence, not a picture; and rich need not be imported
     pretty_exceptions_enable=False,  # they print local variables, which hold secrets
 )
+
+
+@app.callback()
+def begin(context: typer.Context) -> None:
+    """Streams an energy device cloud into MOOST."""
+    if context.invoked_subcommand not in signals.SERVING:
+        signals.break_off_by_signal()
+
 
 Config = Annotated[
     Path,

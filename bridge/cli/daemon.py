@@ -25,7 +25,7 @@ def serve(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do everything but call MOOST; needs its own store.")
     ] = False,
-    rooms: Annotated[str, typer.Option(metavar="ROOM,…", help="Run only these rooms.")] = ",".join(ROOMS),
+    rooms: Annotated[str, typer.Option(metavar="ROOM,…", help="Run only these.")] = ",".join(ROOMS),
 ) -> None:
     """Run the daemon."""
     from bridge.config import load

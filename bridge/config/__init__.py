@@ -7,7 +7,7 @@ Rules:
 - Every default is safe and is the one written in `config/bridge.toml`.
 
 Rooms: `fields` how a value is written, `models` the settings, `layers` where they come from, `checks` what must fit
-together, `load` all of it in order.
+together, `load` all of it in order, `reload` what a changed file changes while the daemon runs.
 """
 
 from bridge.config.fields import (
@@ -38,6 +38,7 @@ from bridge.config.models import (
     StoreSettings,
     Subscription,
 )
+from bridge.config.reload import Reloaded, reloaded
 
 __all__ = [
     "Algorithm",
@@ -58,10 +59,12 @@ __all__ = [
     "MeterSign",
     "Moost",
     "OffsetReset",
+    "Reloaded",
     "Security",
     "Server",
     "Settings",
     "StoreSettings",
     "Subscription",
     "load",
+    "reloaded",
 ]

@@ -30,7 +30,7 @@ from bridge.intake import arrivals, tally
 from bridge.metrics import Metrics
 from bridge.receiver.checks import UNKNOWN, UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit, verified
 from bridge.receiver.fields import fields
-from bridge.receiver.gate import DRAINING, Gate, Hands
+from bridge.receiver.gate import DRAINING, ELSEWHERE, Gate, Hands
 from bridge.receiver.intake import Reading, busy, delivery_id
 from bridge.source.envelope import is_wrapped
 from bridge.source.ping import is_ping
@@ -89,7 +89,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["method"] != "POST":
+        if scope["method"] != "POST" and self._gate.receiving:
             await (self._shake_hands if scope["method"] == "OPTIONS" else self._show)(scope, send)
             return
         headers = fields(scope["headers"], self._policy.signatures)
@@ -111,6 +111,8 @@ class Door:
         self, scope: Scope, headers: Headers, reading: Reading, receive: Receive
     ) -> bytes | Handshake | Refusal | None:
         """Return the body of a 202, or what is answered instead; None = the sender has gone."""
+        if not self._gate.receiving:
+            return Refusal(status=503, error=ELSEWHERE.reason, retry_after=ELSEWHERE.retry_after)
         policy = self._policy
         addressed = scope["path_params"].get("topic")
         topic = addressed or policy.topic_named_by(headers)

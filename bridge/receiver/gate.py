@@ -32,6 +32,7 @@ STARTING: Final = Closed(reason="starting", retry_after=2)
 DRAINING: Final = Closed(reason="draining", retry_after=5)
 STORE: Final = Closed(reason="store", retry_after=5)
 WATERMARK: Final = Closed(reason="watermark", retry_after=30)
+ELSEWHERE: Final = Closed(reason="this process takes no webhooks: it runs without the room receiver", retry_after=30)
 FULL_HANDS: Final = Closed(reason="too many bodies in hand", retry_after=1)
 
 
@@ -40,6 +41,8 @@ class Gate:
     """Built in `run`; the rooms turn its switches."""
 
     max_size: int  # bytes
+    receiving: bool = True  # webhooks are taken in this process
+    accepting: bool = True  # messages are taken in this process, by webhooks or from Kafka
     disk_bytes: int | None = None  # size of the disk, where there is one to fill
     starting: bool = True
     draining: bool = False  # ready fails, accepts go on
@@ -88,7 +91,7 @@ class Gate:
         """Return what keeps this process from being ready."""
         wrong = {
             "store": self.store or self.unwritable,
-            "watermark": self.watermark,
+            "watermark": self.accepting and self.watermark,
             "draining": self.draining or self.shut,
             "starting": self.starting,
         }

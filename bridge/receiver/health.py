@@ -116,6 +116,8 @@ class Health:
 
     async def census(self) -> Census:
         """Return the counts of the store, at most half a second old; the last known ones while it cannot be asked."""
+        if self._gate.starting:
+            return self._census  # the store is not open yet
         async with self._asked:
             if self._taken_at is None or time.monotonic() - self._taken_at > FRESH:
                 try:

@@ -72,7 +72,7 @@ class Sender:
         """
         self._store, self._client = store, client
         self._metrics, self._now, self._clock = metrics, now, clock
-        self._dry_run, self._drain_timeout = dry_run, drain_timeout
+        self._dry_run, self.drain_timeout = dry_run, drain_timeout
         self._timeout, self._max_concurrency = moost.timeout, moost.max_concurrency
         self._batch = moost.historical_batch
         on_lost = LostPolicy(moost.on_lost_reply.value)
@@ -292,7 +292,7 @@ class Sender:
 
         A lane with a call that did not end stays lent, so that the next start counts the call as in doubt.
         """
-        ends = self._clock() + self._drain_timeout.total_seconds()
+        ends = self._clock() + self.drain_timeout.total_seconds()
         while self._calls and self._clock() < ends:
             if not self._ended:
                 await asyncio.wait(list(self._calls), timeout=ends - self._clock(), return_when=asyncio.FIRST_COMPLETED)

@@ -49,16 +49,23 @@ class Worker:
         """Prepare; `queued` tells the sender that there is something to deliver."""
         self._store = store
         self._rules = rules
+        self._changed_rules: Rules | None = None  # to be used from the next batch on
         self._metrics = metrics
         self._queued = queued  # tells the sender that there is something to deliver
         self._now = now
         self._findings = Findings(rules)
         self.wake = asyncio.Event()  # set by whoever accepted something
 
+    def reload(self, rules: Rules) -> None:
+        """Use other rules from the next batch on."""
+        self._changed_rules = rules
+
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; a store that cannot serve is waited for."""
         while not stop.is_set():
             began = time.perf_counter()
+            if self._changed_rules is not None:
+                self._rules, self._changed_rules = self._changed_rules, None
             try:
                 done = await self.step()
             except StoreBroken:

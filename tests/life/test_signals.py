@@ -9,7 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -334,6 +334,51 @@ def test_a_hangup_reads_files_of_secrets_again_and_a_missing_one_keeps_what_was_
     assert "canary-" not in running.text()
     running.others = ()
     running.configure()
+
+
+def told(bridge: Bridge, event: str) -> list[dict[str, Any]]:
+    """Return the lines of an event."""
+    lines = (json.loads(line) for line in bridge.text().splitlines() if line.startswith("{"))
+    return [line for line in lines if line["event"] == event]
+
+
+def test_a_hangup_applies_what_can_be_applied_and_names_in_one_line_what_needs_a_restart(
+    bridge: Bridge, sandbox: Sandbox
+) -> None:
+    bridge.configure(logs={"level": "error"})
+    log = bridge.folder / "bridge-quiet.log"
+    bridge.process = process = Process(("serve", "--config", str(bridge.configure(server={"port": free_port()}))), log)
+    process.start()
+    bridge.url = f"http://127.0.0.1:{bridge.settings['server']['port']}"
+    until(bridge.ready, "it accepts")
+    assert "" == process.text(), "nothing is said below the level"
+
+    bridge.others = ({"id": "later", "auth": "bearer", "secrets": ["canary-later"], "user_prefix": "later-"},)
+    bridge.configure(logs={"level": "info"}, intervals={"grace": "5m"}, moost={"max_concurrency": 7})
+    process.send(signal.SIGHUP)
+    (line,) = until(lambda: told(bridge, "reloaded"), "it reads its configuration again")
+    assert ["subscriptions.later", "logs.level"] == line["applied"]
+    assert ["moost.max_concurrency", "intervals.grace"] == line["needs_restart"]
+    assert "warning" == line["level"]
+
+    body = dump(vehicle("user-9", "car-9", 50))
+    headers = {"authorization": "Bearer canary-later"}
+    path = UPDATE.replace(SUBSCRIPTION, "later")
+    assert 202 == ask("POST", bridge.url + path, content=body, headers=headers).status_code
+    until(lambda: sandbox.received("later-user-9")["events"], "the prefix of the new subscription counts")
+
+    bridge.configure(logs={"level": "warning"}, intervals={"grace": "2m"}, moost={"max_concurrency": 32})
+    process.send(signal.SIGHUP)
+    until(lambda: status(bridge, "whsec_" + "b3RoZXI=") == 401, "it answers")
+    assert 0 == bridge.stop()
+    assert 1 == len(told(bridge, "reloaded")), "that it is back is below the new level"
+    assert [] == told(bridge, "drained")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def test_a_hangup_in_the_middle_of_requests_loses_none(running: Bridge) -> None:
