@@ -70,6 +70,10 @@ Whose = Callable[[Arrival], tuple[str | None, str | None]]
 class Keeper(Store, Desk, Protocol):
     """What every concrete store is."""
 
+    @property
+    def clock(self) -> times.Now | None:
+        """Return the clock that all who share the store go by; None = that of this machine."""
+
 
 # ---- the store ----------------------------------------------------------------------------------------------------
 
@@ -259,9 +263,10 @@ class _Daemon:
 
     async def _run(self, keeper: Keeper, client: MoostClient, metrics: Metrics) -> int:
         """Build the rooms and run them."""
-        settings, rules, now = self._settings, self._settings.rules(), _clock(self._settings)
+        wall = keeper.clock or times.wall
+        settings, rules, now = self._settings, self._settings.rules(), _clock(self._settings, wall)
         sender = Sender(
-            store=keeper, client=client, moost=settings.moost, metrics=metrics, now=times.wall, world=now,
+            store=keeper, client=client, moost=settings.moost, metrics=metrics, now=wall, world=now,
             dry_run=self._dry_run, drain_timeout=_sender_time(settings), desk=keeper,
         )  # fmt: skip
         worker = Worker(keeper, rules, metrics, queued=sender.nudge.set, now=now)
@@ -300,7 +305,7 @@ class _Daemon:
         )  # fmt: skip
         receiver = build_app(
             settings=settings, store=keeper, metrics=metrics, gate=gate, limits=limits, sources=sources, now=now,
-            wall=times.wall, accepted=worker.wake.set,
+            wall=wall, accepted=worker.wake.set,
         )  # fmt: skip
         server = make_server(
             receiver.app, self._sock, settings,
@@ -495,13 +500,13 @@ async def _watch(store: Store, looked: Callable[[Census | None], None], halt: as
                 await halt.wait()
 
 
-def _clock(settings: Settings) -> times.Now:
-    """Return the clock that the settings ask for."""
+def _clock(settings: Settings, wall: times.Now) -> times.Now:
+    """Return the clock that the settings ask for; `wall` tells the true time."""
     clock = settings.clock
     if clock.start is None and clock.speed == 1:
-        return times.wall
-    now = times.wall()
-    return times.simulated(clock.start or now, clock.speed, clock.anchor or now)
+        return wall
+    now = wall()
+    return times.simulated(clock.start or now, clock.speed, clock.anchor or now, wall)
 
 
 def _disk_bytes(settings: Settings) -> int | None:

@@ -12,14 +12,15 @@ def wall() -> datetime:
     return datetime.now(UTC)
 
 
-def simulated(start: datetime, speed: float, anchor: datetime) -> Now:
-    """Return a clock that shows `start` at the wall time `anchor` and runs `speed` times as fast.
+def simulated(start: datetime, speed: float, anchor: datetime, true: Now | None = None) -> Now:
+    """Return a clock that shows `start` at the true time `anchor` and runs `speed` times as fast.
 
-    A fast clock that starts in the past stays with the wall clock once it has caught up.
+    A fast clock that starts in the past stays with the true time once it has caught up. The true time is that of the
+    wall clock, unless `true` tells it.
     """
 
     def now() -> datetime:
-        real = wall()
+        real = wall() if true is None else true()
         shown = start + (real - anchor) * speed
         return min(shown, real) if start < anchor and speed > 1 else shown
 

@@ -3,13 +3,16 @@
 Rules:
 - A step has fired when the bridge says of a fresh message that it was received at the wrong time; a step of the system
   beyond the five minutes within which a signature is good, when signatures are refused.
+- Where the store tells the time, a turned system has no effect but a line in the log: then that is what has fired.
 - A step of the world stays until the next one. The system's clock is set right again: a step in the other direction.
 """
 
 import json
 import random
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as NotInTime
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -22,6 +25,7 @@ FARTHEST_BACK: Final = timedelta(minutes=-100)  # what the town says stays in th
 FARTHEST_FORWARD: Final = timedelta(hours=5)  # steady homes become history, the sandbox's clock is not reached
 LEAST: Final = timedelta(minutes=10)
 NEAR: Final = timedelta(seconds=30)
+TOLD_S: Final = 10.0  # some signs of life
 
 
 def received(scene: Scene) -> datetime | None:
@@ -36,6 +40,21 @@ def received(scene: Scene) -> datetime | None:
         return None
     code, told = scene.command("explain", taken.ids[0], "--json")
     return None if code else datetime.fromisoformat(json.loads(told)[0]["received"]).astimezone(UTC)
+
+
+@contextmanager
+def _turned(scene: Scene, by: timedelta) -> Iterator[Callable[[], bool]]:
+    """Turn the system's clock; the result waits until a daemon has told that it is wrong, where one would."""
+
+    def lines() -> int:
+        return sum(replica.bridge.text().count("clock_differs") for replica in scene.replicas)
+
+    before = lines()
+    scene.clock.turn(by)
+    try:
+        yield lambda: not scene.keeping.tells_time or seen(lambda: lines() > before, TOLD_S)
+    finally:
+        scene.clock.turn(timedelta())
 
 
 class WorldStep(Fault):
@@ -85,10 +104,11 @@ class SystemStep(Fault):
     def inject(self, scene: Scene, dice: random.Random) -> int:
         """Turn it by up to four minutes; signatures stay good."""
         by = self.sign * timedelta(seconds=dice.uniform(100, 240))
-        scene.clock.turn(by)
-        found = received(scene)
-        scene.clock.turn(timedelta())
-        return found is not None and abs(found - scene.world.now() - scene.world.step - by) < NEAR
+        with _turned(scene, by) as told:
+            found = received(scene)
+            off = timedelta() if scene.keeping.tells_time else by
+            fired = found is not None and abs(found - scene.world.now() - scene.world.step - off) < NEAR
+            return fired and told()
 
 
 class SystemForward(SystemStep):
@@ -105,20 +125,19 @@ class SystemBack(SystemStep):
 
 
 class SystemFarOff(Fault):
-    """The system's clock is so wrong that no signature is good."""
+    """The system's clock is so wrong that by it no signature is good."""
 
     name = "system clock far off"
     needs = frozenset({Needs.BRIDGE})
 
     def inject(self, scene: Scene, dice: random.Random) -> int:
-        """Turn it by up to half an hour, until something is refused."""
+        """Turn it by up to half an hour, until something is refused; where the store tells the time, nothing is."""
         statuses = scene.crowd.statuses
         before = statuses[401]
-        scene.clock.turn(dice.choice((-1, 1)) * timedelta(minutes=dice.uniform(6, 30)))
-        fired = seen(lambda: statuses[401] > before, 3)
-        time.sleep(dice.uniform(0, 1))
-        scene.clock.turn(timedelta())
-        return fired
+        with _turned(scene, dice.choice((-1, 1)) * timedelta(minutes=dice.uniform(6, 30))) as told:
+            fired = told() if scene.keeping.tells_time else seen(lambda: statuses[401] > before, 3)
+            time.sleep(dice.uniform(0, 1))
+            return fired and (statuses[401] == before or not scene.keeping.tells_time)
 
 
 FAULTS = (WorldForward, WorldBack, SystemForward, SystemBack, SystemFarOff)

@@ -31,6 +31,7 @@ class Keeping(AbstractContextManager["Keeping"], Protocol):
     settings: Table  # the section [store]
     takes_over_s: float  # after so long what a killed daemon had in hand is another's, or its next life's
     program: str  # what a daemon is told before it starts; `turned()` says how far its clock is wrong [s]
+    tells_time: bool  # it does, to whoever shares it: what the daemons' system says is nobody's affair
     unheard: bool  # the end of a COMMIT may stay unheard, so that a 503 does not say that nothing was stored
 
     def troubled(self, since: float) -> bool:
@@ -46,6 +47,7 @@ class Embedded(Keeping):
     replicas = 1
     takes_over_s = 3.0
     program = ""
+    tells_time = False
     unheard = False
 
     def __init__(self, folder: Path) -> None:
@@ -118,13 +120,14 @@ seconds = time.time
 time.time = lambda: seconds() + turned()
 room.LEASE = PostgresStore.__init__.__kwdefaults__["lease"] = timedelta(seconds={lease})
 """
-"""The clock against which the server's is held is turned too, but not the server's."""
+"""Both clocks of the daemons' system are turned, but not the server's."""
 
 
 class Shared(Keeping):
     """PostgreSQL, on a server of its own, with three replicas on one database."""
 
     replicas = 3
+    tells_time = True
     unheard = True
 
     def __init__(self, _folder: Path, *, lease: timedelta = LEASE) -> None:

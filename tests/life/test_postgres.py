@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,18 @@ from tests.postgres import MISSING, PASSWORD, Server, Standby, binaries, running
 
 HOMES: Final = 40
 BURST: Final = 600
+FEW: Final = 100  # each may have to wait for the server
 DRAIN_S: Final = 1
 LEASE_S: Final = 30.0  # see bridge.store.postgres.replicas
+WRONG_CLOCK: Final = """
+import time
+from datetime import timedelta
+from bridge import cli, times
+wall, seconds = times.wall, time.time
+times.wall = lambda: wall() + timedelta(hours={hours})
+time.time = lambda: seconds() + {hours} * 3600
+cli.main()
+"""
 
 
 @pytest.fixture
@@ -183,6 +193,57 @@ def test_a_failover_to_a_synchronous_standby_costs_nothing(tmp_path: Path, sandb
         assert (BURST, BURST) == (health["ledger"]["accepted"], health["ledger"]["settled"])
         assert set() == devices(burst) - {event["deviceId"] for event in sandbox.events()}
         assert "no problems found\n" == checked(bridge)
+        assert 0 == bridge.stop()
+
+
+@pytest.mark.skipif(binaries() is None, reason=MISSING)
+def test_a_synchronous_standby_that_is_killed_is_waited_for_and_holds_everything_acknowledged(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    """Nothing is acknowledged without it; whoever gives up waiting for a COMMIT must not take it for done."""
+    burst = letters("standby", FEW)
+    with running() as primary, ExitStack() as stack:
+        name = primary.fresh().rpartition("=")[2]
+        standby = stack.enter_context(Standby.of(primary))
+        bridge = stack.enter_context(bridged(tmp_path, sandbox.url, store={"url": standby.address(name)}))
+        bridge.start()
+        killed: list[int] = []
+
+        def watch(answered: int) -> None:
+            if answered == FEW // 3:
+                standby.stop()
+                killed.append(answered)
+
+        first = send(bridge, burst, answered=watch)
+        assert killed
+        assert first.of(503), "the kill hit within the burst"
+        assert not first.lost, "every sender has got an answer"
+        acknowledged = len(first.of(202))
+        assert acknowledged < FEW // 2, "nothing is acknowledged that the standby does not have"
+        standby.start()
+        persist([bridge], [letter for letter in burst if letter.id in set(first.of(503))])
+        primary.kill()
+        standby.promote()
+        health = idle(bridge, FEW)
+        assert (FEW, FEW) == (health["ledger"]["accepted"], health["ledger"]["settled"])
+        assert set() == devices(burst) - {event["deviceId"] for event in sandbox.events()}
+        assert "no problems found\n" == checked(bridge)
+        assert 0 == bridge.stop()
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_daemon_on_a_machine_with_a_wrong_clock_goes_by_the_database_s(
+    tmp_path: Path, sandbox: Sandbox, own: Server, hours: int
+) -> None:
+    """By its own no signature would be good, and a quarter hour would be closed before its time or an hour late."""
+    with bridged(tmp_path, sandbox.url, store={"url": own.fresh()}) as bridge:
+        bridge.start(program=("-c", WRONG_CLOCK.format(hours=hours)))
+        now = datetime.now(UTC)
+        assert 202 == bridge.post("vehicle.update", vehicle("user", "car", 50, now)).status_code
+        until(sandbox.events, "the event is delivered")
+        (told,) = json.loads(run("explain", 1, "--json", "--config", bridge.config).stdout)
+        assert abs(datetime.fromisoformat(told["received"]) - now) < timedelta(seconds=30)
+        until(lambda: '"clock_differs"' in bridge.text(), "the wrong clock is told")
         assert 0 == bridge.stop()
 
 

@@ -37,7 +37,7 @@ def _sqlite(request: pytest.FixtureRequest) -> Maker:
 def _postgres(request: pytest.FixtureRequest) -> Maker:
     server: Server = request.getfixturevalue("server")
     url = server.emptied()
-    return lambda: PostgresStore(url, serving=True)
+    return lambda: PostgresStore(url, serving=True, told=True)
 
 
 KEEPERS: Final[Mapping[str, Callable[[pytest.FixtureRequest], Maker]]] = {
@@ -90,8 +90,10 @@ async def opened(url: str) -> AsyncIterator[Opened]:
     """Return what opens one more keeper on the same database; all are closed at the end, and the ledger is checked."""
     keepers: list[PostgresStore] = []
 
-    async def one(*, lease: timedelta = LONG, beat: timedelta = SOON, serving: bool = True) -> PostgresStore:
-        keeper = PostgresStore(url, serving=serving, whose=named, lease=lease, beat=beat)
+    async def one(
+        *, lease: timedelta = LONG, beat: timedelta = SOON, serving: bool = True, told: bool = True
+    ) -> PostgresStore:
+        keeper = PostgresStore(url, serving=serving, whose=named, lease=lease, beat=beat, told=told)
         await keeper.open()
         keepers.append(keeper)
         return keeper

@@ -131,7 +131,7 @@ async def test_a_settlement_whose_end_is_not_heard_counts_once_after_a_failover(
 ) -> None:
     """The new server may never have heard of the transaction, or have given its number to another one."""
     with running() as primary, Standby.of(primary) as standby:
-        keeper = PostgresStore(standby.address(primary.fresh().rpartition("=")[2]), serving=True, beat=SOON)
+        keeper = PostgresStore(standby.address(primary.fresh().rpartition("=")[2]), serving=True, beat=SOON, told=True)
         await keeper.open()
         await keeper.commit(Work(now=NOW, calls=out(events("a", 1, 2, 3))))
         await keeper.lease(NOW, 1, 5, HOLD)
@@ -179,7 +179,7 @@ async def test_a_settlement_whose_end_is_not_heard_counts_once_though_the_replic
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
 async def test_a_server_that_goes_and_comes_back_is_waited_for(own: Server, mode: str) -> None:
-    keeper = PostgresStore(own.fresh(), serving=True, whose=named, beat=SOON)
+    keeper = PostgresStore(own.fresh(), serving=True, whose=named, beat=SOON, told=True)
     await keeper.open()
     await keeper.accept([of("u", 1)])
     own.stop(mode)

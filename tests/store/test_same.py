@@ -275,7 +275,7 @@ def test_the_file_says_what_the_memory_says() -> None:
 def test_the_database_says_what_the_memory_says(server: Server) -> None:
     def life() -> Same:
         url = server.emptied()
-        return Same(lambda: PostgresStore(url, serving=True))
+        return Same(lambda: PostgresStore(url, serving=True, told=True))
 
     run_state_machine_as_test(
         cast("type[Same]", life), settings=settings(max_examples=5, stateful_step_count=20, deadline=None)

@@ -88,7 +88,8 @@ _DUE: Final = "SELECT id FROM building WHERE due <= $1 ORDER BY due, id LIMIT $2
 _TAKE: Final = """
 WITH first AS (
     SELECT id, due FROM building
-    WHERE due <= $1 AND (taken_by = $3 OR taken_until IS NULL OR taken_until < statement_timestamp())
+    WHERE due <= $1 AND (taken_by = $3 OR taken_until IS NULL
+        OR taken_until NOT BETWEEN statement_timestamp() AND statement_timestamp() + $4)
     ORDER BY due, id LIMIT $2 FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE building SET taken_by = $3, taken_until = statement_timestamp() + $4 FROM first WHERE building.id = first.id

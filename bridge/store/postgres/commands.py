@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from bridge.core.model import Residence
-from bridge.store.codec import maybe_ms, to_ms
+from bridge.store.codec import maybe_ms
 from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, Erased, MessageTrip, Reach, Redaction, Ticked
 from bridge.store.erasing import Eraser, Step
 from bridge.store.port import Pending, StoreUnavailable, Versioned
@@ -69,9 +69,9 @@ class PostgresDesk(Eraser):
 
     async def retry(self, ids: Sequence[int], now: datetime) -> int:
         """Put dead letters back into the flow, 100 at a time."""
-        done = 0
+        done, at = 0, self._turns.at(now)
         for some in by_id(ids):
-            done += await self._write("desk", lambda con, ledger, some=some: desk.retry(con, ledger, some, now))  # type: ignore[misc]
+            done += await self._write("desk", lambda con, ledger, some=some: desk.retry(con, ledger, some, now, at))  # type: ignore[misc]
         return done
 
     async def discard(self, ids: Sequence[int], now: datetime) -> int:  # noqa: ARG002 - the promise names it
@@ -174,8 +174,8 @@ class PostgresDesk(Eraser):
         await self._erase(lambda con, _: forgetting.sheet(con, name, what))
 
     async def _redact_calls(self, name: str, what: Redaction, after: int, now: datetime) -> Step:
-        at = to_ms(now) + self._turns.skew
-        return await self._erase(partial(forgetting.calls, name=name, what=what, after=after, now=at))
+        at = self._turns.at(now)
+        return await self._erase(partial(forgetting.calls, name=name, what=what, after=after, at=at))
 
     async def _redact_letters(self, name: str, what: Redaction, after: int) -> Step:
         return await self._erase(partial(forgetting.letters, name=name, what=what, after=after))

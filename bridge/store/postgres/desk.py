@@ -111,13 +111,13 @@ WHERE id = $1
 """
 
 
-async def retry(con: Connection, ledger: Ledger, ids: Sequence[int], now: datetime) -> int:
+async def retry(con: Connection, ledger: Ledger, ids: Sequence[int], now: datetime, at: int | None) -> int:
     """Put dead letters back into the flow: messages wait once more, calls go to the end of their lanes."""
     letters = await _take(con, ids)
     freed = revive(ledger, letters)
     await lose(con, freed.calls, CallState.RETRIED)
     await again(con, freed.messages)
-    await requeue(con, ledger, freed.items, now)
+    await requeue(con, ledger, freed.items, now, at)
     return len(letters)
 
 

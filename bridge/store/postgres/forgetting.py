@@ -20,6 +20,7 @@ from bridge.store.entries import pending
 from bridge.store.erasing import Step
 from bridge.store.ledger import Ledger
 from bridge.store.port import Pending
+from bridge.store.postgres.clock import server_ms
 from bridge.store.postgres.connection import Connection, Row, changed
 from bridge.store.postgres.desk import lose
 from bridge.store.postgres.inbox import forget_rows
@@ -233,14 +234,14 @@ async def _whole(con: Connection, ledger: Ledger, name: str) -> Erased:
 
 # ---- a building of others -------------------------------------------------------------------------------------------
 
-_NAMING: Final = """
+_NAMING: Final = f"""
 SELECT outbox.id, state, form, count, done, doubt, historical, doubt_count, call,
-    state = 'owed' AND coalesce(lane.lent_until > $5 AND outbox.id <= lane.lent, false)
+    state = 'owed' AND coalesce(lane.lent_until > {server_ms(5)} AND outbox.id <= lane.lent, false)
 FROM outbox LEFT JOIN lane USING (building)
 WHERE building = $1 AND outbox.id > $2
     AND EXISTS (SELECT FROM unnest($3::text[]) AS name WHERE position('"' || name || '"' IN call) > 0)
 ORDER BY outbox.id LIMIT $4
-"""
+"""  # noqa: S608 - a part of the statement, no value
 _REWRITE: Final = """
 UPDATE outbox SET call = $2, count = $3, done = $4, doubt = $5, historical = $6, doubt_count = $7,
     tried = NULL, outcome = NULL, answer = NULL WHERE id = $1
@@ -269,10 +270,10 @@ async def letters(con: Connection, ledger: Ledger, name: str, what: Redaction, a
     return Step(Erased(letters=len(rows)), more=len(rows) == STEP, after=rows[-1][0] if rows else after)
 
 
-async def calls(con: Connection, ledger: Ledger, name: str, what: Redaction, after: int, now: int) -> Step:
+async def calls(con: Connection, ledger: Ledger, name: str, what: Redaction, after: int, at: int | None) -> Step:
     """Take what is to be forgotten out of a page of a building's calls, up to one that is lent to a sender."""
     await _lock(con, name)
-    found = await con.fetch(_NAMING, name, after, erasing.names(what), STEP, now)
+    found = await con.fetch(_NAMING, name, after, erasing.names(what), STEP, at)
     free, step = erasing.until_lent([_naming(row) for row in found], after)
     for row in free:
         await _redact(con, ledger, row, what)

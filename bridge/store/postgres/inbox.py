@@ -14,6 +14,7 @@ from bridge.store.codec import plain, to_ms
 from bridge.store.entries import CLAIM_BYTES, Key, pending
 from bridge.store.ledger import Ledger
 from bridge.store.port import Arrival, Pending, Receipt, Work
+from bridge.store.postgres.clock import NOW
 from bridge.store.postgres.connection import Connection, changed, columns
 from bridge.store.postgres.replicas import BUCKETS, bucket_of
 
@@ -223,7 +224,7 @@ async def changes(con: Connection, buckets: list[int], limit: int, *, everything
 
 
 _FRONT: Final = f"""
-SELECT min(received) FROM (
+SELECT min(received), {NOW} FROM (
     (SELECT received FROM waiting WHERE place > 0 ORDER BY place LIMIT {FRONT})
     UNION ALL (SELECT received FROM waiting WHERE place < 0 ORDER BY place LIMIT 1)
 ) AS front
@@ -232,8 +233,14 @@ SELECT min(received) FROM (
 
 async def oldest_pending(con: Connection) -> int | None:
     """Return the earliest receipt of those that have waited longest [ms]."""
-    found: int | None = await con.fetchval(_FRONT)
+    found: int | None = await con.fetchval(_FRONT)  # the first column
     return found
+
+
+async def front(con: Connection) -> tuple[int | None, float]:
+    """Return the same, and what time it is for the server [epoch s]."""
+    ((oldest, told),) = await con.fetch(_FRONT)
+    return oldest, told
 
 
 _CURSOR: Final = """

@@ -7,7 +7,7 @@ Rules:
 - A settlement whose end was not heard is looked up before the next one: the sender says everything again, and what has
   been written already is left out.
 - A worker's step whose end was not heard needs no looking up: what it has written shows when it claims again.
-- Times of lanes are told by the server's clock; where ours differs by half a second or more they are translated.
+- The server's clock is compared with ours at each sign of life; see `clock`.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeVar
 
+from bridge import logs
 from bridge.core.vocabulary import Kind
 from bridge.store.codec import from_ms, to_ms
 from bridge.store.ledger import Ledger
@@ -38,6 +39,7 @@ from bridge.store.port import (
 from bridge.store.postgres import buildings as states
 from bridge.store.postgres import inbox, outbox, replicas, schema, upkeep
 from bridge.store.postgres import work as steps
+from bridge.store.postgres.clock import NOW, ServerClock, steady
 from bridge.store.postgres.commands import PostgresDesk
 from bridge.store.postgres.connection import LEAVE_S, STATEMENT_S, Connection, connect, leave
 from bridge.store.postgres.door import Door
@@ -50,8 +52,11 @@ CHANGED_USERS: Final = 100
 STATES_AT_ONCE: Final = 100
 """States decoded without a pause, some 30 µs each where they are not known."""
 
-NO_SKEW_MS: Final = 500
-"""A difference between our clock and the server's that is no difference."""
+STEP_S: Final = 1.0
+"""A server's clock that moves by more was set; less is how long it takes to ask."""
+
+DIFFERS_S: Final = 5.0
+"""A clock of this machine that is further off is told."""
 
 BELONGS_S: Final = 60.0
 """How long this process trusts that whose a device is has been written."""
@@ -59,8 +64,9 @@ BELONGS_S: Final = 60.0
 DOOR_S: Final = 5.0
 """How long a statement of the door may take: who waits for a 202 hears in time that there is none."""
 
+_log = logs.logger("store")
+
 _LINES: Final = (*replicas.PARTS, "look")
-_CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 T = TypeVar("T")
 Whose = Callable[[Arrival], tuple[str | None, str | None]]
@@ -94,10 +100,12 @@ class PostgresStore(PostgresDesk):
         committed: Callable[[float], None] = lambda _seconds: None,
         lease: timedelta = replicas.LEASE,
         beat: timedelta = replicas.BEAT,
+        told: bool = False,
     ) -> None:
         """Name the database; `serving` is for the daemon, `dry` says that its calls do not leave.
 
         `whose` tells the user and the device that a message names; `committed` hears how long a transaction took [s].
+        `told` is for tests that play with time: leases and turns go by the times that they tell.
         """
         self._url = url
         self._dry, self._serving, self._migrate = dry, serving, migrate
@@ -107,7 +115,10 @@ class PostgresStore(PostgresDesk):
         self._lines = {part: Line(part, partial(connect, url, statement_s=longest[part]), committed) for part in _LINES}
         self._share = replicas.Share()
         self._sharing = asyncio.Lock()
-        self._turns = outbox.Turns()
+        self._turns = outbox.Turns(told=told)
+        self._clock = ServerClock()
+        self._set_back = False  # that clock was, and the leases of replicas do not know yet
+        self._differs = False  # the clock of this machine from the server's, as last told
         self._belongs = inbox.Belongs()
         self._belongs_until = 0.0
         self._door = Door(self._store_round)
@@ -133,9 +144,9 @@ class PostgresStore(PostgresDesk):
                 await leave(con)
             if self._serving:
                 await self._enter()
-                await self._look(lambda con: replicas.beat(con, self._share, self._lease))
+                await self._look(self._show_life)
                 if self._share.alone:  # as after a restart, perhaps by another clock
-                    await self._write("send", lambda con, _: outbox.hasten(con, 0, 0))
+                    await self._write("send", lambda con, _: outbox.hasten(con, 0, timedelta()))
                 self._pulse = asyncio.create_task(self._live(), name="store-pulse")
         except BaseException:
             await self.close()
@@ -172,21 +183,44 @@ class PostgresStore(PostgresDesk):
     async def _enter(self) -> None:
         """Become a replica, a new one where this was one before."""
         works = self._share.works
-
-        async def enter(con: Connection) -> int:
-            await self._compare_clocks(con)
-            return await replicas.register(con, self._lease, works=works)
-
-        replica = await self._lines["look"].read(enter)
+        replica = await self._look(lambda con: replicas.register(con, self._lease, works=works))
         self._share = replicas.Share(replica=replica, works=works)
         self._turns.holder = replica
         for part in replicas.PARTS:
             self._lines[part].becomes(replica)
 
-    async def _compare_clocks(self, con: Connection) -> None:
-        """Note how far the server's clock is ahead of ours."""
-        ahead = await con.fetchval(_CLOCK) - time.time() * 1000
-        self._turns.skew = 0 if abs(ahead) < NO_SKEW_MS else round(ahead)
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """Return the clock that all who share this store go by."""
+        return self._clock.now
+
+    async def _show_life(self, con: Connection) -> None:
+        """Give a sign of life, and see what time it is for all."""
+        asked = steady()
+        self._learn(await con.fetchval(f"SELECT {NOW}"), asked)
+        if self._set_back:
+            self._set_back = False
+            await replicas.hasten(con, self._lease)
+        await replicas.beat(con, self._share, self._lease)
+        self._compare()
+
+    def _learn(self, told: float, asked: float) -> bool:
+        """Take in what time it is for the server [epoch s]; return whether that is another time than was thought."""
+        stepped = self._clock.learn(told, asked, steady())
+        self._set_back |= stepped < -STEP_S
+        if abs(stepped) > STEP_S:
+            _log.warning("database_clock_stepped", seconds=round(stepped, 1))
+        return abs(stepped) > STEP_S
+
+    def _compare(self) -> None:
+        """Say once that the clock of this machine is wrong, and once that it is right."""
+        ahead = time.time() - self._clock.now().timestamp()
+        differs = abs(ahead) > DIFFERS_S
+        if differs and not self._differs:
+            _log.warning("clock_differs", seconds=round(ahead, 1), goes_by="the database's clock")
+        elif self._differs and not differs:
+            _log.info("clock_right")
+        self._differs = differs
 
     async def _live(self) -> None:
         """Give signs of life, as long as the server hears them."""
@@ -199,10 +233,10 @@ class PostgresStore(PostgresDesk):
         """Give a sign of life and take what is ours to do."""
         async with self._sharing:
             try:
-                await self._look(lambda con: replicas.beat(con, self._share, self._lease))
+                await self._look(self._show_life)
             except TakenOver:
                 await self._enter()
-                await self._look(lambda con: replicas.beat(con, self._share, self._lease))
+                await self._look(self._show_life)
 
     async def _look(self, read: Read[T]) -> T:
         return await self._lines["look"].read(read)
@@ -275,7 +309,7 @@ class PostgresStore(PostgresDesk):
 
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, or return the buildings that have moved."""
-        step = steps.prepare(work, self._recent, self._shown, self._claimed, self._turns.skew)
+        step = steps.prepare(work, self._recent, self._shown, self._claimed, self._turns.at(work.now))
         try:
             versions = await self._lines["work"].write(partial(steps.commit, step=step))
         except steps.Moved as moved:
@@ -292,7 +326,10 @@ class PostgresStore(PostgresDesk):
         share = self._share
 
         async def read(con: Connection) -> tuple[datetime, Sequence[str]]:
-            oldest = await inbox.oldest_pending(con)
+            asked = steady()
+            oldest, told = await inbox.front(con)
+            if self._learn(told, asked):
+                return now, []  # it is not now; the next look knows better
             horizon = now if oldest is None else min(now, from_ms(oldest))
             if share.alone or not share.replica:
                 return horizon, await states.due(con, to_ms(horizon), limit)
@@ -306,12 +343,10 @@ class PostgresStore(PostgresDesk):
         self, now: datetime, lanes: int, calls: int, hold: timedelta, *, afresh: bool = False
     ) -> Sequence[Lane]:
         """Lend the lanes that have waited longest."""
-        if afresh:
-            await self._look(self._compare_clocks)
 
         async def write(con: Connection, ledger: Ledger) -> list[Lane]:
             if afresh:
-                await outbox.hasten(con, *(to_ms(at) + self._turns.skew for at in (now, now + hold)))
+                await outbox.hasten(con, self._turns.at(now), hold)
             return await outbox.lease(con, ledger, self._turns, now, lanes, calls, hold)
 
         return await self._write("send", write)
@@ -348,7 +383,7 @@ class PostgresStore(PostgresDesk):
 
     async def next_due(self) -> datetime | None:
         """Return when `lease` could next lend something."""
-        return await self._look(lambda con: outbox.next_due(con, self._turns.skew))
+        return await self._look(outbox.next_due)
 
     # ---- upkeep ----
 

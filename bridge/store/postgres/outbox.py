@@ -8,6 +8,7 @@ Rules:
   resolves the doubt. A settlement counts from the front of a row, so one that comes too late would settle events that
   were never sent.
 - Lanes are locked in the order of their buildings, before the calls.
+- When a lane is due, and until when it is lent, is told by the server's clock (see `clock`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,10 @@ from typing import Final
 from bridge.core.effects import Call
 from bridge.store import owed as rows
 from bridge.store.calls import LOST_AT_THE_END, CallState
-from bridge.store.codec import from_ms, to_ms
+from bridge.store.codec import from_ms, maybe_from_ms, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.port import Begin, Doubt, Lane, Owed, Return, Settlement
+from bridge.store.postgres.clock import server_ms
 from bridge.store.postgres.connection import Connection, Row, changed, columns
 
 
@@ -29,8 +31,12 @@ class Turns:
     """Which lanes this replica has, and in which of their turns."""
 
     holder: int = 0
-    skew: int = 0  # how far the server's clock is ahead of ours [ms]
+    told: bool = False  # go by the times that callers tell, not by the server's clock
     mine: dict[str, int] = field(default_factory=dict)  # building -> turn
+
+    def at(self, now: datetime) -> int | None:
+        """Return the time that is told to the server [ms]; None = it goes by its own clock."""
+        return to_ms(now) if self.told else None
 
 
 # ---- lending --------------------------------------------------------------------------------------------------------
@@ -38,28 +44,31 @@ class Turns:
 _OWES: Final = "EXISTS (SELECT FROM outbox WHERE outbox.building = lane.building AND state = 'owed')"
 _EXPIRE: Final = f"""
 WITH late AS (
-    SELECT building FROM lane WHERE lent_until <= $1 ORDER BY building FOR UPDATE SKIP LOCKED
+    SELECT building FROM lane WHERE lent_until <= {server_ms(1)} ORDER BY building FOR UPDATE SKIP LOCKED
 )
 UPDATE lane SET due = CASE WHEN {_OWES} THEN lent_until END, lent_until = NULL, lent = NULL
 FROM late WHERE lane.building = late.building RETURNING lane.building, holder
 """  # noqa: S608 - a part of the statement, no value
-_LOSE: Final = """
+_LOSE: Final = f"""
 WITH lost AS (
     UPDATE outbox SET lost = true WHERE building = ANY($1) AND state = 'owed' AND doubt IS NOT NULL AND NOT lost
     RETURNING id
 )
 INSERT INTO attempt (call, at, outcome, detail)
-SELECT id, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $2, $3 FROM lost ORDER BY id
-"""
-_HASTEN: Final = """
-WITH far AS (SELECT building FROM lane WHERE due > $1 OR lent_until > $2 ORDER BY building FOR UPDATE SKIP LOCKED)
-UPDATE lane SET due = CASE WHEN due > $1 THEN $1 ELSE due END,
-    lent_until = CASE WHEN lent_until > $2 THEN $2 ELSE lent_until END
+SELECT id, {server_ms(4)}, $2, $3 FROM lost ORDER BY id
+"""  # noqa: S608 - a part of the statement, no value
+_HASTEN: Final = f"""
+WITH far AS (
+    SELECT building FROM lane WHERE due > {server_ms(1)} OR lent_until > {server_ms(1)} + $2
+    ORDER BY building FOR UPDATE SKIP LOCKED
+)
+UPDATE lane SET due = CASE WHEN due > {server_ms(1)} THEN {server_ms(1)} ELSE due END,
+    lent_until = CASE WHEN lent_until > {server_ms(1)} + $2 THEN {server_ms(1)} + $2 ELSE lent_until END
 FROM far WHERE lane.building = far.building
-"""
-_LATE: Final = """
-SELECT building FROM lane WHERE due <= $1 ORDER BY due, building LIMIT $2 FOR UPDATE SKIP LOCKED
-"""
+"""  # noqa: S608 - a part of the statement, no value
+_LATE: Final = f"""
+SELECT building FROM lane WHERE due <= {server_ms(1)} ORDER BY due, building LIMIT $2 FOR UPDATE SKIP LOCKED
+"""  # noqa: S608 - a part of the statement, no value
 _CALLS: Final = """
 SELECT id, building, form, queued, done, attempts, first_failed, repaired, doubt, historical, doubt_count, call
 FROM unnest($1::text[]) AS asked (lane) CROSS JOIN LATERAL (
@@ -68,11 +77,11 @@ FROM unnest($1::text[]) AS asked (lane) CROSS JOIN LATERAL (
 ORDER BY id
 """
 _SHEETS: Final = "SELECT building, form, call, devices FROM sheet WHERE building = ANY($1)"
-_LEND: Final = """
-UPDATE lane SET due = NULL, lent_until = $3, lent = new.lent, holder = $4, turn = turn + 1
+_LEND: Final = f"""
+UPDATE lane SET due = NULL, lent_until = {server_ms(3)} + $4, lent = new.lent, holder = $5, turn = turn + 1
 FROM unnest($1::text[], $2::bigint[]) AS new (building, lent)
 WHERE lane.building = new.building RETURNING lane.building, turn
-"""
+"""  # noqa: S608 - a part of the statement, no value
 _NOTHING_OWED: Final = "UPDATE lane SET due = NULL WHERE building = ANY($1)"
 
 
@@ -80,9 +89,9 @@ async def lease(  # noqa: PLR0913, PLR0917 - the promise, and who asks
     con: Connection, ledger: Ledger, turns: Turns, now: datetime, lanes: int, calls: int, hold: timedelta
 ) -> list[Lane]:
     """Lend the lanes that have waited longest."""
-    ms, until = to_ms(now) + turns.skew, to_ms(now + hold)
-    await _expire(con, ledger, turns, ms)
-    late = [row[0] for row in await con.fetch(_LATE, ms, lanes)]
+    at, until = turns.at(now), to_ms(now + hold)
+    await _expire(con, ledger, turns, at)
+    late = [row[0] for row in await con.fetch(_LATE, at, lanes)]
     if not late:
         return []
     owed: dict[str, list[Owed]] = {}
@@ -90,7 +99,7 @@ async def lease(  # noqa: PLR0913, PLR0917 - the promise, and who asks
         owed.setdefault(row[1], []).append(_owed(row))
     sheets = {row[0]: _sheet(row) for row in await con.fetch(_SHEETS, late)}
     lent = [(building, owed[building][-1].id) for building in late if building in owed]
-    for building, turn in await con.fetch(_LEND, *columns(lent, 2), until + turns.skew, turns.holder):
+    for building, turn in await con.fetch(_LEND, *columns(lent, 2), at, until - to_ms(now), turns.holder):
         turns.mine[building] = turn
     if len(lent) < len(late):
         await con.execute(_NOTHING_OWED, [building for building in late if building not in owed])
@@ -100,22 +109,22 @@ async def lease(  # noqa: PLR0913, PLR0917 - the promise, and who asks
     ]
 
 
-async def hasten(con: Connection, due: int, lent_until: int) -> None:
-    """Let no lane wait or be lent longer than until a time of the server: it is by a clock that was set back."""
-    await con.execute(_HASTEN, due, lent_until)
+async def hasten(con: Connection, at: int | None, hold: timedelta) -> None:
+    """Let no lane wait any longer, nor be lent for longer than a lease: it is by a clock that was set back."""
+    await con.execute(_HASTEN, at, round(hold.total_seconds() * 1000))
 
 
-async def _expire(con: Connection, ledger: Ledger, turns: Turns, ms: int) -> None:
+async def _expire(con: Connection, ledger: Ledger, turns: Turns, at: int | None) -> None:
     """Take back lanes whose lease has run out; what others had on the wire has lost its reply."""
-    gone = [row[0] for row in await con.fetch(_EXPIRE, ms) if row[1] != turns.holder]
-    await _lose(con, ledger, gone)
+    gone = [row[0] for row in await con.fetch(_EXPIRE, at) if row[1] != turns.holder]
+    await _lose(con, ledger, gone, at)
 
 
-async def _lose(con: Connection, ledger: Ledger, buildings: Sequence[str]) -> None:
+async def _lose(con: Connection, ledger: Ledger, buildings: Sequence[str], at: int | None) -> None:
     """Count what was on the wire when its replica ended, and say so."""
     if buildings:
         told = LOST_AT_THE_END
-        ledger.in_doubt += changed(await con.execute(_LOSE, list(buildings), told.outcome, told.detail))
+        ledger.in_doubt += changed(await con.execute(_LOSE, list(buildings), told.outcome, told.detail, at))
 
 
 def _owed(row: Row) -> Owed:
@@ -132,10 +141,9 @@ def _sheet(row: Row) -> tuple[Call, ...]:
 _NEXT_DUE: Final = "SELECT least((SELECT min(due) FROM lane), (SELECT min(lent_until) FROM lane))"
 
 
-async def next_due(con: Connection, skew: int) -> datetime | None:
+async def next_due(con: Connection) -> datetime | None:
     """Return when `lease` could next lend something."""
-    found = await con.fetchval(_NEXT_DUE)
-    return None if found is None else from_ms(found - skew)
+    return maybe_from_ms(await con.fetchval(_NEXT_DUE))
 
 
 _FREE: Final = f"""
@@ -149,16 +157,16 @@ FROM mine WHERE lane.building = mine.building RETURNING lane.building
 
 async def free(con: Connection, ledger: Ledger, holder: int) -> None:
     """End all leases of a replica that stops; what it had on the wire has lost its reply."""
-    await _lose(con, ledger, [row[0] for row in await con.fetch(_FREE, holder)])
+    await _lose(con, ledger, [row[0] for row in await con.fetch(_FREE, holder)], None)
 
 
 # ---- settling -------------------------------------------------------------------------------------------------------
 
-_LANES: Final = """
-SELECT building, lent_until IS NOT NULL, holder, turn FROM lane
+_LANES: Final = f"""
+SELECT building, lent_until IS NOT NULL, holder, turn, coalesce(lent_until <= {server_ms(3)}, false) FROM lane
 WHERE building = ANY($2) OR building IN (SELECT building FROM outbox WHERE id = ANY($1))
 ORDER BY building FOR UPDATE
-"""
+"""  # noqa: S608 - a part of the statement, no value
 _ROWS: Final = """
 SELECT id, building, form, cause, count, done, buried, attempts, first_failed, repaired, doubt IS NOT NULL, lost, state
 FROM outbox WHERE id = ANY($1)
@@ -193,8 +201,8 @@ ORDER BY row
 """
 _CONTENTS: Final = "SELECT id, call FROM outbox WHERE id = ANY($1)"
 _RETURN: Final = f"""
-UPDATE lane SET due = CASE WHEN {_OWES} THEN new.at END, lent_until = NULL, lent = NULL
-FROM unnest($1::text[], $2::bigint[]) AS new (building, at)
+UPDATE lane SET due = CASE WHEN {_OWES} THEN {server_ms(3)} + new.wait END, lent_until = NULL, lent = NULL
+FROM unnest($1::text[], $2::bigint[]) AS new (building, wait)
 WHERE lane.building = new.building AND lent_until IS NOT NULL
 """  # noqa: S608 - a part of the statement, no value
 
@@ -215,21 +223,23 @@ async def settle(con: Connection, ledger: Ledger, turns: Turns, said: Report) ->
     Returns the named calls that are not there any more, or not ours to send.
     """
     ids = sorted({*(one.call_id for one in said.settlements), *(one.call_id for one in said.begun)})
-    held = await con.fetch(_LANES, ids, [back.building for back in said.returned])
-    foreign = {row[0] for row in held if not _is_ours(turns, *row)}
+    held = await con.fetch(_LANES, ids, [back.building for back in said.returned], turns.at(said.now))
+    foreign = {row[0] for row in held if not _is_ours(turns, *row[:-1])}
+    late = {row[0] for row in held if row[-1]}  # nobody has taken them yet, but anybody may
     found = [row for row in (await con.fetch(_ROWS, ids) if ids else ()) if row[1] not in foreign]
     owed = {row[0]: rows.Live(*row[:-1]) for row in found if row[-1] == CallState.OWED}
     gone = set(ids).difference(row[0] for row in found)
-    gone.update(begin.call_id for begin in said.begun if begin.call_id not in owed)
     if said.settlements:
         await _settle(con, ledger, said, owed)
-    begun = [begin for begin in said.begun if begin.call_id in owed]
+    begun = [begin for begin in said.begun if begin.call_id in owed and owed[begin.call_id].building not in late]
+    gone.update({begin.call_id for begin in said.begun}.difference(begin.call_id for begin in begun))
     if begun:
         marks = [(one.call_id, one.doubt.payload, one.doubt.historical, one.doubt.count) for one in begun]
         await con.execute(_BEGIN, *columns(marks, 4))
-    back = [(one.building, to_ms(one.at) + turns.skew) for one in said.returned if one.building not in foreign]
+    now = to_ms(said.now)
+    back = [(one.building, to_ms(one.at) - now) for one in said.returned if one.building not in foreign]
     if back:
-        await con.execute(_RETURN, *columns(back, 2))
+        await con.execute(_RETURN, *columns(back, 2), turns.at(said.now))
     return sorted(gone)
 
 

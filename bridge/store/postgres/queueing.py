@@ -13,21 +13,22 @@ from bridge.store.calls import CallState, replaceable
 from bridge.store.codec import Form, decode_call, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.places import Place, Plan, Planned, Unsent, find_place
+from bridge.store.postgres.clock import server_ms
 from bridge.store.postgres.connection import Connection, columns
 
-_TURN: Final = """
-INSERT INTO lane (building, due) SELECT building, $2 FROM unnest($1::text[]) AS asked (building)
+_TURN: Final = f"""
+INSERT INTO lane (building, due) SELECT building, {server_ms(2)} FROM unnest($1::text[]) AS asked (building)
 ORDER BY building COLLATE "C"
 ON CONFLICT (building) DO UPDATE SET due = excluded.due WHERE lane.due IS NULL AND lane.lent_until IS NULL
-"""
-_UNSENT: Final = """
+"""  # noqa: S608 - a part of the statement, no value
+_UNSENT: Final = f"""
 SELECT outbox.id, outbox.building, outbox.form, cause, queued, call
 FROM unnest($1::text[], $2::smallint[]) AS asked (building, form)
 JOIN outbox ON outbox.building = asked.building AND state = 'owed' AND outbox.form = asked.form
 JOIN lane ON lane.building = outbox.building
-WHERE doubt IS NULL AND NOT coalesce(lane.lent_until > $3 AND outbox.id <= lane.lent, false)
+WHERE doubt IS NULL AND NOT coalesce(lane.lent_until > {server_ms(3)} AND outbox.id <= lane.lent, false)
 ORDER BY outbox.id
-"""
+"""  # noqa: S608 - a part of the statement, no value
 _NUMBERS: Final = "SELECT nextval('call_id') FROM generate_series(1, $1)"
 _APPEND: Final = """
 INSERT INTO outbox (id, building, state, form, cause, queued, settled, count, call)
@@ -46,13 +47,13 @@ ON CONFLICT (building) DO UPDATE SET form = coalesce(excluded.form, sheet.form),
 """
 
 
-async def queue(con: Connection, ledger: Ledger, calls: Sequence[Planned], now: datetime, skew: int) -> None:
-    """Queue calls in order; `skew` is how far the server's clock is ahead [ms]."""
+async def queue(con: Connection, ledger: Ledger, calls: Sequence[Planned], now: datetime, at: int | None) -> None:
+    """Queue calls in order; they are due `at` once [ms], None = by the server's clock."""
     if not calls:
         return
     ms = to_ms(now)
-    await _take_turns(con, (row.call.building for row in calls), ms + skew)
-    unsent = await _unsent(con, {(row.call.building, row.form) for row in calls if replaceable(row.call)}, ms + skew)
+    await _take_turns(con, (row.call.building for row in calls), at)
+    unsent = await _unsent(con, {(row.call.building, row.form) for row in calls if replaceable(row.call)}, at)
     plan = Plan()
     for (number,), row in zip(await con.fetch(_NUMBERS, len(calls)), calls, strict=True):
         find_place(ledger, plan, unsent, row, number, ms)
@@ -69,8 +70,8 @@ async def queue(con: Connection, ledger: Ledger, calls: Sequence[Planned], now: 
     await _write_sheets(con, plan)
 
 
-async def _take_turns(con: Connection, buildings: Iterable[str], ms: int) -> None:
-    await con.execute(_TURN, list(dict.fromkeys(buildings)), ms)
+async def _take_turns(con: Connection, buildings: Iterable[str], at: int | None) -> None:
+    await con.execute(_TURN, list(dict.fromkeys(buildings)), at)
 
 
 async def _write_sheets(con: Connection, plan: Plan) -> None:
@@ -86,14 +87,14 @@ async def _write_sheets(con: Connection, plan: Plan) -> None:
         await con.execute(_SHEET, *columns([tuple(sheet) for sheet in sheets.values()], 4))
 
 
-async def _unsent(con: Connection, places: set[Place], now: int) -> dict[Place, Unsent]:
+async def _unsent(con: Connection, places: set[Place], at: int | None) -> dict[Place, Unsent]:
     if not places:
         return {}
     return {
         (building, Form(kind)): Unsent(
             number=number, queued=queued, content=Planned.of(decode_call(kind, call.encode()), cause)
         )
-        for number, building, kind, cause, queued, call in await con.fetch(_UNSENT, *columns(sorted(places), 2), now)
+        for number, building, kind, cause, queued, call in await con.fetch(_UNSENT, *columns(sorted(places), 2), at)
     }
 
 
@@ -103,12 +104,12 @@ def _row(number: int, row: Planned, state: CallState, queued: int, settled: int 
     )
 
 
-async def requeue(con: Connection, ledger: Ledger, rows: Iterable[Planned], now: datetime) -> None:
+async def requeue(con: Connection, ledger: Ledger, rows: Iterable[Planned], now: datetime, at: int | None) -> None:
     """Put single calls that were dead at the end of their lanes; the ledger has counted them already."""
     ms, found = to_ms(now), list(rows)
     if not found:
         return
-    await _take_turns(con, (row.call.building for row in found), ms)
+    await _take_turns(con, (row.call.building for row in found), at)
     numbers = [row[0] for row in await con.fetch(_NUMBERS, len(found))]
     appended = [_row(number, row, CallState.OWED, ms, None) for number, row in zip(numbers, found, strict=True)]
     await con.execute(_APPEND, *columns(appended, 9))

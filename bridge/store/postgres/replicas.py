@@ -82,6 +82,10 @@ UPDATE bucket SET holder = NULL
 WHERE holder = $1 AND id IN (SELECT id FROM bucket WHERE holder = $1 ORDER BY id LIMIT $2)
 """
 _END: Final = "INSERT INTO ended (replica, part, number) SELECT $1, * FROM unnest($2::text[], $3::bigint[])"
+# By a clock that was set back since.
+_HASTEN: Final = """
+UPDATE replica SET until = statement_timestamp() + $1 WHERE NOT gone AND until > statement_timestamp() + $1
+"""
 _FORGET: Final = """
 WITH gone AS (DELETE FROM replica WHERE gone AND until < statement_timestamp() - interval '1 day' RETURNING id)
 DELETE FROM ended USING gone WHERE ended.replica = gone.id
@@ -118,6 +122,11 @@ async def beat(con: Connection, share: Share, lease: timedelta) -> None:
             mine = [row[0] for row in await con.fetch(_MINE, share.replica)]
         await con.execute(_FORGET)
     share.buckets, share.surplus = mine, max(0, len(mine) - fair)
+
+
+async def hasten(con: Connection, lease: timedelta) -> None:
+    """Let no replica live for longer than a lease without a sign of life: the server's clock was set back."""
+    await con.execute(_HASTEN, lease)
 
 
 async def give_back(con: Connection, share: Share) -> None:

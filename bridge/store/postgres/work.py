@@ -35,7 +35,7 @@ class Prepared:
     calls: list[Planned]
     shown: dict[str, int]  # changed users as the worker was last shown them
     claimed: AbstractSet[int]  # messages that the worker was last shown
-    skew: int  # how far the server's clock is ahead [ms]
+    at: int | None  # the time that is told to the server [ms]; None = it goes by its own clock
 
 
 class Moved(Exception):  # noqa: N818 - not a mistake: the step begins again
@@ -47,7 +47,7 @@ class Moved(Exception):  # noqa: N818 - not a mistake: the step begins again
         self.buildings = buildings
 
 
-def prepare(work: Work, recent: Recent, shown: dict[str, int], claimed: AbstractSet[int], skew: int) -> Prepared:
+def prepare(work: Work, recent: Recent, shown: dict[str, int], claimed: AbstractSet[int], at: int | None) -> Prepared:
     """Encode a step of work."""
     return Prepared(
         work=work,
@@ -55,7 +55,7 @@ def prepare(work: Work, recent: Recent, shown: dict[str, int], claimed: Abstract
         calls=planned(work.calls),
         shown=shown,
         claimed=claimed,
-        skew=skew,
+        at=at,
     )
 
 
@@ -78,7 +78,7 @@ async def commit(con: Connection, ledger: Ledger, step: Prepared) -> dict[str, i
     if isinstance(versions, list):
         raise Moved(versions)
     await buildings.move_in(con, work)
-    await queueing.queue(con, ledger, step.calls, work.now, step.skew)
+    await queueing.queue(con, ledger, step.calls, work.now, step.at)
     await _remember(con, ledger, work)
     await _keep_ticks(con, step, late)
     return versions
