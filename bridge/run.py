@@ -15,7 +15,6 @@ Rules:
 import asyncio
 import contextlib
 import gc
-import os
 import resource
 import signal
 import socket
@@ -43,7 +42,7 @@ from bridge.sink.token import Grant, Trouble, granted
 from bridge.source.hint import finder
 from bridge.store.desk import Desk
 from bridge.store.port import Arrival, Census, Store, StoreBroken, StoreUnavailable
-from bridge.store.sqlite import SqliteStore
+from bridge.store.sqlite import SqliteStore, room
 from bridge.worker import Worker
 
 if TYPE_CHECKING:
@@ -513,9 +512,7 @@ def _disk_bytes(settings: Settings) -> int | None:
     """Return the size of the disk that the store fills; None where that is a server's."""
     if _is_shared(settings):
         return None
-    folder = sqlite_path(settings.store.url.get_secret_value()).resolve().parent
-    found = os.statvfs(folder)
-    return found.f_blocks * found.f_frsize
+    return room.disk_bytes(sqlite_path(settings.store.url.get_secret_value()).resolve())
 
 
 def _sentence(fault: BaseException) -> str:

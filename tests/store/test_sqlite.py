@@ -191,7 +191,8 @@ class TestGathering:
 async def test_nobody_else_can_read_the_files(store: SqliteStore, path: Path) -> None:
     await store.accept([arrival()])
     modes = {file.name: file.stat().st_mode & 0o077 for file in _listed(path.parent)}
-    assert {"bridge.db", "bridge.db-wal", "bridge.db-shm", "bridge.db-lock", "bridge.db-reserve"} == set(modes)
+    beside = ("-wal", "-shm", "-lock", "-reserve", "-reserve-2")
+    assert {"bridge.db", *(f"bridge.db{ending}" for ending in beside)} == set(modes)
     assert {0} == set(modes.values())
 
 

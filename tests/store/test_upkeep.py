@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from bridge.store.port import StoreBroken, StoreUnavailable, Work
-from bridge.store.sqlite import SqliteStore, files, inspection, upkeep
+from bridge.store.sqlite import SqliteStore, files, inspection, room, upkeep
 from tests.store.values import DAY, HOLD, NOW, arrival, devices, events, house, out, stillborn
 
 pytestmark = pytest.mark.anyio
@@ -75,7 +75,7 @@ async def test_on_a_low_disk_settled_rows_go_before_their_time_and_their_room_is
 ) -> None:
     await _settled(store, 300)
     assert 0 == await store.sweep(NOW, DAY, HUGE)
-    monkeypatch.setattr(files, "LOW_SHARE", 2.0)
+    monkeypatch.setattr(room, "LOW_SHARE", 2.0)
     before, _ = _pages(path)
     assert 300 == sum([await store.sweep(NOW, DAY, HUGE) for _ in range(300 // upkeep.STEP_ROWS)])
     for _ in range(4):
@@ -85,7 +85,7 @@ async def test_on_a_low_disk_settled_rows_go_before_their_time_and_their_room_is
 
 
 async def test_nothing_that_is_owed_goes_for_want_of_room(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LOW_SHARE", 2.0)
+    monkeypatch.setattr(room, "LOW_SHARE", 2.0)
     await store.accept([arrival(), arrival(), stillborn(), arrival()])
     await store.commit(Work(now=NOW, settled=[1], parked=[(2, "u")], calls=out(events("a", 1))))
     assert 1 == await store.sweep(NOW, DAY, 1)

@@ -37,15 +37,14 @@ class SqliteDesk(Eraser):
 
     _path: Path  # this and what follows is for the keeper to bring
     _exclusive: bool
-    _recent: Recent
 
     @abstractmethod
     def _writing(self) -> Rounds:
         """Return what writes; raises StoreUnavailable while the store is not open."""
 
     @abstractmethod
-    def _read(self, read: Read[T]) -> T:
-        """Run a read on the event loop, in one transaction."""
+    async def _read(self, read: Read[T]) -> T:
+        """Run a read in one transaction."""
 
     @abstractmethod
     async def _read_aside(self, read: Read[T]) -> T:
@@ -64,7 +63,7 @@ class SqliteDesk(Eraser):
 
     async def building(self, building: str) -> Versioned | None:
         """Return a building's state."""
-        return self._read(lambda con, _: states.states(con, [building], self._recent).get(building))
+        return await self._read(lambda con, _: states.states(con, [building], Recent()).get(building))
 
     async def flagged(self, flag: str, after: str = "", limit: int = 100) -> Sequence[str]:
         """Return the ids > after of buildings with a flag, in order."""
@@ -107,7 +106,7 @@ class SqliteDesk(Eraser):
 
     async def reach(self) -> Reach:
         """Return how far back messages and calls are complete."""
-        return self._read(lambda _, ledger: ledger.reach(ledger.cursor))
+        return await self._read(lambda _, ledger: ledger.reach(ledger.cursor))
 
     async def settled(self, after: int, limit: int = 100) -> Sequence[Pending]:
         """Return settled messages with id > after, in order."""

@@ -1,8 +1,9 @@
-"""The files of an embedded store: the database and its reserve; for its lock see `lock`.
+"""The database of an embedded store; for its lock see `lock`, for the disk below it `room`.
 
 Rules:
 - The log is fsynced at every commit (WAL, synchronous=FULL): what is committed survives a power cut.
-- `<path>-reserve` holds back disk space for the day the disk is full: giving it up lets settling and deleting go on.
+- What SQLite is asked for is checked: a database without the log in shared memory is refused, and named.
+- On a file system where a mapped write may fail there is a rollback journal instead, fsynced as well (see `room`).
 - Deleted bytes are overwritten where that costs no extra page (secure_delete=FAST).
 """
 
@@ -17,6 +18,7 @@ from typing import Final
 
 from bridge.store.port import StoreBroken, StoreUnavailable
 from bridge.store.refusal import StoreRefused
+from bridge.store.sqlite import room
 
 APPLICATION: Final = 0x4D4F4F53
 """Marks the file as ours ("MOOS")."""
@@ -30,15 +32,6 @@ BUSY_TIMEOUT_S: Final = 5.0
 LOG_BYTES: Final = 16 * 1024 * 1024
 """A longer log is shortened by the writer itself, whatever that costs."""
 
-RESERVE_BYTES: Final = LOG_BYTES
-"""Room to write the whole log back on a full disk; the log's own room is free afterwards."""
-
-LOW_SHARE: Final = 0.13
-"""Share of the disk that is free; below it settled rows go before their time, so that the door never closes for them.
-
-The door closes at a tenth (`receiver.gate`).
-"""
-
 SMALL_BYTES: Final = 32 * 1024 * 1024
 """A file up to this size is written anew within a fraction of a second, on a slow disk too."""
 
@@ -47,6 +40,10 @@ EMPTY_S: Final = 30.0
 
 _CACHE_KIB: Final = 16 * 1024
 _INCREMENTAL: Final = 2  # SQLite's number for giving pages back on request
+_MOST_PAGES: Final = 0x3FFF_FFFF
+_HEADER: Final = 20  # [bytes] of a file, of which two say whether it keeps a log
+_VERSIONS: Final = slice(18, 20)
+_NO_MEMORY: Final = "the file system gives the log of the store no shared memory"
 
 
 def create(path: Path) -> None:
@@ -72,7 +69,7 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
         if write:
             if _pragma(con, "auto_vacuum") != _INCREMENTAL:  # setting it is a write, for which a full disk has no room
                 con.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
-            con.execute("PRAGMA journal_mode = WAL")
+            _set_journal(con, path)
             con.execute("PRAGMA synchronous = FULL")
             con.execute("PRAGMA secure_delete = FAST")
             con.execute("PRAGMA wal_autocheckpoint = 0")
@@ -80,6 +77,35 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
         con.close()
         raise
     return con
+
+
+def _set_journal(con: sqlite3.Connection, path: Path) -> None:
+    """Have the log in shared memory, or a rollback journal where that is not safe; raise StoreRefused without it."""
+    wanted = "truncate" if room.copies(path) else "wal"
+    (mode,) = con.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+    if mode != wanted:
+        raise StoreRefused(f"{_NO_MEMORY} (journal mode {mode}): put the store on a local disk")
+
+
+def leave_log(path: Path) -> None:
+    """Give a store its rollback journal where it still has a log, and shared memory is not safe; before all else.
+
+    So it comes from another disk or from an older release. Nothing is mapped here: this connection is the only one.
+    """
+    if not room.copies(path) or not has_log(path):
+        return
+    con = sqlite3.connect(f"{path.absolute().as_uri()}?vfs=unix-excl", uri=True, timeout=BUSY_TIMEOUT_S)
+    try:
+        _set_journal(con, path)  # with the fsyncs that are SQLite's default
+    finally:
+        con.close()
+
+
+def has_log(path: Path) -> bool:
+    """Tell whether a file is a database that keeps a log, by its header."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(_HEADER)[_VERSIONS] == b"\2\2"
+    return False
 
 
 def prepare(con: sqlite3.Connection) -> None:
@@ -130,61 +156,6 @@ def mark(con: sqlite3.Connection, *, dry: bool) -> None:
         raise StoreRefused(f"the store was made for {made}: give a dry run a store of its own")
 
 
-class Reserve:
-    """Disk space held back; without it new messages are refused."""
-
-    def __init__(self, path: Path, size: int = RESERVE_BYTES) -> None:
-        """Name the file; nothing is held yet."""
-        self._path = path
-        self._size = size
-        self.held = False
-        self.wanted = False  # a command beside the daemon holds none
-
-    def begin(self) -> None:
-        """Keep what a former life held back, or hold it where that leaves room for work."""
-        self.wanted = True
-        if self._is_there() or self.affordable():
-            self.hold()
-
-    def _is_there(self) -> bool:
-        try:
-            return self._path.stat().st_size >= self._size
-        except OSError:
-            return False
-
-    def hold(self) -> bool:
-        """Take the space if there is any; tell whether it is held."""
-        if not self.held:
-            try:
-                self._fill()
-            except OSError:
-                self.release()
-            else:
-                self.held = True
-        return self.held
-
-    def _fill(self) -> None:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(file, 0, self._size)
-        finally:
-            os.close(file)
-
-    def release(self) -> None:
-        """Give the space up."""
-        self.held = False
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
-
-    def affordable(self) -> bool:
-        """Tell whether the disk has room for it and as much again; otherwise taking it back would fill the disk."""
-        return (free_bytes(self._path) or 0) >= 2 * self._size
-
-    def low(self) -> bool:
-        """Tell whether less than half of the space is left on the disk."""
-        return (free_bytes(self._path) or 0) < self._size // 2
-
-
 def small(path: Path) -> bool:
     """Tell whether a file is written anew before anybody notices."""
     return path.stat().st_size <= SMALL_BYTES
@@ -206,31 +177,6 @@ def empty_log(con: sqlite3.Connection) -> None:
         time.sleep(0.05)
 
 
-def free_bytes(path: Path) -> int | None:
-    """Return the space left for this user on the disk of a file [bytes]."""
-    disk = _disk(path)
-    return None if disk is None else disk.f_bavail * disk.f_frsize
-
-
-def disk_bytes(path: Path) -> int | None:
-    """Return the size of the disk of a file [bytes]."""
-    disk = _disk(path)
-    return None if disk is None else disk.f_blocks * disk.f_frsize
-
-
-def disk_is_low(path: Path) -> bool:
-    """Tell whether so little of the disk is left that the door may soon close for it."""
-    disk = _disk(path)
-    return disk is not None and disk.f_bavail < disk.f_blocks * LOW_SHARE
-
-
-def _disk(path: Path) -> os.statvfs_result | None:
-    try:
-        return os.statvfs(path.parent)
-    except OSError:
-        return None
-
-
 def give_back(con: sqlite3.Connection, pages: int) -> None:
     """Shrink the file by so many free pages, or all there are, in a transaction of its own.
 
@@ -241,6 +187,12 @@ def give_back(con: sqlite3.Connection, pages: int) -> None:
         con.executescript(f"PRAGMA incremental_vacuum({pages})")
 
 
+def set_ceiling(con: sqlite3.Connection, size: int | None) -> None:
+    """Let a database grow up to a size [bytes], beyond which SQLite calls the disk full; None = as far as it can."""
+    pages = _MOST_PAGES if size is None else max(1, size // _pragma(con, "page_size"))
+    con.execute(f"PRAGMA max_page_count = {pages}")
+
+
 def log_bytes(path: Path) -> int:
     """Return the length of the log file of a store [bytes]."""
     try:
@@ -249,13 +201,35 @@ def log_bytes(path: Path) -> int:
         return 0
 
 
-def unavailable(error: sqlite3.Error) -> StoreUnavailable | None:
-    """Return the condition behind a database error; None = it is a bug of ours."""
-    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+def unavailable(error: sqlite3.Error, lacking: str | None = None) -> StoreUnavailable | None:
+    """Return the condition behind a database error; None = it is a bug of ours.
+
+    `lacking` is what the system says where it has no room, whatever SQLite makes of that.
+    """
+    full = _code(error)
+    code = full & 0xFF
     if code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE):
         return None
-    sentence = f"{_CONDITIONS.get(code, 'the disk does not do as told')} ({error})"
+    if lacking is not None:
+        return StoreUnavailable(f"the disk is full ({lacking})")
+    words = _NO_MEMORY if full in _MEMORY else _CONDITIONS.get(code, "the disk does not do as told")
+    sentence = f"{words} ({error})"
     return StoreBroken(sentence) if code in _ENDS else StoreUnavailable(sentence)
+
+
+def may_be_full(error: BaseException | None) -> bool:
+    """Tell whether want of room may be behind an error: of a quota, a limit and inodes SQLite does not say so."""
+    return isinstance(error, sqlite3.Error) and (_code(error) & 0xFF) in _ROOM
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Tell whether the log could not have its shared memory."""
+    return isinstance(error, sqlite3.Error) and _code(error) in _MEMORY
+
+
+def _code(error: sqlite3.Error) -> int:
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code
 
 
 _CONDITIONS: Final[Mapping[int, str]] = {
@@ -266,6 +240,8 @@ _CONDITIONS: Final[Mapping[int, str]] = {
     sqlite3.SQLITE_CORRUPT: "the store is damaged",
     sqlite3.SQLITE_NOTADB: "the file is not a store",
 }
+_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
+_MEMORY: Final = frozenset({sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP})
 _ENDS: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 """Conditions that waiting does not heal."""
 

@@ -1,7 +1,8 @@
 """The embedded store, as the rooms see it; for the commands see `commands`.
 
 Rules:
-- What writes goes through the rounds; what the rooms read is read on the event loop, from a connection of its own.
+- What writes goes through the rounds; what the rooms read is read on the event loop, from a connection of its own. With
+  a rollback journal (see `room`) readers keep the writer waiting: then what the rooms read goes through the rounds too.
 - Every read is one short transaction: an open reader would keep the log from starting anew.
 
 Reading in a thread would hand the interpreter's lock back and forth for each row. Measured beside a busy loop (slices
@@ -37,8 +38,9 @@ from bridge.store.port import (
     Work,
 )
 from bridge.store.recent import Recent
+from bridge.store.refusal import StoreRefused
 from bridge.store.sqlite import buildings as states
-from bridge.store.sqlite import files, inbox, outbox, upkeep
+from bridge.store.sqlite import files, inbox, outbox, room, upkeep
 from bridge.store.sqlite import work as steps
 from bridge.store.sqlite.checkpoint import Checkpoints
 from bridge.store.sqlite.commands import SqliteDesk
@@ -83,6 +85,7 @@ class SqliteStore(SqliteDesk):
         self._checkpoints: Checkpoints | None = None
         self._inspection: Inspection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._aside = True  # readers and the writer do not wait for each other
         self._file: tuple[int, int] | None = None
         self._shown: dict[str, int] = {}
         self._recent = Recent()
@@ -96,7 +99,7 @@ class SqliteStore(SqliteDesk):
 
     async def open(self) -> None:
         """Open or create; the daemon takes the lock and frees the leases of a former process."""
-        reserve = files.Reserve(self._path.with_name(self._path.name + "-reserve"))
+        reserve = room.Reserve(self._path)
         try:
             await asyncio.to_thread(self._open_on, reserve)
         except BaseException:
@@ -112,7 +115,7 @@ class SqliteStore(SqliteDesk):
             await self._rounds.write(Turn.SETTLE, partial(outbox.free, now=datetime.now(UTC)))
             self._inspection = Inspection(partial(files.connect, self._path, write=False), self._path)
 
-    def _open_on(self, reserve: files.Reserve) -> None:
+    def _open_on(self, reserve: room.Reserve) -> None:
         """Open the files; on a disk so full that not even that works, with the room that a former life held back."""
         files.create(self._path)
         if self._exclusive:
@@ -121,15 +124,28 @@ class SqliteStore(SqliteDesk):
             refuse_another_name(self._path)
         try:
             self._open_files()
-        except StoreUnavailable:
-            if not self._exclusive:
+        except StoreUnavailable as first:
+            if not self._exclusive or not files.may_be_full(first.__cause__):
                 raise
-            if reserve.low():
+            if reserve.low() or room.lacking(self._path) is not None:
                 reserve.release()
-            self._open_files()  # even where nothing was released: the first try may have written the log back
+            self._open_again()  # even where nothing was released: the first try may have written the log back
+
+    def _open_again(self) -> None:
+        """Open the files for the last time; say what the system lacks where SQLite does not know."""
+        try:
+            self._open_files()
+        except StoreUnavailable as error:
+            lacking = room.lacking(self._path)
+            if lacking is not None:
+                raise StoreUnavailable(f"the disk is full ({lacking})") from error
+            if files.lacks_memory(error.__cause__):
+                raise StoreRefused(f"{error}: put the store on a local disk") from error
+            raise
 
     def _open_files(self) -> None:
         with translated():
+            files.leave_log(self._path)
             con = files.connect(self._path, write=True)
             try:
                 files.prepare(con)
@@ -138,6 +154,7 @@ class SqliteStore(SqliteDesk):
             finally:
                 con.close()
             self._reader = files.connect(self._path, write=False)
+            self._aside = not room.copies(self._path)
             self._file = files.identity(self._path)
 
     async def close(self) -> None:
@@ -169,11 +186,13 @@ class SqliteStore(SqliteDesk):
             raise StoreUnavailable("the store is not open")
         return self._rounds
 
-    def _read(self, read: Read[T]) -> T:
-        """Run a read on the event loop, in one transaction."""
+    async def _read(self, read: Read[T]) -> T:
+        """Run a read in one transaction: on the event loop, or in a round where readers keep the writer waiting."""
         if self._reader is None:
             raise StoreUnavailable("the store is not open")
-        return transaction(self._reader, read)
+        if self._aside:
+            return transaction(self._reader, read)
+        return await self._writing().write(Turn.READ, read)
 
     async def _read_aside(self, read: Read[T]) -> T:
         """Run a long read in a thread, on a connection of its own."""
@@ -197,13 +216,13 @@ class SqliteStore(SqliteDesk):
 
     async def claim(self, limit: int) -> tuple[Sequence[Pending], Sequence[str]]:
         """Return the oldest pending messages, and users whose directory rows changed."""
-        messages, changed = self._read(partial(_claim, limit=limit))
+        messages, changed = await self._read(partial(_claim, limit=limit))
         self._shown = dict(changed)
         return messages, list(self._shown)
 
     async def load(self, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states; the loop breathes between some states and the next."""
-        residences, homes = self._read(lambda con, _: states.places(con, users, devices))
+        residences, homes = await self._read(lambda con, _: states.places(con, users, devices))
         named = {*buildings, *(home.building for home in homes.values())}
         named.update(row.building for rows in residences.values() for row in rows)
         asked, found = sorted(named), {}
@@ -211,12 +230,17 @@ class SqliteStore(SqliteDesk):
             if start:
                 await asyncio.sleep(0)
             some = asked[start : start + STATES_AT_ONCE]
-            found.update(self._read(lambda con, _, some=some: states.states(con, some, self._recent)))  # type: ignore[misc]
+            found.update(await self._read(lambda con, _, some=some: states.states(con, some, self._known)))  # type: ignore[misc]
         return Loaded(residences=residences, homes=homes, buildings=found)
+
+    @property
+    def _known(self) -> Recent:
+        """Return the states that a read may look up and remember: none where it is not on the event loop."""
+        return self._recent if self._aside else Recent()
 
     async def homes_of(self, user: str) -> dict[tuple[Kind, str], str]:
         """Return all devices of a user."""
-        return self._read(lambda con, _: states.homes_of(con, user))
+        return await self._read(lambda con, _: states.homes_of(con, user))
 
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, or return the buildings that have moved."""
@@ -235,7 +259,7 @@ class SqliteStore(SqliteDesk):
             horizon = now if oldest is None else min(now, from_ms(oldest))
             return horizon, states.due(con, to_ms(horizon), limit)
 
-        return self._read(read)
+        return await self._read(read)
 
     # ---- the sender ----
 
@@ -266,7 +290,7 @@ class SqliteStore(SqliteDesk):
 
     async def next_due(self) -> datetime | None:
         """Return when `lease` could next lend something."""
-        return self._read(lambda con, _: outbox.next_due(con))
+        return await self._read(lambda con, _: outbox.next_due(con))
 
     # ---- upkeep ----
 
@@ -276,7 +300,7 @@ class SqliteStore(SqliteDesk):
             raise StoreBroken(self._inspection.damage)
         if files.identity(self._path) != self._file:
             raise StoreBroken("the file of the store is another than the one that was opened")
-        return self._read(partial(upkeep.census, path=self._path, full=self._writing().full))
+        return await self._read(partial(upkeep.census, path=self._path, full=self._writing().full))
 
     async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
         """Take steps until one has deleted something, or nothing is left to look at."""

@@ -35,9 +35,11 @@ import msgspec
 
 from bridge.store.ledger import Ledger
 from bridge.store.port import Receipt, StoreBroken, StoreUnavailable
+from bridge.store.sqlite import room
 from bridge.store.sqlite.checkpoint import Checkpoints
-from bridge.store.sqlite.files import Reserve, give_back, identity, unavailable
+from bridge.store.sqlite.files import give_back, identity, may_be_full, set_ceiling, unavailable
 from bridge.store.sqlite.inbox import Entry, accept
+from bridge.store.sqlite.room import Reserve
 
 SLICE_S: Final = 0.015
 """After this long no further part begins; with the longest part a transaction stays under 20 ms."""
@@ -68,10 +70,11 @@ class Turn(IntEnum):
     """In which order the parts of a round run."""
 
     ACCEPT = 0
-    SETTLE = 1
-    COMMIT = 2
-    LEASE = 3
-    DESK = 4
+    READ = 1
+    SETTLE = 2
+    COMMIT = 3
+    LEASE = 4
+    DESK = 5
 
 
 @dataclass(slots=True, eq=False)
@@ -253,6 +256,8 @@ class Writer:
         self._file: tuple[int, int] | None = None  # which file the path meant at first
         self.full = reserve.wanted and not reserve.held  # new messages are refused until the reserve is held
         self._looked = 0.0
+        self._lacking: str | None = None  # what the system says of the last failure, where room is lacking
+        self._cause: str | None = None  # what it said at last
         self.spare = 0  # pages to give back to the disk after this round
 
     def run(self, parts: list[Part]) -> None:
@@ -269,7 +274,7 @@ class Writer:
                 self._one_by_one(started)
             else:
                 for part in started:
-                    part.fail(_answer(error))
+                    part.fail(self._answer(error))
         if self._con is not None:
             if self.spare:
                 with contextlib.suppress(sqlite3.Error):
@@ -285,7 +290,7 @@ class Writer:
                 self._transaction([part])
             except Exception as error:  # noqa: BLE001 - it becomes the answer of this part
                 self._recover(error)
-                part.fail(_answer(error))
+                part.fail(self._answer(error))
 
     def _transaction(self, parts: Sequence[Part]) -> None:
         con = self._connected()
@@ -325,7 +330,12 @@ class Writer:
             con = self._connect()
             self._file = self._file or identity(self._path)
             self._con = con
+            set_ceiling(con, self._ceiling())
         return self._con
+
+    def _ceiling(self) -> int | None:
+        """Return how large the database may become under a limit on its file; the reserve is for a full disk."""
+        return room.file_limit() if self.full else room.database_limit()
 
     def _recover(self, error: BaseException) -> bool:
         """Roll back; after trouble with the file take a fresh connection next time. Tell whether room was made."""
@@ -335,7 +345,9 @@ class Writer:
                 if con.in_transaction:
                     con.execute("ROLLBACK")
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
-        full = code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._reserve.low())
+        self._lacking = room.lacking(self._path) if may_be_full(error) else None
+        self._cause = self._lacking or self._cause
+        full = code == sqlite3.SQLITE_FULL or self._lacking is not None
         if full and self._reserve.held:
             self._give_up_reserve()
             return True
@@ -345,6 +357,15 @@ class Writer:
             self._con = None
         return False
 
+    def _answer(self, error: BaseException) -> BaseException:
+        """Return what the caller is told: a condition as StoreUnavailable, a bug as itself."""
+        if isinstance(error, sqlite3.Error):
+            condition = unavailable(error, self._lacking)
+            if condition is not None:
+                condition.__cause__ = error
+                return condition
+        return error
+
     # ---- a full disk ----
 
     def _give_up_reserve(self) -> None:
@@ -353,6 +374,8 @@ class Writer:
         self._looked = time.monotonic()
         self._reserve.release()
         if self._con is not None:
+            with contextlib.suppress(sqlite3.Error):
+                set_ceiling(self._con, self._ceiling())
             self._checkpoints.shorten(self._con)
 
     def _look_at_reserve(self) -> None:
@@ -363,12 +386,17 @@ class Writer:
                 with contextlib.suppress(sqlite3.Error):
                     give_back(self._con, VACUUM_PAGES)
                 self._checkpoints.shorten(self._con)
-            self.full = not (self._reserve.affordable() and self._reserve.hold())
+            self.full = not self._reserve.take_back()
+            if not self.full:
+                self._cause = None
+            if self._con is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    set_ceiling(self._con, self._ceiling())
 
     def _refused(self, part: Part) -> bool:
         """Turn away what makes the store grow while the disk is full."""
         if self.full and (part.turn is Turn.ACCEPT or (part.turn is Turn.COMMIT and self._reserve.low())):
-            part.fail(StoreUnavailable("the disk is full"))
+            part.fail(StoreUnavailable("the disk is full" + (f" ({self._cause})" if self._cause else "")))
             return True
         return False
 
@@ -398,13 +426,3 @@ def _of_one_part(error: BaseException) -> bool:
     if not isinstance(error, sqlite3.Error) or unavailable(error) is None:
         return True
     return (error.sqlite_errorcode & 0xFF) == sqlite3.SQLITE_FULL
-
-
-def _answer(error: BaseException) -> BaseException:
-    """Return what the caller is told: a condition as StoreUnavailable, a bug as itself."""
-    if isinstance(error, sqlite3.Error):
-        condition = unavailable(error)
-        if condition is not None:
-            condition.__cause__ = error
-            return condition
-    return error

@@ -11,8 +11,9 @@ from bridge.store.codec import maybe_from_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Census
 from bridge.store.shares import EARLY_BYTES, EARLY_SHARE, FULL_SHARE
-from bridge.store.sqlite.files import disk_bytes, disk_is_low, free_bytes, log_bytes
+from bridge.store.sqlite.files import log_bytes
 from bridge.store.sqlite.inbox import advance, forget_early, forget_rows, oldest_pending
+from bridge.store.sqlite.room import disk_bytes, is_low, room_bytes
 from bridge.store.sqlite.statements import gathered, value
 
 STEP_ROWS: Final = 100
@@ -53,8 +54,9 @@ WITH kept AS (
 
 def sweep(con: sqlite3.Connection, ledger: Ledger, edge: int, *, max_size: int, path: Path, full: bool) -> Swept:
     """Take one step: delete settled rows older than the edge [ms], or the oldest while there is too little room."""
-    low = full or disk_is_low(path)
-    too_big = low or size_bytes(con, path) > max_size * FULL_SHARE
+    size = size_bytes(con, path)
+    low = full or is_low(path, size)
+    too_big = low or size > max_size * FULL_SHARE
     messages = _sweep_inbox(con, ledger, edge, everything=too_big)
     calls = _sweep_outbox(con, ledger, edge, everything=too_big and not messages.deleted)
     calls += con.execute(_FORGET_TICKS, (STEP_ROWS, ledger.forgotten_message)).rowcount
@@ -168,12 +170,12 @@ _OLDEST_OWED: Final = "SELECT queued FROM outbox WHERE settled IS NULL ORDER BY 
 
 def census(con: sqlite3.Connection, ledger: Ledger, *, path: Path, full: bool) -> Census:
     """Read the counts, and what is measured beside them."""
-    owed = value(con, _OLDEST_OWED)
+    owed, size = value(con, _OLDEST_OWED), size_bytes(con, path)
     return ledger.census(
         oldest_pending=maybe_from_ms(oldest_pending(con, ledger)),
         oldest_owed=maybe_from_ms(owed if isinstance(owed, int) else None),
-        size_bytes=size_bytes(con, path),
-        free_disk_bytes=free_bytes(path),
+        size_bytes=size,
+        free_disk_bytes=room_bytes(path, size),
         log_bytes=log_bytes(path),
         full=full,
     )
