@@ -38,7 +38,7 @@ from bridge.receiver.protocol import Limits
 from bridge.receiver.server import DoorServer, make_server
 from bridge.sender import Sender
 from bridge.sink.client import MoostClient
-from bridge.sink.token import Grant, Trouble, granted
+from bridge.sink.token import Denial, Grant, Trouble, granted
 from bridge.source.hint import finder
 from bridge.store.desk import Desk
 from bridge.store.port import Arrival, Census, Store, StoreBroken, StoreUnavailable
@@ -245,7 +245,7 @@ class _Daemon:
             whose=lambda arrival: self._find(arrival.topic, arrival.body),
         )  # fmt: skip
         try:
-            async with MoostClient(self._settings.moost) as client:
+            async with MoostClient(self._settings.moost, secrets=self._settings.secret_values()) as client:
                 return await self._run(keeper, client, metrics)
         finally:
             if self._ends is None:  # nobody told it to stop: a room failed, or it could not start
@@ -294,6 +294,7 @@ class _Daemon:
             runs["consumer"] = lambda: consumer.run(self._hush)
         sources = HealthSources(
             circuit=lambda: sender.state.circuit,
+            cause=lambda: sender.state.cause,
             token_expires_in=lambda: sender.state.token_expires_in_seconds,
             problems=lambda: [
                 *sorted(sender.state.problems), *(["faulty_buildings"] if clock.set_aside else []),
@@ -320,7 +321,7 @@ class _Daemon:
             gate.max_size = changed.store.max_size
             worker.reload(changed.rules())
             clock.reload(changed.rules(), changed.store.retention, changed.store.max_size)
-            client.reload(changed.moost)
+            client.reload(changed.moost, changed.secret_values())
             sender.drain_timeout = _sender_time(changed)
             if consumer is not None:
                 consumer.reload(changed)
@@ -549,10 +550,10 @@ async def _check_online(settings: Settings) -> list[str]:
         case Grant():
             if found.customer is not None and found.customer != settings.moost.customer_id:
                 problems.append(f"moost.customer_id: the token is for {found.customer}")
-        case Trouble.REFUSED:
-            problems.append("moost.client_secret: MOOST refuses client_id and client_secret")
-        case _:
-            problems.append(f"moost.base_url: no token from {settings.moost.base_url}")
+        case Denial(trouble=Trouble.REFUSED):
+            problems.append(f"moost.client_secret: {found.cause}")
+        case Denial():
+            problems.append(f"moost.base_url: no token: {found.cause}")
     if settings.consumed():
         from bridge.consumer import room  # noqa: PLC0415 - its client is an extra that others do without
 

@@ -81,6 +81,7 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
 # File -> what it alone may import besides.
 ALONE: Final[dict[str, frozenset[str]]] = {
     "sink/client.py": frozenset({"httpx", "httpx_aiohttp", "aiohttp"}),
+    "sink/causes.py": frozenset({"aiohttp"}),
     "source/kafka.py": frozenset({"confluent_kafka"}),
     "store/postgres/connection.py": frozenset({"asyncpg"}),
     "store/postgres/line.py": frozenset({"asyncpg"}),

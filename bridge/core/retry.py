@@ -100,6 +100,7 @@ class ServerTrouble:
     status: int
     delay: timedelta | None = None
     answer: str = ""
+    cause: str = ""  # in a few words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +115,15 @@ class PartlyWritten:
 class NotSent:
     """No connection came about: nothing was sent."""
 
+    cause: str = ""  # in a few words
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostReply:
     """It may have been sent and taken, or not."""
 
     timeout: bool = False
+    cause: str = ""  # in a few words
 
 
 Outcome = (
@@ -225,17 +229,32 @@ def decide(outcome: Outcome, case: Case) -> Decision:  # noqa: C901, PLR0911 - o
         case Throttled():
             return RetryAt(at=case.now + max(backoff(case), outcome.delay or timedelta()), throttled=True)
         case ServerTrouble():
-            return _failed(case, f"status {outcome.status}", outcome.delay, outcome.answer)
+            return _failed(case, cause(outcome), outcome.delay, outcome.answer)
         case PartlyWritten():
             if case.on_lost is LostPolicy.HOLD:
                 return _held(case, outcome.answer)
-            return _failed(case, f"status {outcome.status}", None, outcome.answer, smaller=case.count > 1)
+            return _failed(case, cause(outcome), None, outcome.answer, smaller=case.count > 1)
         case NotSent():
             return RetryAt(at=case.now + backoff(case))
         case LostReply():
             if case.on_lost is LostPolicy.HOLD and not case.idempotent:
                 return _held(case, "")
-            return _failed(case, "no reply in time" if outcome.timeout else "the reply was lost", None, "")
+            return _failed(case, cause(outcome), None, "")
+        case _:
+            assert_never(outcome)
+
+
+def cause(outcome: ServerTrouble | PartlyWritten | NotSent | LostReply) -> str:
+    """Return in a few words why a call failed."""
+    match outcome:
+        case ServerTrouble():
+            return outcome.cause or f"status {outcome.status}"
+        case PartlyWritten():
+            return f"status {outcome.status}"
+        case NotSent():
+            return outcome.cause or "no connection"
+        case LostReply():
+            return outcome.cause or ("timeout while answering" if outcome.timeout else "the reply was lost")
         case _:
             assert_never(outcome)
 

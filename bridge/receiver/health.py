@@ -35,6 +35,7 @@ class HealthSources:
     """Where the other rooms say how they are; each is asked at the moment of the question."""
 
     circuit: Callable[[], str] = field(default=lambda: "closed")  # "closed", "open" or "half-open"
+    cause: Callable[[], str | None] = _nothing  # what keeps calls from MOOST, in a few words; None = nothing
     token_expires_in: Callable[[], float | None] = _nothing  # s; None = there is no token
     problems: Callable[[], Sequence[str]] = _no_problems  # words such as "moost_auth"
     kafka: Callable[[], Mapping[str, object] | None] = _nothing  # partitions, lag; None = Kafka is not read here
@@ -91,7 +92,11 @@ class Health:
             "calls": _calls(census),
             "oldest_inbox_seconds": self._age(census.oldest_pending),
             "oldest_outbox_seconds": self._age(census.oldest_owed),
-            "moost": {"circuit": self._sources.circuit(), "token_expires_in_seconds": self._sources.token_expires_in()},
+            "moost": {
+                "circuit": self._sources.circuit(),
+                "token_expires_in_seconds": self._sources.token_expires_in(),
+                "cause": self._sources.cause(),
+            },
             "dead_letters": dict(census.dead_letters),
             "wrong_meter_sign": census.flags.get(WRONG_SIGN, 0),
             "flags": dict(census.flags),

@@ -40,6 +40,14 @@ class Call:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A body that is sent as it is."""
+
+    text: str
+    media_type: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What the look-alike answers; a body of None is sent empty."""
@@ -99,9 +107,12 @@ def parse(raw: bytes) -> object:
 
 async def reply(send: Send, answer: Answer) -> None:
     """Write an answer."""
-    body = b"" if answer.body is None else msgspec.json.encode(answer.body)
+    if isinstance(answer.body, Text):
+        body, kind = answer.body.text.encode(), (b"content-type", answer.body.media_type.encode())
+    else:
+        body, kind = b"" if answer.body is None else msgspec.json.encode(answer.body), _JSON
     headers = [(b"content-length", str(len(body)).encode()), *answer.headers]
     if body:
-        headers.append(_JSON)
+        headers.append(kind)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

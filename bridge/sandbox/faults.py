@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from bridge.sandbox.call import Answer, Call, Nothing
+from bridge.sandbox.call import Answer, Call, Nothing, Text
 
 Kind = Literal[
     "latency",
@@ -46,6 +46,8 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     lasts: float | None = None  # [s] from then
     seconds: float = 0.0  # latency
     status: int = 500
+    answer: str | None = None  # the body of the answer as it is, where it is not the JSON of the look-alike
+    media_type: str = "text/html"  # of that body
     retry_after: int | str | None = None  # seconds, or any text (an HTTP date)
     as_date: bool = False  # turn the seconds into an HTTP date
     keep: int = 0  # partial: how many elements of the array are stored
@@ -152,7 +154,8 @@ def _apply(fault: Fault, verdict: Verdict, now: float) -> None:
         case "latency":
             verdict.delay_s += fault.seconds
         case "status":
-            verdict.answer = Answer(status=fault.status, body={"message": "fault"}, headers=_retry_after(fault, now))
+            body = {"message": "fault"} if fault.answer is None else Text(fault.answer, fault.media_type)
+            verdict.answer = Answer(status=fault.status, body=body, headers=_retry_after(fault, now))
         case "close_before" | "outage":
             verdict.close = "before"
         case "close_after":

@@ -19,7 +19,7 @@ from bridge.core.effects import Attributes, ChangeBuilding
 from bridge.core.retry import CallKind, LostReply, Outcome, ServerTrouble
 from bridge.sender.lanes import Job
 from bridge.sink import encode
-from bridge.sink.classify import Failure, Reply, classify
+from bridge.sink.classify import Failure, Reply, classify, is_page, oddity
 from bridge.sink.encode import WireCall
 
 
@@ -29,6 +29,9 @@ class Caller(Protocol):
     async def call(self, call: WireCall, token: str) -> Reply | Failure:
         """Make one call with a token."""
 
+    def mask(self, text: str) -> str:
+        """Return a text of an answer without secrets and tokens."""
+
 
 async def perform(job: Job, caller: Caller, token: str, now: Callable[[], datetime], longest: timedelta) -> Outcome:
     """Make the call of a job and return what came of it."""
@@ -37,8 +40,8 @@ async def perform(job: Job, caller: Caller, token: str, now: Callable[[], dateti
             async with asyncio.timeout(longest.total_seconds()):
                 return await _change(job.call, caller, token, now)
         except TimeoutError:
-            return LostReply(timeout=True)
-    return classify(job.kind, await caller.call(job.wire, token), now())
+            return LostReply(timeout=True, cause="timeout while answering")
+    return classify(job.kind, await caller.call(job.wire, token), now(), caller.mask)
 
 
 async def _change(effect: ChangeBuilding, caller: Caller, token: str, now: Callable[[], datetime]) -> Outcome:
@@ -48,22 +51,24 @@ async def _change(effect: ChangeBuilding, caller: Caller, token: str, now: Calla
     current = _record(reply)
     if current is None:
         if isinstance(reply, Reply) and reply.status == Http.OK:
-            return ServerTrouble(status=reply.status, answer="the building that MOOST sent is not readable")
-        return classify(CallKind.CHANGE, reply, now())
+            return ServerTrouble(
+                status=reply.status, cause=f"status {reply.status} with {oddity(reply) or 'no building'}"
+            )
+        return classify(CallKind.CHANGE, reply, now(), caller.mask)
     reply = await caller.call(encode.update(encode.changed_building(current, effect)), token)
     if _unknown(reply):
         return await _create(effect, caller, token, now)
-    return classify(CallKind.CHANGE, reply, now())
+    return classify(CallKind.CHANGE, reply, now(), caller.mask)
 
 
 async def _create(effect: ChangeBuilding, caller: Caller, token: str, now: Callable[[], datetime]) -> Outcome:
     attributes: Attributes = {**effect.create, **effect.attributes}
     body = encode.new_building(effect.building, attributes, effect.tariff if effect.tariff_set else None)
-    return classify(CallKind.CREATE, await caller.call(encode.create(body), token), now())
+    return classify(CallKind.CREATE, await caller.call(encode.create(body), token), now(), caller.mask)
 
 
 def _unknown(reply: Reply | Failure) -> bool:
-    return isinstance(reply, Reply) and reply.status == Http.NOT_FOUND
+    return isinstance(reply, Reply) and reply.status == Http.NOT_FOUND and not is_page(reply)
 
 
 def _record(reply: Reply | Failure) -> dict[str, object] | None:

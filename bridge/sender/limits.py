@@ -3,9 +3,10 @@
 Rules:
 - Concurrency adapts to the platform: one more while answers come no slower than before and the limit was reached, a
   tenth less when they get slower, by more than noise, or fail. Smoothed over rounds of one mean answer time.
-- The circuit opens when calls fail one after the other, of several buildings or without a connection: one building
-  that fails is not the platform. While it is open one call at a time probes, at most 5 s apart, a hanging probe does
-  not hold up the next. Any answer that is not trouble closes it.
+- The circuit opens when calls fail one after the other. While it is open one call at a time probes, at most 5 s apart,
+  a hanging probe does not hold up the next. Any answer that is not trouble closes it.
+- Where all of the failures are of one building that could be reached, it may be the building's own trouble: the circuit
+  is told open, and keeps no other building from trying. The waits of the one are its probes.
 - A 429 stops everything for 1 s, doubled to 30 s until a call gets through, and for at least as long as it says. Then
   one call tries it, and the others follow when it got through.
 - The budget is a pace, not a bucket: calls are spread evenly over each second.
@@ -107,17 +108,30 @@ class CircuitState(StrEnum):
     HALF_OPEN = "half-open"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A call that failed."""
+
+    building: str
+    connected: bool  # there was a connection
+    cause: str  # in a few words
+
+
 class Circuit:
     """Keeps calls off a platform that is away."""
 
     def __init__(self) -> None:
         """Start closed."""
-        self._failures = 0
-        self._buildings: set[str] = set()  # that failed since the last success; two are enough to know
+        self.failures = 0  # since the last success
+        self._alone: str | None = (
+            None  # the one building whose calls failed; None = there are several, or no connection
+        )
         self._open = False
         self._probing = False
         self._wait = _FIRST_PROBE_SECONDS
         self.probe_at = 0.0
+        self.opened_at = 0.0
+        self.cause = ""  # of the last failure
 
     @property
     def state(self) -> CircuitState:
@@ -126,26 +140,37 @@ class Circuit:
             return CircuitState.CLOSED
         return CircuitState.HALF_OPEN if self._probing else CircuitState.OPEN
 
+    @property
+    def holds_back(self) -> bool:
+        """Return whether only probes may go."""
+        return self._open and self._alone is None
+
     def worked(self) -> bool:
         """Note an answer that is not trouble; returns whether that closed the circuit."""
         closed = self._open
         self._open = self._probing = False
-        self._failures = 0
-        self._buildings.clear()
+        self.failures = 0
+        self._alone = None
         self._wait = _FIRST_PROBE_SECONDS
+        self.cause = ""
         return closed
 
-    def failed(self, building: str, at: float, *, connected: bool) -> bool:
+    def failed(self, call: Failed, at: float) -> bool:
         """Note a failure; returns whether that opened the circuit."""
-        self._failures += 1
+        held_back = self.holds_back
+        if not call.connected or (self.failures and self._alone != call.building):
+            self._alone = None
+        elif not self.failures:
+            self._alone = call.building
+        self.failures += 1
+        self.cause = call.cause
         self._probing = False
-        if len(self._buildings) < 2:  # noqa: PLR2004 - one building, or several
-            self._buildings.add(building)
-        if self._open or self._failures < _FAILURES_TO_OPEN or (connected and len(self._buildings) == 1):
-            return False
-        self._open = True
-        self.probe_at = at + self._wait
-        return True
+        opens = not self._open and self.failures >= _FAILURES_TO_OPEN
+        if opens:
+            self._open, self.opened_at = True, at
+        if self.holds_back and not held_back:
+            self.probe_at = at + self._wait
+        return opens
 
     def probed(self, at: float) -> None:
         """Note that a probe goes out."""
@@ -240,7 +265,7 @@ class Gate:
         """Return how many calls may begin now."""
         if at < self.throttle.until:
             return 0
-        if self.circuit.state is not CircuitState.CLOSED:
+        if self.circuit.holds_back:
             free = 1 if at >= self.circuit.probe_at else 0
         else:
             limit = 1 if self.throttle.lasts else self.concurrency.limit
@@ -251,14 +276,14 @@ class Gate:
     def opens_at(self, at: float) -> float | None:
         """Return when to look again if there is no room now; None = when a call ends."""
         times = [time for time in (self.throttle.until, self.budget.opens_at) if time > at]
-        if self.circuit.state is not CircuitState.CLOSED:
+        if self.circuit.holds_back:
             times.append(self.circuit.probe_at)
         return max(times, default=None)
 
     def begun(self, calls: int, at: float) -> None:
         """Count calls that go on the wire."""
         self.budget.use(calls, at)
-        if self.circuit.state is not CircuitState.CLOSED:
+        if self.circuit.holds_back:
             self.circuit.probed(at)
 
     def worked(self, seconds: float, on_wire: int, at: float) -> bool:
@@ -270,10 +295,9 @@ class Gate:
         self.concurrency.observe(seconds, on_wire, at, pressed=False)
         return False
 
-    def troubled(self, building: str, seconds: float, on_wire: int, at: float, *, connected: bool) -> bool:
-        """Note trouble; returns whether that opened the circuit."""
+    def troubled(self, seconds: float, on_wire: int, at: float) -> None:
+        """Note trouble: the platform may be overloaded."""
         self.concurrency.observe(seconds, on_wire, at, pressed=True)
-        return self.circuit.failed(building, at, connected=connected)
 
     def throttled(self, delay: float | None, seconds: float, on_wire: int, at: float) -> None:
         """Note a 429."""

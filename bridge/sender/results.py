@@ -40,12 +40,15 @@ from bridge.logs import logger
 from bridge.metrics import Metrics
 from bridge.sender import lanes
 from bridge.sender.lanes import Job
-from bridge.sender.limits import Gate, Served
+from bridge.sender.limits import Failed, Gate, Served
 from bridge.sender.stuck import Stuck
 from bridge.sink.token import Token, TokenKeeper
 from bridge.store.port import Attempt, Burial, Settlement
 
 _log = logger(__name__)
+
+Trouble = ServerTrouble | PartlyWritten | LostReply | NotSent
+"""Outcomes that speak of the platform or of the way to it."""
 
 _LABELS: Final[Mapping[type[Outcome], str]] = {
     Delivered: "delivered",
@@ -147,16 +150,37 @@ class Results:
         gate, seconds, on_wire = self._gate, result.seconds, result.on_wire
         match outcome:
             case ServerTrouble() | PartlyWritten() | LostReply() | NotSent():
-                connected = not isinstance(outcome, NotSent)
-                if gate.troubled(result.job.run.lane.building, seconds, on_wire, at, connected=connected):
-                    _log.warning("circuit_opened", outcome=_LABELS[type(outcome)])
+                gate.troubled(seconds, on_wire, at)
+                trouble = self._trouble(result.job, outcome, now)
+                if trouble is not None and gate.circuit.failed(trouble, at):
+                    _log.warning("circuit_opened", cause=trouble.cause)
             case Throttled():
                 delay = None if outcome.delay is None else outcome.delay.total_seconds()
                 gate.throttled(delay, seconds, on_wire, at)
             case _:
+                failures, opened = gate.circuit.failures, gate.circuit.opened_at
                 if gate.worked(seconds, on_wire, at):
                     self._working_since = now
-                    _log.info("circuit_closed")
+                    _log.info("circuit_closed", after_seconds=round(at - opened, 1), failures=failures)
+                if not isinstance(outcome, Unauthorized | Forbidden):
+                    self._accepted()
+
+    def _trouble(self, job: Job, outcome: Trouble, now: datetime) -> Failed | None:
+        """Return what the circuit hears of a failure; None = nothing: others were served while this building failed."""
+        building, since = job.run.lane.building, job.run.front.owed.first_failed
+        others = self._served.other_than(building)
+        connected = not isinstance(outcome, NotSent)
+        served = since is not None and others is not None and since < others and now - others <= retry.OTHERS_WITHIN
+        if connected and served:
+            return None
+        return Failed(building=building, connected=connected, cause=retry.cause(outcome))
+
+    def _accepted(self) -> None:
+        """Note that MOOST took the token."""
+        before = self._tokens.trouble
+        self._tokens.accepted()
+        if before is not None and self._tokens.trouble is None:
+            _log.info("sender_resumed", after=before.value)
 
     # ---- decisions ----
 
@@ -188,9 +212,6 @@ class Results:
 
     def _settle(self, job: Job, attempt: Attempt, now: datetime) -> Verdict:
         self._served.note(job.run.lane.building, now)
-        if self._tokens.trouble is not None:
-            _log.info("sender_resumed", after=self._tokens.trouble.value)
-            self._tokens.accepted()
         if not job.parts:
             return Verdict(settlements=lanes.errand_done(job.run))
         self._delivered[job.kind].inc(job.count)
@@ -219,8 +240,8 @@ class Results:
 
     def _pause(self, result: Result, attempt: Attempt, decision: Pause) -> Verdict:
         before = self._tokens.trouble
-        if self._tokens.refuse(result.token) and before is not self._tokens.trouble:
-            _log.error("sender_paused", problem="moost_auth", answer=attempt.outcome)
+        if self._tokens.refuse(result.token, attempt.outcome) and before is not self._tokens.trouble:
+            _log.error("sender_paused", problem="moost_auth", cause=attempt.outcome)
         settlements = lanes.still_owed(result.job, attempt, failed=decision.failed)
         return Verdict(settlements=settlements, back_at=decision.at)
 
@@ -254,13 +275,19 @@ def _attempt(outcome: Outcome, now: datetime) -> Attempt:  # noqa: PLR0911 - one
         case Throttled():
             return Attempt(at=now, outcome="throttled 429")
         case ServerTrouble() | PartlyWritten():
-            return Attempt(at=now, outcome=f"trouble {outcome.status}", detail=outcome.answer)
+            return Attempt(at=now, outcome=f"trouble {outcome.status}", detail=_told(outcome))
         case NotSent():
-            return Attempt(at=now, outcome="no connection")
+            return Attempt(at=now, outcome="no connection", detail=outcome.cause)
         case LostReply():
-            return Attempt(at=now, outcome="timeout" if outcome.timeout else "lost reply")
+            return Attempt(at=now, outcome="timeout" if outcome.timeout else "lost reply", detail=outcome.cause)
         case _:
             assert_never(outcome)
+
+
+def _told(outcome: ServerTrouble | PartlyWritten) -> str:
+    """Return the cause of trouble where the status alone does not say it, and MOOST's answer."""
+    why = retry.cause(outcome)
+    return ": ".join(part for part in ("" if why == f"status {outcome.status}" else why, outcome.answer) if part)
 
 
 def chance() -> float:

@@ -28,7 +28,7 @@ from bridge.sender.limits import CircuitState, Gate
 from bridge.sender.results import Result, Results, chance
 from bridge.sender.state import State
 from bridge.sender.stuck import Stuck
-from bridge.sink.token import Token, TokenKeeper, TokenSource, Trouble
+from bridge.sink.token import Token, TokenKeeper, TokenSource
 from bridge.store.desk import Desk
 from bridge.store.port import Settlement, Store, StoreUnavailable
 
@@ -171,7 +171,7 @@ class Sender:
 
     def _room(self) -> int:
         room = self._gate.room(len(self._calls), self._clock())
-        if self._tokens.trouble is Trouble.REFUSED:  # a new token, not yet known to be good: one call tries it
+        if self._tokens.unproven:  # a new token, not yet known to be good: one call tries it
             return min(room, 0 if self._calls else 1)
         return room
 
@@ -182,13 +182,13 @@ class Sender:
             self._more = True
         if not self._more or (self._tokens.current() is None and not self._dry_run):
             return False
-        if self._gate.circuit.state is not CircuitState.CLOSED:
+        if self._gate.circuit.holds_back:
             return not self._hand.ready and self._clock() >= self._gate.circuit.probe_at
         return len(self._hand.ready) < self._gate.concurrency.limit
 
     async def _take_lanes(self) -> None:
-        closed = self._gate.circuit.state is CircuitState.CLOSED
-        wanted = min(MOST_LANES, self._max_concurrency * LANES_PER_CALL - len(self._hand.ready)) if closed else 1
+        most = min(MOST_LANES, self._max_concurrency * LANES_PER_CALL - len(self._hand.ready))
+        wanted = 1 if self._gate.circuit.holds_back else most
         rows = min(self._batch, max(FEWEST_ROWS, ROWS_PER_LEASE // wanted))
         hold = max(LEASE, 3 * self._timeout)
         leased = await self._store.lease(self._now(), wanted, rows, hold, afresh=self._afresh)
@@ -260,7 +260,7 @@ class Sender:
         await self._tokens.renew()
         now = self._tokens.trouble
         if now is not before and now is not None:
-            _log.error("sender_paused", problem=now.value)
+            _log.error("sender_paused", problem=now.value, cause=self._tokens.cause)
         elif before is not None and now is None:
             _log.info("sender_resumed", after=before.value)
         self._wake.set()

@@ -22,6 +22,11 @@ class State:
         return self._gate.circuit.state.value
 
     @property
+    def cause(self) -> str | None:
+        """Return in a few words what keeps calls from MOOST; None = nothing."""
+        return self._tokens.cause or (self._gate.circuit.cause if self.circuit != CircuitState.CLOSED else None)
+
+    @property
     def token_expires_in_seconds(self) -> float | None:
         """Return how long the token is good; None without one."""
         return self._tokens.expires_in()

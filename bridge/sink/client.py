@@ -6,17 +6,19 @@ Rules:
   no cookies, no proxies from the environment.
 - No exception, request or answer of the library is ever printed: its texts carry addresses, and so the secret.
   Requests go straight to httpx's transport, which neither logs nor raises for a status.
-- An answer is read up to a limit, whatever its length says.
+- An answer is read up to a limit, whatever its length says; a compressed one, which is never asked for, too.
 
-The transport is aiohttp under httpx's interface, 3 to 6 times as fast as httpx's own. Its exceptions lie (a lost reply
-and a refused port are both `ConnectTimeout`), so the cause decides: only `ClientConnectorError` and
-`ConnectionTimeoutError` happen before anything is sent. The library may silently repeat a GET or PUT on a connection
-that turns out to be closed; never a POST.
+The transport is aiohttp under httpx's interface, 3 to 6 times as fast as httpx's own. The library may silently repeat a
+GET or PUT on a connection that turns out to be closed; never a POST.
 
 Source: MOOST documentation, "Common integration" (GET /auth/token/v1 with clientId and clientSecret in the query).
 """
 
 import asyncio
+import ssl
+import time
+import zlib
+from collections.abc import Iterable
 from typing import Final, Self, cast
 
 import aiohttp
@@ -24,26 +26,37 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from bridge.config import Moost
+from bridge.logs import Redaction
+from bridge.sink import causes
 from bridge.sink.classify import Failure, Reply
 from bridge.sink.encode import WireCall
 
 TOKEN_PATH: Final = "/auth/token/v1"  # noqa: S105 - a path
 
-_NOT_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _IDLE_SECONDS: Final = 4.0  # below the 5 s after which common servers close an idle connection under a request
 _SPARE_CONNECTIONS: Final = 4  # beside `max_concurrency`: the token call, and probes of a platform that hangs
 _CONNECT_SHARE: Final = 0.8  # of a call's time: then a connection that never comes about is known as not sent
 _ANSWER_BYTES: Final = 8 * 2**20
 _ACCEPT: Final = {"accept": "application/json", "accept-encoding": "identity"}
-_KEPT_HEADERS: Final = ("retry-after", "content-type")
+_KEPT_HEADERS: Final = ("retry-after",)
+_UNPACKED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_ANY_WRAPPER: Final = 32 + zlib.MAX_WBITS  # of zlib: gzip or zlib, whichever the bytes say
+_ISSUER_EVERY_S: Final = 60.0  # how often it is looked up who issued a certificate that is not trusted
+_ISSUER_WITHIN_S: Final = 2.0
 
 
 class MoostClient:
     """Connections to one MOOST, kept open between calls."""
 
-    def __init__(self, moost: Moost, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """Prepare; nothing is sent yet. Another `transport` is for tests."""
+    def __init__(
+        self, moost: Moost, transport: httpx.AsyncBaseTransport | None = None, *, secrets: Iterable[str] = ()
+    ) -> None:
+        """Prepare; nothing is sent yet. `secrets` are kept out of answers too; another `transport` is for tests."""
         self._moost = moost
+        self._secrets = frozenset(secrets)
+        self._tokens: tuple[str, ...] = ()  # the newest, and the one before
+        self._redaction = self._redact()
+        self._issuer, self._issuer_until = "", 0.0
         self._seconds = moost.timeout.total_seconds()
         self._base = httpx.URL(moost.base_url.rstrip("/"))
         self._transport = transport or _transport(moost)
@@ -69,14 +82,25 @@ class MoostClient:
         """Close the connections."""
         await self._transport.aclose()
 
-    def reload(self, moost: Moost) -> None:
+    def reload(self, moost: Moost, secrets: Iterable[str] = ()) -> None:
         """Take other credentials, for the next token call."""
         self._moost = moost
+        self._secrets |= frozenset(secrets)
+        self._redaction = self._redact()
+
+    def mask(self, text: str) -> str:
+        """Return a text of an answer without secrets and tokens."""
+        return self._redaction.text(text)
+
+    def _redact(self) -> Redaction:
+        return Redaction({*self._secrets, self._moost.client_secret.get_secret_value(), *self._tokens})
 
     async def call(self, call: WireCall, token: str) -> Reply | Failure:
         """Make one call with a token."""
         if token != self._token:
             self._token = token
+            self._tokens = (token, *self._tokens[:1])
+            self._redaction = self._redact()
             common = {"authorization": f"Bearer {token}", **_ACCEPT}
             self._plain = httpx.Headers(common)
             self._json = httpx.Headers({**common, "content-type": "application/json"})
@@ -109,14 +133,41 @@ class MoostClient:
         request.read()
         try:
             async with asyncio.timeout(self._seconds):
-                response = await self._transport.handle_async_request(request)
-                return await _read(response, wanted=method == "GET" or not response.is_success)
+                return await _read(await self._transport.handle_async_request(request))
         except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _failure(error)
+            return await self._failed(error)
+
+    async def _failed(self, error: BaseException) -> Failure:
+        """Return what a failure of the library means, by its cause."""
+        why = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ is not None else error
+        issuer = await self._who_issued() if causes.is_distrust(why) else ""
+        connecting = isinstance(why, aiohttp.ConnectionTimeoutError)
+        return causes.failure(why, seconds=self._seconds * (_CONNECT_SHARE if connecting else 1), issuer=issuer)
+
+    async def _who_issued(self) -> str:
+        """Return who issued the certificate that MOOST's address shows; empty where that cannot be found out."""
+        if time.monotonic() >= self._issuer_until:
+            self._issuer_until = time.monotonic() + _ISSUER_EVERY_S
+            try:
+                async with asyncio.timeout(_ISSUER_WITHIN_S):
+                    self._issuer = causes.issuer_of(await self._certificate())
+            except (OSError, TimeoutError):
+                self._issuer = ""
+        return self._issuer
+
+    async def _certificate(self) -> bytes:
+        """Fetch the certificate (DER) by a connection on which nothing is sent."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        _, writer = await asyncio.open_connection(self._base.host, self._base.port or 443, ssl=context)
+        try:
+            return cast("ssl.SSLObject", writer.get_extra_info("ssl_object")).getpeercert(binary_form=True) or b""
+        finally:
+            writer.transport.abort()
 
 
-async def _read(response: httpx.Response, *, wanted: bool) -> Reply:
-    """Read the whole answer, or as much of it as may be; an answer that nobody wants is not kept."""
+async def _read(response: httpx.Response) -> Reply:
+    """Read the whole answer, or as much of it as may be."""
     parts: list[bytes] = []
     size = 0
     try:
@@ -127,18 +178,27 @@ async def _read(response: httpx.Response, *, wanted: bool) -> Reply:
             parts.append(part)
     finally:
         await response.aclose()
-    if not wanted:
+    if not parts and response.is_success:
         return Reply(status=response.status_code)
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-    return Reply(status=response.status_code, headers=headers, body=b"".join(parts))
+    body, flaw = _unpacked(b"".join(parts), response.headers.get("content-encoding", ""))
+    return Reply(status=response.status_code, headers=headers, body=body, flaw=flaw)
 
 
-def _failure(error: BaseException) -> Failure:
-    """Return what a failure of the library means, by its cause."""
-    cause = error.__cause__ if isinstance(error, httpx.HTTPError) else error
-    if isinstance(cause, _NOT_SENT):
-        return Failure.NOT_SENT
-    return Failure.TIMEOUT if isinstance(cause, TimeoutError) else Failure.LOST
+def _unpacked(body: bytes, coding: str) -> tuple[bytes, str]:
+    """Return a body without its coding, or why it cannot be read: a few bytes of it could become gigabytes."""
+    coding = coding.strip().lower()
+    if not body or coding in {"", "identity"}:
+        return body, ""
+    named = coding[:20] if coding.isascii() and coding.isprintable() else "?"
+    if coding not in _UNPACKED:
+        return b"", f"a compressed body ({named}), which was not asked for"
+    for wrapper in (_ANY_WRAPPER, -zlib.MAX_WBITS):  # some send "deflate" bare
+        try:
+            return zlib.decompressobj(wrapper).decompress(body, _ANSWER_BYTES), ""
+        except zlib.error:
+            continue
+    return b"", f"a compressed body ({named}) that is broken"
 
 
 def _transport(moost: Moost) -> httpx.AsyncBaseTransport:

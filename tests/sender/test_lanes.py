@@ -25,7 +25,7 @@ from bridge.sender.lanes import Job, Planner, Run
 from bridge.sender.limits import Gate
 from bridge.sender.results import Result, Results
 from bridge.sender.stuck import Stuck
-from bridge.sink.classify import Failure, Reply
+from bridge.sink.classify import End, Failure, Reply
 from bridge.sink.token import Token, TokenKeeper
 from bridge.store.port import Lane, Owed, Settlement
 
@@ -36,7 +36,7 @@ TOKEN = Token(value="t", renew_at=1e9, expires=1e9)
 
 class NoSource:
     async def fetch_token(self) -> Reply | Failure:
-        return Failure.NOT_SENT
+        return Failure(end=End.NOT_SENT)
 
 
 def planner(batch: int, on_lost: LostPolicy = LostPolicy.RESEND) -> Planner:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.sender.limits import Budget, Circuit, CircuitState, Concurrency, Gate, Served, Throttle
+from bridge.sender.limits import Budget, Circuit, CircuitState, Concurrency, Failed, Gate, Served, Throttle
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -79,36 +79,65 @@ class TestConcurrency:
             assert 1 <= limit.limit <= highest
 
 
+def failed(building: str = "home", *, connected: bool = True, cause: str = "status 500") -> Failed:
+    return Failed(building=building, connected=connected, cause=cause)
+
+
 class TestCircuit:
     def test_failures_of_several_buildings_in_a_row_open_it(self) -> None:
         circuit = Circuit()
-        opened = [circuit.failed(f"home-{number % 2}", 0.0, connected=True) for number in range(5)]
+        opened = [circuit.failed(failed(f"home-{number % 2}"), 0.0) for number in range(5)]
 
         assert [False] * 4 + [True] == opened
         assert CircuitState.OPEN is circuit.state
+        assert circuit.holds_back
 
-    def test_failures_of_one_building_do_not(self) -> None:
-        circuit = Circuit()
+    def test_failures_of_the_only_building_on_its_way_are_told_and_hold_back_no_other(self) -> None:
+        gate = Gate(32, 0)
+        opened = [gate.circuit.failed(failed(), 0.0) for _ in range(100)]
 
-        assert not any(circuit.failed("home", 0.0, connected=True) for _ in range(100))
+        assert [False] * 4 + [True] + [False] * 95 == opened
+        assert CircuitState.OPEN is gate.circuit.state
+        assert gate.room(0, 0.0) > 1
+
+    def test_once_another_building_fails_too_only_probes_go(self) -> None:
+        gate = Gate(32, 0)
+        for _ in range(5):
+            gate.circuit.failed(failed(), 0.0)
+        told_again = gate.circuit.failed(failed("another"), 100.0)
+
+        assert not told_again
+        assert 0 == gate.room(0, 100.0)
+        assert 1 == gate.room(0, gate.circuit.probe_at)
+        assert 100.0 < gate.circuit.probe_at <= 105.0
 
     def test_without_a_connection_one_building_is_enough(self) -> None:
         circuit = Circuit()
 
-        assert [False] * 4 + [True] == [circuit.failed("home", 0.0, connected=False) for _ in range(5)]
+        assert [False] * 4 + [True] == [circuit.failed(failed(connected=False), 0.0) for _ in range(5)]
+        assert circuit.holds_back
 
     def test_an_answer_in_between_starts_the_count_again(self) -> None:
         circuit = Circuit()
         for number in range(4):
-            circuit.failed(str(number), 0.0, connected=False)
+            circuit.failed(failed(str(number), connected=False), 0.0)
         circuit.worked()
 
-        assert not circuit.failed("home", 0.0, connected=False)
+        assert not circuit.failed(failed(connected=False), 0.0)
+
+    def test_it_knows_the_last_cause_until_an_answer_comes(self) -> None:
+        circuit = Circuit()
+        circuit.failed(failed(cause="name unknown"), 0.0)
+        circuit.failed(failed(cause="connection refused"), 0.0)
+
+        assert "connection refused" == circuit.cause
+        circuit.worked()
+        assert "" == circuit.cause
 
     def test_probes_are_at_most_5_s_apart_and_a_hanging_one_does_not_hold_up_the_next(self) -> None:
         gate = Gate(32, 0)
         for number in range(5):
-            gate.troubled(str(number), 0.1, 1, 0.0, connected=True)
+            gate.circuit.failed(failed(str(number)), 0.0)
         at, gaps = 0.0, []
         for _ in range(10):
             last, at = at, max(at, gate.circuit.probe_at)
@@ -123,7 +152,7 @@ class TestCircuit:
     def test_an_answer_closes_it(self) -> None:
         gate = Gate(32, 0)
         for number in range(5):
-            gate.troubled(str(number), 0.1, 1, 0.0, connected=True)
+            gate.circuit.failed(failed(str(number)), 0.0)
 
         assert gate.worked(0.1, 1, 1.0)
         assert not gate.worked(0.1, 1, 1.0)

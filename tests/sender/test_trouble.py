@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from bridge.core.vocabulary import DeadReason
+from bridge.logs import MASK
 from bridge.sink import validate
 from bridge.sink.classify import Failure, Reply
 from bridge.sink.encode import JsonObject, WireCall
@@ -154,6 +155,77 @@ async def _home_calls(d: Desk) -> Sequence[Any]:
     name = "home-1"
     from_conftest = d.sheet(name)
     return (*from_conftest, d.events(1))
+
+
+PAGE = "<!DOCTYPE html><html><body>We will be back soon</body></html>"
+
+
+class TestInBetween:
+    """What something between the bridge and MOOST answers is no answer of MOOST."""
+
+    @pytest.mark.parametrize("status", [200, 201, 203, 302, 400, 404])
+    async def test_a_web_page_delivers_nothing_and_is_told_with_one_household_on_its_way(
+        self, desk: Make, status: int
+    ) -> None:
+        d = desk()
+        await d.sandbox.faults({"kind": "status", "status": status, "answer": PAGE, "path": "^/(buildings|events)"})
+        with capture_logs() as logged:
+            d.start()
+            await d.queue(*(await _home_calls(d)))
+            await d.until(lambda: "moost_unreachable" in d.sender.state.problems)
+            told = d.sender.state.cause
+            delivered = (await d.store.census()).delivered
+            await d.sandbox.faults()
+            await d.done()
+
+        assert 0 == delivered
+        assert told.startswith(f"status {status}")
+        assert [("circuit_opened", told), ("circuit_closed", None)] == [
+            (line["event"], line.get("cause")) for line in logged if line["event"].startswith("circuit_")
+        ]
+        assert [1] == await d.sandbox.values()
+        assert [] == await d.dead()
+        assert (set(), None) == (d.sender.state.problems, d.sender.state.cause)
+        assert any("web page" in each.detail for row in d.store._rows.outbox.values() for each in row.attempts) or (
+            status == 302
+        )
+
+    async def test_a_token_call_that_gets_a_web_page_says_so(self, desk: Make) -> None:
+        d = desk()
+        await d.sandbox.faults({"kind": "status", "status": 200, "answer": PAGE, "path": TOKEN})
+        d.start()
+        await d.until(lambda: d.sender.state.problems == {"moost_unreachable"})
+
+        assert "status 200 with a web page instead of JSON" == d.sender.state.cause
+
+    async def test_a_token_call_that_gets_an_error_with_200_is_refused(self, desk: Make) -> None:
+        d = desk()
+        error = {"answer": '{"error": "invalid_client"}', "media_type": "application/json"}
+        await d.sandbox.faults({"kind": "status", "status": 200, "path": TOKEN, **error})
+        with capture_logs() as logged:
+            d.start()
+            await d.until(lambda: d.sender.state.problems == {"moost_auth"})
+            await d.sandbox.faults()
+            await d.until(lambda: d.sender.state.problems == set())
+
+        assert ["sender_paused", "sender_resumed"] == spoken(logged)
+
+    @pytest.mark.parametrize("path", ["/events", "/devices/"])
+    async def test_what_moost_echoes_of_secrets_and_tokens_is_kept_masked(self, desk: Make, path: str) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        (token,) = d.client._tokens
+        secret = d.settings.client_secret.get_secret_value()
+        echo = {"answer": f'{{"error": "{secret} may not, nor may {token}"}}', "media_type": "application/json"}
+        await d.sandbox.faults({"kind": "status", "status": 400, "path": path, **echo})
+        await d.queue(*(await _home_calls(d)))
+        await d.done()
+        (letter,) = await d.dead()
+        kept = [letter.answer, *(each.detail for row in d.store._rows.outbox.values() for each in row.attempts)]
+
+        assert f'{{"error": "{MASK} may not, nor may {MASK}"}}' == letter.answer
+        assert not [text for text in kept if secret in text or token in text or token.split(".")[0] in text]
 
 
 class TestOverload:
@@ -303,6 +375,45 @@ class TestOutage:
         await d.until(served)
         assert time.monotonic() - started < 5
         assert "closed" == d.sender.state.circuit
+
+    async def test_an_outage_with_one_household_on_its_way_is_told_and_its_end_too(self, desk: Make) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        await d.sandbox.faults({"kind": "status", "status": 503, "path": "/events"})
+        with capture_logs() as logged:
+            await d.queue(d.events(1))
+            await d.until(lambda: d.sender.state.problems == {"moost_unreachable"})
+            cause, circuit = d.sender.state.cause, d.sender.state.circuit
+            assert "bridge_circuit_open 1.0" in d.metrics.render().decode()
+            await d.sandbox.faults()
+            await d.done()
+
+        assert ("status 503", "open") == (cause, circuit)
+        lines = [line for line in logged if line["event"].startswith("circuit_")]
+        assert ["circuit_opened", "circuit_closed"] == [line["event"] for line in lines]
+        assert lines[1]["failures"] >= 5
+        assert lines[1]["after_seconds"] >= 0
+        assert set() == d.sender.state.problems
+
+    async def test_a_building_that_fails_while_others_are_served_is_no_outage(self, desk: Make) -> None:
+        d = desk()
+        d.start()
+        await d.home("bad", "good")
+        await d.sandbox.faults({"kind": "status", "status": 500, "building": "^bad$"})
+        await d.queue(d.events(1, building="bad"))
+        await d.until(lambda: _owed(d)[0].progress.attempts >= 1)
+        await d.queue(d.events(1, building="good"))
+
+        async def served() -> bool:
+            return bool(await d.sandbox.values("good") == [1])
+
+        await d.until(served)
+        tried = _owed(d)[0].progress.attempts
+        await d.until(lambda: _owed(d)[0].progress.attempts >= tried + 6, seconds=60)
+
+        assert "closed" == d.sender.state.circuit
+        assert set() == d.sender.state.problems
 
     async def test_a_building_that_hangs_delays_nobody(self, desk: Make) -> None:
         d = desk(max_concurrency=4)

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from bridge.config import Moost
+from tests.certificates import Authority, Certificate
 
 CUSTOMER = "656730be2bc9719e6e5ed51d"
 SECRET = "canary-secret-0123456789"
@@ -50,6 +53,27 @@ async def server() -> AsyncIterator[RawServer]:
     async with listener:
         yield raw
         raw.hang.set()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+async def tls(server: RawServer) -> AsyncIterator[Callable[[Certificate], Awaitable[str]]]:
+    """Return what serves the raw server's answers by TLS with a certificate; its address names localhost."""
+    listeners: list[asyncio.Server] = []
+
+    async def serve(certificate: Certificate) -> str:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate.certificate, certificate.key)
+        listeners.append(await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context))
+        return f"https://localhost:{listeners[-1].sockets[0].getsockname()[1]}"
+
+    yield serve
+    for each in listeners:
+        each.close()
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from bridge.core.retry import (
     Throttled,
     Unauthorized,
 )
-from bridge.sink.classify import ANSWER_LENGTH, Failure, Reply, answer, classify, retry_after
+from bridge.logs import Redaction
+from bridge.sink.classify import ANSWER_LENGTH, End, Failure, Reply, answer, classify, retry_after
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 LIVE, ARRAY, CREATE, CHANGE, DEVICES = (
@@ -44,26 +45,91 @@ LIVE, ARRAY, CREATE, CHANGE, DEVICES = (
         (LIVE, 400, Refused(status=400, answer="")),
         (ARRAY, 413, Refused(status=413, answer="")),
         (DEVICES, 404, Refused(status=404, answer="")),
-        (LIVE, 404, ServerTrouble(status=404)),
-        (CREATE, 404, ServerTrouble(status=404)),
+        (LIVE, 404, ServerTrouble(status=404, cause="status 404: there is nothing at this address")),
+        (CREATE, 404, ServerTrouble(status=404, cause="status 404: there is nothing at this address")),
         (LIVE, 401, Unauthorized()),
         (LIVE, 403, Forbidden(answer="")),
         (LIVE, 429, Throttled(delay=None)),
-        (LIVE, 408, ServerTrouble(status=408)),
-        (LIVE, 301, ServerTrouble(status=301)),
-        (LIVE, 500, ServerTrouble(status=500)),
+        (LIVE, 408, ServerTrouble(status=408, cause="status 408")),
+        (LIVE, 301, ServerTrouble(status=301, cause="status 301: a redirect to another address")),
+        (LIVE, 407, ServerTrouble(status=407, cause="the proxy says 407: it wants other credentials")),
+        (LIVE, 500, ServerTrouble(status=500, cause="status 500")),
         (ARRAY, 500, PartlyWritten(status=500)),
-        (ARRAY, 503, ServerTrouble(status=503)),
+        (ARRAY, 503, ServerTrouble(status=503, cause="status 503")),
     ],
 )
 def test_a_status_means(kind: CallKind, status: int, expected: Outcome) -> None:
     assert expected == classify(kind, Reply(status=status), NOW)
 
 
+PAGE = b"\xef\xbb\xbf\r\n <!DOCTYPE html><html><body>We are back soon</body></html>"
+WEB_PAGE = "a web page instead of JSON"
+
+
+class TestBodies:
+    @pytest.mark.parametrize("status", [200, 201, 202, 204, 206])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b" \r\n",
+            b"{}",
+            b'\xef\xbb\xbf{"id": 1}',
+            b"true",
+            b'{"n": ' + b"9" * 5000 + b"}",
+            b"[" * 100_000 + b"]" * 100_000,
+            b'{"city": "Z\xfcrich"}',
+            b'{"value": NaN}',
+        ],
+        ids=["empty", "blank", "object", "byte order mark", "word", "long number", "deep", "Latin-1", "NaN"],
+    )
+    @pytest.mark.parametrize("kind", CallKind)
+    def test_a_success_with_json_or_nothing_is_delivered(self, kind: CallKind, status: int, body: bytes) -> None:
+        assert Delivered(status=status) == classify(kind, Reply(status=status, body=body), NOW)
+
+    @pytest.mark.parametrize("status", [200, 201, 203])
+    @pytest.mark.parametrize(
+        ("body", "what"),
+        [(PAGE, WEB_PAGE), (b"<?xml version='1.0'?><a/>", WEB_PAGE), (b"OK", "a body that is not JSON")],
+    )
+    @pytest.mark.parametrize("kind", CallKind)
+    def test_a_success_with_anything_else_is_trouble(self, kind: CallKind, status: int, body: bytes, what: str) -> None:
+        outcome = classify(kind, Reply(status=status, body=body), NOW)
+
+        assert isinstance(outcome, ServerTrouble)
+        assert f"status {status} with {what}" == outcome.cause
+
+    @pytest.mark.parametrize("status", [400, 404, 409, 410, 422])
+    @pytest.mark.parametrize("kind", [LIVE, ARRAY, CHANGE, DEVICES])
+    def test_a_web_page_is_no_refusal(self, kind: CallKind, status: int) -> None:
+        outcome = classify(kind, Reply(status=status, body=PAGE), NOW)
+
+        assert isinstance(outcome, ServerTrouble)
+        assert f"status {status} with a web page" == outcome.cause
+
+    def test_too_large_is_too_large_whoever_says_so(self) -> None:
+        assert isinstance(classify(ARRAY, Reply(status=413, body=PAGE), NOW), Refused)
+
+    def test_a_body_that_cannot_be_read_is_named(self) -> None:
+        reply = Reply(status=201, flaw="a compressed body (br), which was not asked for")
+
+        assert ServerTrouble(status=201, cause=f"status 201 with {reply.flaw}") == classify(LIVE, reply, NOW)
+
+
+def test_an_answer_is_kept_without_secrets_also_where_it_is_cut() -> None:
+    secret = "canary-secret-0123456789"
+    body = b'{"error":"' + b"x" * (ANSWER_LENGTH - 20) + secret.encode() + b'"}'
+    outcome = classify(LIVE, Reply(status=400, body=body), NOW, Redaction([secret]).text)
+
+    assert isinstance(outcome, Refused)
+    assert "canary" not in outcome.answer
+    assert ANSWER_LENGTH >= len(outcome.answer) > ANSWER_LENGTH - 20
+
+
 def test_no_answer_means() -> None:
-    assert NotSent() == classify(LIVE, Failure.NOT_SENT, NOW)
-    assert LostReply() == classify(LIVE, Failure.LOST, NOW)
-    assert LostReply(timeout=True) == classify(LIVE, Failure.TIMEOUT, NOW)
+    assert NotSent() == classify(LIVE, Failure(end=End.NOT_SENT), NOW)
+    assert LostReply() == classify(LIVE, Failure(end=End.LOST), NOW)
+    assert LostReply(timeout=True) == classify(LIVE, Failure(end=End.TIMEOUT), NOW)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The wire, against real sockets: what was surely not sent, what may have been, and what never leaks."""
 
 import asyncio
+import gzip
 import logging
 import socket
-from collections.abc import Callable
+import zlib
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,12 +14,16 @@ import pytest
 import respx
 
 from bridge.config import Moost
-from bridge.sink import encode
-from bridge.sink.classify import Failure, Reply
+from bridge.logs import MASK
+from bridge.sink import causes, encode
+from bridge.sink.classify import End, Failure, Reply
 from bridge.sink.client import MoostClient
 from bridge.sink.encode import WireCall
+from bridge.sink.token import Denial, Grant, Trouble, granted
+from tests.certificates import NAME, Authority, Certificate
 
 Make = Callable[..., Moost]
+Tls = Callable[[Certificate], Awaitable[str]]
 
 
 class Server(Protocol):
@@ -78,16 +84,28 @@ async def test_other_credentials_are_taken_without_a_restart(server: Server, moo
     assert b"clientSecret=rotated" in server.requests[0]
 
 
+def not_sent(cause: str) -> Failure:
+    return Failure(end=End.NOT_SENT, cause=cause)
+
+
+def lost(cause: str) -> Failure:
+    return Failure(end=End.LOST, cause=cause)
+
+
 class TestFailures:
     async def test_a_refused_port_is_not_sent(self, moost: Make) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))  # bound, not listening
             async with MoostClient(moost(base_url=f"http://127.0.0.1:{taken.getsockname()[1]}")) as client:
-                assert Failure.NOT_SENT is await client.call(CALL, TOKEN)
+                assert not_sent("connection refused: nothing listens there") == await client.call(CALL, TOKEN)
 
     async def test_an_unknown_host_is_not_sent(self, moost: Make) -> None:
         async with MoostClient(moost(base_url="http://nobody.invalid")) as client:
-            assert Failure.NOT_SENT is await client.call(CALL, TOKEN)
+            failure = await client.call(CALL, TOKEN)
+
+        assert isinstance(failure, Failure)
+        assert End.NOT_SENT is failure.end
+        assert failure.cause in {"name unknown", "name not resolved: the DNS does not answer"}  # without any network
 
     async def test_a_connection_that_never_comes_about_is_not_sent(self, moost: Make) -> None:
         with socket.socket() as full, socket.socket() as first, socket.socket() as second:
@@ -99,34 +117,37 @@ class TestFailures:
             async with MoostClient(
                 moost(base_url=f"http://127.0.0.1:{full.getsockname()[1]}", timeout="300ms")
             ) as client:
-                assert Failure.NOT_SENT is await client.call(CALL, TOKEN)
+                assert not_sent("timeout while connecting (0.24 s)") == await client.call(CALL, TOKEN)
 
     async def test_a_connection_closed_before_the_answer_is_a_lost_reply(self, server: Server, moost: Make) -> None:
         server.answer = b""
         async with MoostClient(moost(base_url=server.base_url)) as client:
-            assert Failure.LOST is await client.call(CALL, TOKEN)
+            assert lost("connection closed before an answer") == await client.call(CALL, TOKEN)
         assert 1 == len(server.requests)
 
     async def test_a_connection_closed_without_reading_is_a_lost_reply(self, server: Server, moost: Make) -> None:
         server.read_first = False
         async with MoostClient(moost(base_url=server.base_url)) as client:
-            assert Failure.LOST is await client.call(CALL, TOKEN)
+            failure = await client.call(CALL, TOKEN)
+
+        assert isinstance(failure, Failure)
+        assert End.LOST is failure.end
 
     @pytest.mark.parametrize(
-        "answer",
+        ("answer", "cause"),
         [
-            b"HTTP/1.1 201",
-            b"HTTP/1.1 201 Created\r\nContent-Length: 10\r\n\r\n{",
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
-            b"this is no HTTP\r\n\r\n",
+            (b"HTTP/1.1 201", "connection closed before an answer"),
+            (b"HTTP/1.1 201 Created\r\nContent-Length: 10\r\n\r\n{", "the answer broke off"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "the answer broke off"),
+            (b"this is no HTTP\r\n\r\n", "the answer is not HTTP"),
         ],
     )
     async def test_a_connection_closed_in_the_middle_is_a_lost_reply(
-        self, server: Server, moost: Make, answer: bytes
+        self, server: Server, moost: Make, answer: bytes, cause: str
     ) -> None:
         server.answer = answer
         async with MoostClient(moost(base_url=server.base_url)) as client:
-            assert Failure.LOST is await client.call(CALL, TOKEN)
+            assert lost(cause) == await client.call(CALL, TOKEN)
 
     async def test_a_connection_closed_after_the_answer_is_an_answer(self, server: Server, moost: Make) -> None:
         server.answer = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -139,7 +160,8 @@ class TestFailures:
     async def test_a_server_that_never_answers_is_a_timeout(self, server: Server, moost: Make) -> None:
         server.answer = None
         async with MoostClient(moost(base_url=server.base_url, timeout="200ms")) as client:
-            assert Failure.TIMEOUT is await client.call(CALL, TOKEN)
+            expected = Failure(end=End.TIMEOUT, cause="timeout while answering (0.2 s)")
+            assert expected == await client.call(CALL, TOKEN)
 
     async def test_an_answer_that_never_ends_is_cut(self, server: Server, moost: Make) -> None:
         server.answer = b"HTTP/1.1 400 Bad\r\nContent-Length: 99999999\r\n\r\n" + b"x" * (9 * 2**20)
@@ -158,6 +180,145 @@ class TestFailures:
         assert isinstance(reply, Reply)
         assert 302 == reply.status
         assert 1 == len(server.requests)
+
+
+class TestTls:
+    """A server with a certificate of a private authority."""
+
+    async def test_a_certificate_of_an_unknown_authority_is_not_trusted_and_its_issuer_named(
+        self, moost: Make, authority: Authority, tls: Tls
+    ) -> None:
+        url = await tls(authority.issue("localhost"))
+        async with MoostClient(moost(base_url=url)) as client:
+            ends = [await client.fetch_token(), await client.call(CALL, TOKEN)]
+
+        assert [not_sent(f"certificate not trusted: issued by {NAME}")] * 2 == ends
+
+    @pytest.mark.parametrize(
+        ("names", "span", "cause"),
+        [
+            (["localhost"], {"ends": "20200102000000Z"}, "certificate expired"),
+            (
+                ["localhost"],
+                {"begins": "20480101000000Z"},
+                "certificate not valid yet: is the clock of this machine right?",
+            ),
+            (["moost.example"], {}, "certificate is for another name"),
+        ],
+    )
+    async def test_what_is_wrong_with_a_certificate_is_told(  # noqa: PLR0913, PLR0917
+        self,
+        moost: Make,
+        authority: Authority,
+        tls: Tls,
+        monkeypatch: pytest.MonkeyPatch,
+        names: list[str],
+        span: dict[str, str],
+        cause: str,
+    ) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))  # it is trusted
+        url = await tls(authority.issue(*names, **span))
+        async with MoostClient(moost(base_url=url)) as client:
+            assert not_sent(cause) == await client.fetch_token()
+
+    async def test_a_server_that_speaks_no_tls_is_told(self, moost: Make) -> None:
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        async with listener, MoostClient(moost(base_url=url)) as client:
+            assert not_sent("TLS handshake failed: the other side does not speak TLS") == await client.fetch_token()
+
+    async def test_an_issuer_that_cannot_be_found_out_is_left_out(
+        self, moost: Make, authority: Authority, tls: Tls, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def no_connection(*_: object, **__: object) -> None:
+            raise OSError("no more files")
+
+        url = await tls(authority.issue("localhost"))
+        monkeypatch.setattr(asyncio, "open_connection", no_connection)
+        async with MoostClient(moost(base_url=url)) as client:
+            assert not_sent("certificate not trusted") == await client.fetch_token()
+
+
+@pytest.mark.parametrize("certificate", [b"", b"0", b"0\x82\xff\xff0", b"0\x030\x01\x02", bytes(300)])
+def test_what_is_no_certificate_names_no_issuer(certificate: bytes) -> None:
+    assert "" == causes.issuer_of(certificate)
+
+
+GZIP = gzip.compress(b'{"message": "no such building"}', mtime=0)
+BOMB = gzip.compress(bytes(64 * 2**20))
+
+
+class TestCompression:
+    @pytest.mark.parametrize(
+        ("coding", "body"),
+        [
+            ("gzip", GZIP),
+            ("GZIP", GZIP),
+            ("x-gzip", GZIP),
+            ("deflate", zlib.compress(b'{"message": "no such building"}')),
+            ("deflate", zlib.compress(b'{"message": "no such building"}')[2:-4]),
+            ("identity", b'{"message": "no such building"}'),
+        ],
+        ids=["gzip", "in capitals", "x-gzip", "deflate", "bare deflate", "none"],
+    )
+    async def test_a_compressed_answer_is_read(self, server: Server, moost: Make, coding: str, body: bytes) -> None:
+        server.answer = _encoded(400, coding, body)
+        async with MoostClient(moost(base_url=server.base_url)) as client:
+            reply = await client.call(CALL, TOKEN)
+
+        assert Reply(status=400, body=b'{"message": "no such building"}') == reply
+
+    async def test_a_compressed_token_is_read(self, server: Server, moost: Make) -> None:
+        server.answer = _encoded(200, "gzip", gzip.compress(b'{"access_token": "t", "expires_in": 60}'))
+        async with MoostClient(moost(base_url=server.base_url)) as client:
+            assert isinstance(granted(await client.fetch_token()), Grant)
+
+    async def test_gigabytes_in_a_few_bytes_are_cut(self, server: Server, moost: Make) -> None:
+        server.answer = _encoded(400, "gzip", BOMB)
+        async with MoostClient(moost(base_url=server.base_url)) as client:
+            reply = await client.call(CALL, TOKEN)
+
+        assert isinstance(reply, Reply)
+        assert 8 * 2**20 == len(reply.body)
+
+    @pytest.mark.parametrize(
+        ("coding", "cause"),
+        [
+            ("br", "status 200 with a compressed body (br), which was not asked for"),
+            ("gzip, gzip", "status 200 with a compressed body (gzip, gzip), which was not asked for"),
+            ("gzip", "status 200 with a compressed body (gzip) that is broken"),
+        ],
+    )
+    async def test_what_cannot_be_unpacked_is_named(self, server: Server, moost: Make, coding: str, cause: str) -> None:
+        server.answer = _encoded(200, coding, b"\x1b\x2f")
+        async with MoostClient(moost(base_url=server.base_url)) as client:
+            denial = granted(await client.fetch_token())
+
+        assert Denial(trouble=Trouble.UNREACHABLE, cause=cause) == denial
+
+
+def _encoded(status: int, coding: str, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status} X\r\nContent-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+async def test_secrets_and_tokens_are_kept_out_of_answers(moost: Make) -> None:
+    router = respx.Router()
+    router.post("http://moost.test/events/v1").respond(201)
+    transport = httpx.MockTransport(router.async_handler)
+    async with MoostClient(moost(base_url="http://moost.test"), transport, secrets=["canary-webhook"]) as client:
+        for token in ("canary-old", "canary-new"):
+            await client.call(CALL, token)
+        client.reload(moost(client_secret="canary-rotated"), ["canary-other"])
+        said = client.mask("canary-old canary-new canary-rotated canary-webhook canary-other and more")
+
+    assert " ".join([MASK] * 5) + " and more" == said
 
 
 async def test_a_connection_is_used_again(server: Server, moost: Make) -> None:

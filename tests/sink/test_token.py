@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bridge.sink.classify import Failure, Reply
-from bridge.sink.token import Grant, TokenKeeper, Trouble, granted
+from bridge.sink.classify import End, Failure, Reply
+from bridge.sink.token import Denial, Grant, TokenKeeper, Trouble, granted
 
 CUSTOMER = "656730be2bc9719e6e5ed51d"
 
@@ -62,6 +62,15 @@ class TestLife:
             ({"access_token": "opaque", "expires_in": 0}, 86_400),
             ({"access_token": "opaque", "expires_in": 10**400}, 86_400),
             ({"access_token": "a.b.c"}, 86_400),
+            ({"access_token": "opaque", "expires_in": "3600"}, 3600),
+            ({"access_token": "opaque", "expires_in": " 3600.5 "}, 3600.5),
+            ({"access_token": "opaque", "expires_in": "-5"}, 86_400),
+            ({"access_token": "opaque", "expires_in": "1e3"}, 86_400),
+            ({"access_token": "opaque", "expires_in": "9" * 400}, 86_400),
+            ({"access_token": "opaque", "expires_in": 1e-9}, 86_400),
+            ({"access_token": "opaque", "expires_in": "0.000000001"}, 86_400),
+            ({"access_token": jwt(iat=100, exp=700), "expires_in": 0.5}, 600),
+            ({"access_token": jwt(iat=100, exp=100.5)}, 86_400),
         ],
     )
     def test_it_is_expires_in_else_exp_else_a_day(self, body: dict[str, Any], seconds: float) -> None:
@@ -84,24 +93,50 @@ class TestLife:
         assert (token, CUSTOMER) == (grant.value, grant.customer)
 
     @pytest.mark.parametrize(
-        ("reply", "trouble"),
+        ("reply", "trouble", "cause"),
         [
-            (answered(401), Trouble.REFUSED),
-            (answered(403), Trouble.REFUSED),
-            (answered(400), Trouble.REFUSED),
-            (answered(500), Trouble.UNREACHABLE),
-            (answered(302), Trouble.UNREACHABLE),
-            (answered(200), Trouble.UNREACHABLE),
-            (answered(200, access_token="line\nbreak"), Trouble.UNREACHABLE),
-            (answered(200, access_token=7), Trouble.UNREACHABLE),
-            (Reply(status=200, body=b"<html>"), Trouble.UNREACHABLE),
-            (Reply(status=200, body=b"[" * 100_000), Trouble.UNREACHABLE),
-            (Failure.NOT_SENT, Trouble.UNREACHABLE),
-            (Failure.LOST, Trouble.UNREACHABLE),
+            (answered(401), Trouble.REFUSED, "client_id and client_secret are refused: status 401"),
+            (answered(403), Trouble.REFUSED, "client_id and client_secret are refused: status 403"),
+            (answered(400), Trouble.REFUSED, "client_id and client_secret are refused: status 400"),
+            (
+                Reply(status=403, body=b"<html>"),
+                Trouble.REFUSED,
+                "client_id and client_secret are refused: status 403 and a web page",
+            ),
+            (
+                answered(200, error="invalid_client"),
+                Trouble.REFUSED,
+                "client_id and client_secret are refused: status 200 with an error: invalid_client",
+            ),
+            (
+                answered(200, error="https://moost?clientSecret=canary"),
+                Trouble.REFUSED,
+                "client_id and client_secret are refused: status 200 with an error",
+            ),
+            (answered(500), Trouble.UNREACHABLE, "status 500"),
+            (answered(302), Trouble.UNREACHABLE, "status 302: a redirect to another address"),
+            (answered(404), Trouble.UNREACHABLE, "status 404: there is nothing at this address"),
+            (answered(407), Trouble.UNREACHABLE, "the proxy says 407: it wants other credentials"),
+            (answered(200), Trouble.UNREACHABLE, "status 200 with JSON that holds no access_token"),
+            (
+                answered(200, access_token="line\nbreak"),
+                Trouble.UNREACHABLE,
+                "status 200 with JSON that holds no access_token",
+            ),
+            (answered(200, access_token=7), Trouble.UNREACHABLE, "status 200 with JSON that holds no access_token"),
+            (Reply(status=200, body=b"<html>"), Trouble.UNREACHABLE, "status 200 with a web page instead of JSON"),
+            (Reply(status=200, body=b"hello"), Trouble.UNREACHABLE, "status 200 with a body that is not JSON"),
+            (
+                Reply(status=200, body=b"[" * 100_000),
+                Trouble.UNREACHABLE,
+                "status 200 with JSON that holds no access_token",
+            ),
+            (Failure(end=End.NOT_SENT, cause="name unknown"), Trouble.UNREACHABLE, "name unknown"),
+            (Failure(end=End.LOST, cause="the answer broke off"), Trouble.UNREACHABLE, "the answer broke off"),
         ],
     )
-    def test_what_brings_no_token_says_why(self, reply: Reply | Failure, trouble: Trouble) -> None:
-        assert trouble is granted(reply)
+    def test_what_brings_no_token_says_why(self, reply: Reply | Failure, trouble: Trouble, cause: str) -> None:
+        assert Denial(trouble=trouble, cause=cause) == granted(reply)
 
 
 @pytest.mark.anyio
@@ -140,13 +175,26 @@ class TestRenewal:
 
         assert old is not None
         assert not tokens.reject(old)
-        assert not tokens.refuse(old)
+        assert not tokens.refuse(old, "unauthorized 401")
         current = tokens.current()
         assert current is not None
         assert "2" == current.value
         assert tokens.reject(current)
         assert tokens.current() is None
+        clock.at += 1
         assert tokens.wants_renewal()
+
+    async def test_token_calls_are_half_a_second_apart_whatever_life_a_token_has(self) -> None:
+        tokens, clock, source = keeper(answered(access_token="t", expires_in=1e-9))
+        for _ in range(1000):
+            if tokens.wants_renewal():
+                await tokens.renew()
+                current = tokens.current()
+                assert current is not None
+                tokens.reject(current)
+            clock.at += 0.01
+
+        assert source.asked <= 21
 
 
 @pytest.mark.anyio
@@ -167,7 +215,7 @@ class TestTrouble:
         assert all(wait <= 30 for wait in waits)
 
     async def test_a_platform_that_is_away_is_asked_every_5_s(self) -> None:
-        tokens, clock, _ = keeper(Failure.NOT_SENT)
+        tokens, clock, _ = keeper(Failure(end=End.NOT_SENT))
         for _ in range(10):
             await tokens.renew()
             assert tokens.next_try - clock.at <= 5
@@ -202,13 +250,35 @@ class TestTrouble:
         await tokens.renew()
         used = tokens.current()
         assert used is not None
-        tokens.refuse(used)
+        tokens.refuse(used, "forbidden 403")
         clock.at = tokens.next_try
         await tokens.renew()
 
-        assert Trouble.REFUSED is tokens.trouble
+        assert (Trouble.REFUSED, "forbidden 403") == (tokens.trouble, tokens.cause)
         tokens.accepted()
         assert tokens.trouble is None
+
+    async def test_after_a_refused_token_call_a_token_heals(self) -> None:
+        tokens, clock, _ = keeper(answered(401), answered(access_token="t"))
+        await tokens.renew()
+        assert Trouble.REFUSED is tokens.trouble
+        clock.at = tokens.next_try
+        await tokens.renew()
+
+        healed = tokens.trouble
+        assert healed is None
+        assert "" == tokens.cause
+
+    async def test_a_renewal_that_is_refused_stays_told_while_the_old_token_works(self) -> None:
+        tokens, clock, _ = keeper(answered(access_token="t", expires_in=100), answered(401))
+        await tokens.renew()
+        clock.at += 85
+        await tokens.renew()
+        tokens.accepted()
+
+        assert tokens.current() is not None
+        assert Trouble.REFUSED is tokens.trouble
+        assert not tokens.unproven
 
     async def test_no_repr_holds_the_token(self) -> None:
         tokens, _, _ = keeper(answered(access_token="canary"))
