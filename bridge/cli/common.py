@@ -5,9 +5,9 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +18,7 @@ from bridge.errors import BridgeError, UsageError
 if TYPE_CHECKING:
     from bridge.config import Settings
     from bridge.run import Keeper
+    from bridge.store.port import Census
 
 T = TypeVar("T")
 
@@ -27,6 +28,9 @@ FOUND: Final = 3
 
 MOST_ID: Final = 2**63 - 1
 """What a store can number."""
+
+TROUBLE_LASTS: Final = timedelta(minutes=3)
+"""A sender says each minute what keeps calls from MOOST; what is older was said by one that is gone."""
 
 STEP: Final = 100
 """Rows written at a time."""
@@ -106,6 +110,29 @@ def at_desk(config: Path, work: Callable[["Keeper"], Awaitable[T]], *, expected:
         return asyncio.run(opened())
     except StoreUnavailable as error:
         raise BridgeError(f"the store cannot be used: {error}") from None
+
+
+class Counting(Protocol):
+    """A store that knows its counts."""
+
+    async def census(self) -> "Census":
+        """Return them."""
+
+
+async def trouble(store: Counting) -> str | None:
+    """Return what keeps calls from MOOST now, as far as a sender has said so lately."""
+    told = (await store.census()).trouble
+    return told[1] or None if told is not None and datetime.now(UTC) - told[0] < TROUBLE_LASTS else None
+
+
+def waits(calls: Iterable[Mapping[str, object]]) -> bool:
+    """Tell whether a call is still owed to MOOST."""
+    return any(call["state"] in {"owed", "in doubt"} for call in calls)
+
+
+def unreached(cause: str | None) -> str | None:
+    """Return what keeps calls from MOOST, for people."""
+    return f"is not reached: {cause}" if cause else None
 
 
 def in_steps(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -20,13 +20,17 @@ from bridge.cli.common import (
     print_json,
     print_table,
     say,
+    trouble,
     unknown,
+    unreached,
+    waits,
 )
 from bridge.core.vocabulary import EventType
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
-    from bridge.store.desk import Desk, MessageTrip
+    from bridge.replay.keeper import Keeper
+    from bridge.store.desk import MessageTrip
 
 
 @app.command("map")
@@ -80,20 +84,22 @@ def explain(
 def _message(config: Path, message_id: int, *, json: bool) -> None:
     """Show the trip of one message: received, mapped, queued, each attempt, MOOST's answer."""
 
-    async def find(desk: "Desk") -> "MessageTrip | None":
-        return await desk.trip(message_id) if message_id <= MOST_ID else None
+    async def find(desk: "Keeper") -> "tuple[MessageTrip | None, str | None]":
+        trip = await desk.trip(message_id) if message_id <= MOST_ID else None
+        owed = trip is not None and waits({"state": call.state} for call in trip.calls)
+        return trip, await trouble(desk) if owed else None
 
-    trip = at_desk(config, find)
+    trip, cause = at_desk(config, find)
     if trip is None:
         raise unknown(f"message {message_id} in this store; it may have passed retention")
     if json:
-        print_json([_trip(trip)])
+        print_json([_trip(trip, cause)])
     else:
-        _print_trip(trip)
+        _print_trip(trip, cause)
 
 
-def _trip(trip: "MessageTrip") -> dict[str, Any]:
-    """Return a trip for programs."""
+def _trip(trip: "MessageTrip", cause: str | None) -> dict[str, Any]:
+    """Return a trip for programs; `cause` is what keeps calls from MOOST."""
     return {
         "id": trip.id,
         "subscription": trip.subscription,
@@ -105,6 +111,7 @@ def _trip(trip: "MessageTrip") -> dict[str, Any]:
         "reason": trip.dead.reason if trip.dead else None,
         "detail": trip.dead.detail if trip.dead else None,
         "notes": [{"name": note.name, "detail": note.detail} for note in trip.notes],
+        "moost_cause": cause,
         "calls": [
             {
                 "id": call.id,
@@ -119,10 +126,11 @@ def _trip(trip: "MessageTrip") -> dict[str, Any]:
     }
 
 
-def _print_trip(trip: "MessageTrip") -> None:
+def _print_trip(trip: "MessageTrip", cause: str | None) -> None:
     """Print a trip for people, in the order in which it happened."""
-    shown = _trip(trip)
-    print_fields({name: value for name, value in shown.items() if name not in ("notes", "calls", "body")})
+    shown = _trip(trip, cause)
+    apart = ("notes", "calls", "body", "moost_cause")
+    print_fields({name: value for name, value in shown.items() if name not in apart})
     for note in trip.notes:
         print_fields({"note": f"{note.name} {note.detail}".rstrip()})
     for call in trip.calls:
@@ -131,4 +139,5 @@ def _print_trip(trip: "MessageTrip") -> None:
             print_table(
                 ("  at", "outcome", "detail"), ((f"  {a.at.isoformat()}", a.outcome, a.detail) for a in call.attempts)
             )
+    print_fields({"MOOST": unreached(cause)})
     print_fields({"body": body_text(trip.body)})

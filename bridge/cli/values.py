@@ -5,7 +5,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bridge.cli.common import at_desk, print_fields, print_json, print_table, progress, unknown
+from bridge.cli.common import (
+    at_desk,
+    print_fields,
+    print_json,
+    print_table,
+    progress,
+    trouble,
+    unknown,
+    unreached,
+    waits,
+)
 from bridge.core.vocabulary import EventType, Kind
 from bridge.errors import UsageError
 
@@ -27,13 +37,17 @@ def value(
     async def find(desk: "Keeper") -> list[dict[str, Any]]:
         from bridge.replay import Question, explain_value, home_of
 
+        cause = await trouble(desk)
+
         home = building if building is not None or named is None else await home_of(desk, named)
         if home is None:
             raise unknown(f"device {device!r} in this store")
         if await desk.building(home) is None:
             raise unknown(f"building {home!r} in this store")
         with progress("reading") as advance:
-            return await explain_value(desk, rules, Question(building=home, type=type_, at=at, device=named), advance)
+            asked = Question(building=home, type=type_, at=at, device=named)
+            shown = await explain_value(desk, rules, asked, advance)
+        return [{**one, "moost_cause": cause if waits(one["calls"]) else None} for one in shown]
 
     found = at_desk(config, find)
     if not found:
@@ -98,6 +112,7 @@ def _print_value(one: Shown) -> None:
     for taking in one["devices"]:
         _print_taking(taking)
     _print_calls(one["calls"])
+    print_fields({"MOOST": unreached(one["moost_cause"])})
 
 
 def _print_taking(taking: Shown) -> None:

@@ -30,9 +30,10 @@ from bridge.sender.state import State
 from bridge.sender.stuck import Stuck
 from bridge.sink.token import Token, TokenKeeper, TokenSource
 from bridge.store.desk import Desk
-from bridge.store.port import Settlement, Store, StoreUnavailable
+from bridge.store.port import Settlement, Store, StoreUnavailable, Work
 
 LEASE: Final = timedelta(seconds=30)
+TELL_EVERY: Final = timedelta(minutes=1)  # what keeps calls from MOOST, for commands in other processes
 IDLE_SECONDS: Final = 1.0  # other processes queue calls too (replicas, `dead-letters retry`)
 STORE_RETRY_SECONDS: Final = 0.5
 SET_BACK_SECONDS: Final = 1.0  # the clock went slower than time by more than that: it was set, not trimmed
@@ -100,6 +101,7 @@ class Sender:
         self._more = True  # calls may be due that are not leased
         self._due: datetime | None = None  # when the next one is
         self._ahead: float | None = None  # of the wall time before the monotonic clock [s]
+        self._told: tuple[datetime, str] | None = None  # when the store was told what keeps calls from MOOST
         self._afresh = False  # the clock was set back, and the store does not know yet
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -131,6 +133,7 @@ class Sender:
         self._look_at_clock()
         self._read_results()
         try:
+            await self._tell()
             self._more |= await self._stuck.retry(self._now())
             if self._wants_lanes():
                 await self._take_lanes()
@@ -198,6 +201,14 @@ class Sender:
         if len(leased) < wanted:
             self._more = False
             self._due = await self._store.next_due()
+
+    async def _tell(self) -> None:
+        """Let `explain` know what keeps calls from MOOST: when it begins, each minute, and when it ends."""
+        now, cause = self._now(), self.state.cause or ""
+        at, told = self._told or (now, "")
+        if cause != told or (cause and not timedelta() <= now - at < TELL_EVERY):
+            await self._store.commit(Work(now=now, trouble=cause))
+            self._told = (now, cause)
 
     async def _write(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """Settle, mark and give back in one transaction; if it fails, nothing has begun and nothing is forgotten.

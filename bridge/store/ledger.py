@@ -8,11 +8,11 @@ Rules:
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
-from bridge.store.codec import maybe_from_ms
+from bridge.store.codec import from_ms, maybe_from_ms
 from bridge.store.desk import Reach
 from bridge.store.port import Census
 
@@ -53,6 +53,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     calls_discarded: int = 0
     in_doubt: int = 0
     last_tick: int | None = None  # [ms]
+    trouble: tuple[int, str] | None = None  # what a sender last said of its way to MOOST, and when [ms]
     # what is in the store, for the estimate of what may be deleted
     inbox_rows: int = 0
     inbox_bytes: int = 0
@@ -66,6 +67,10 @@ class Ledger(msgspec.Struct, kw_only=True):
     def tick(self, ms: int) -> None:
         """Remember the newest sign of life of the clock room."""
         self.last_tick = ms if self.last_tick is None else max(self.last_tick, ms)
+
+    def tell(self, ms: int, cause: str) -> None:
+        """Remember what keeps calls from MOOST; empty = nothing any more."""
+        self.trouble = (ms, cause)
 
     def forget(self, ids: Iterable[int], received: Iterable[int]) -> None:
         """Remember how far deleted messages reach: their ids, and when they came [ms]."""
@@ -222,6 +227,7 @@ class Ledger(msgspec.Struct, kw_only=True):
         return Census(
             **{name: getattr(self, name) for name in _SHARED},
             last_tick=maybe_from_ms(self.last_tick),
+            trouble=None if self.trouble is None else (from_ms(self.trouble[0]), self.trouble[1]),
             oldest_pending=oldest_pending,
             oldest_owed=oldest_owed,
             dead_letters=dict(self.dead_letters),
@@ -260,7 +266,10 @@ _SHARED = (
 """Counts that the census shows as they are."""
 
 
-def _known(mark: int | None) -> tuple[int, ...]:
+Mark = TypeVar("Mark", int, tuple[int, str])
+
+
+def _known(mark: Mark | None) -> tuple[Mark, ...]:
     return () if mark is None else (mark,)
 
 
@@ -290,5 +299,5 @@ def total(parts: Iterable[Ledger]) -> Ledger:
 
 
 _NAMED: Final = ("dead_letters", "flags", "notes")
-_NEWEST: Final = ("forgotten", "forgotten_message", "forgotten_calls", "erased_to", "last_tick")
+_NEWEST: Final = ("forgotten", "forgotten_message", "forgotten_calls", "erased_to", "last_tick", "trouble")
 _SUMMED: Final = tuple(set(Ledger.__struct_fields__).difference(_NAMED, _NEWEST))

@@ -124,6 +124,7 @@ class Work:
     calls: Sequence[Outgoing] = ()
     notes: Sequence[tuple[int, Note]] = ()  # message id (0 = none), note
     ticked: datetime | None = None  # the clock room was alive then
+    trouble: str | None = None  # what keeps calls from MOOST, as `now`, for the commands; empty = nothing any more
     tick: Tick | None = None  # what made it, to be remembered for each of its buildings: `replay` ticks them again
     copied: Collection[str] = ()  # those of a tick's buildings whose new state is kept as a copy beside it
     moved: Collection[str] = ()  # those of the buildings that the directory changes: what no message says is copied too
@@ -243,6 +244,7 @@ class Census:
     calls_discarded: int = 0
     in_doubt: int = 0  # lost replies so far
     last_tick: datetime | None = None  # newest `Work.ticked`
+    trouble: tuple[datetime, str] | None = None  # newest `Work.trouble`, and when it was said
     oldest_pending: datetime | None = None
     oldest_owed: datetime | None = None
     dead_letters: Mapping[str, int] = field(default_factory=dict)  # reason -> messages and calls

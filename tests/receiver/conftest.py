@@ -103,7 +103,7 @@ def house(chosen: Settings, address: str = "127.0.0.1") -> House:
     """Build a receiver with an open door; the client speaks ASGI to it, from an address of its own."""
     store, metrics = Store(), Metrics()
     gate = Gate(max_size=10**9, disk_bytes=10**9, starting=False)
-    words: dict[str, Any] = {"circuit": "closed", "token": None, "problems": []}
+    words: dict[str, Any] = {"circuit": "closed", "cause": None, "token": None, "problems": []}
     clock = [timedelta()]
     limits = LimitCounts(metrics)
     receiver = build_app(
@@ -114,6 +114,7 @@ def house(chosen: Settings, address: str = "127.0.0.1") -> House:
         limits=limits,
         sources=HealthSources(
             circuit=lambda: words["circuit"],
+            cause=lambda: words["cause"],
             token_expires_in=lambda: words["token"],
             problems=lambda: words["problems"],
         ),

@@ -68,7 +68,7 @@ async def test_health_is_the_census_in_the_words_of_the_contract() -> None:
         dead_letters={"rejected": 2, "unreadable": 3}, flags={"wrong-meter-sign": 4, "ambiguous-location": 1},
     )  # fmt: skip
     built, _ = kept(census)
-    built.words["token"] = 1234.5
+    built.words["token"], built.words["cause"] = 1234.5, "name unknown"
     report = await get(built)
     assert {"accepted": 21, "settled": 1, "pending": 2, "parked": 3, "dead": 4, "discarded": 5, "erased": 6} == report[
         "ledger"
@@ -76,7 +76,8 @@ async def test_health_is_the_census_in_the_words_of_the_contract() -> None:
     assert {
         "queued": 20, "delivered": 7, "pending": 8, "dead": 1, "replaced": 3, "discarded": 1, "in_doubt": 2,
     } == report["calls"]  # fmt: skip
-    assert {"circuit": "closed", "token_expires_in_seconds": 1234.5} == report["moost"]
+    cause = "name unknown"
+    assert {"circuit": "closed", "token_expires_in_seconds": 1234.5, "cause": cause} == report["moost"]
     assert {"rejected": 2, "unreadable": 3} == report["dead_letters"]
     assert 4 == report["wrong_meter_sign"]
     assert ("ok", []) == (report["status"], report["problems"])

@@ -7,6 +7,7 @@ import pytest
 
 from bridge.core.effects import ChangeBuilding, CreateBuilding, PutDevices, SendEvents
 from bridge.core.vocabulary import DeadReason
+from bridge.store import codec
 from bridge.store.desk import DeadFilter
 from bridge.store.port import Begin, Lane, Owed, Return, Settlement, Work
 from tests.store.conftest import Keeper
@@ -340,6 +341,16 @@ async def test_the_oldest_owed_call_tells_its_age(store: Keeper) -> None:
     await leased(store, now_after=DAY)
     await store.settle(NOW, [Settlement(call_id=1, delivered=1)], [], [])
     assert NOW + SECOND == (await store.census()).oldest_owed
+
+
+async def test_what_keeps_calls_from_moost_is_remembered_with_its_time(store: Keeper, reopened: Reopened) -> None:
+    assert None is (await store.census()).trouble
+    await store.commit(Work(now=NOW, trouble="name unknown"))
+    await store.commit(Work(now=NOW + SECOND))
+    again = await reopened(store)
+    assert (codec.from_ms(codec.to_ms(NOW)), "name unknown") == (await again.census()).trouble
+    await again.commit(Work(now=NOW + SECOND, trouble=""))
+    assert "" == ((await again.census()).trouble or (NOW, "?"))[1]
 
 
 async def test_many_lanes_and_rows_at_once(store: Keeper) -> None:

@@ -134,6 +134,8 @@ class MemoryStore(MemoryDesk):
                 self._rows.notes.append((number, note))
         if work.ticked is not None:
             self._rows.ledger.tick(to_ms(work.ticked))
+        if work.trouble is not None:
+            self._rows.ledger.tell(to_ms(work.now), plain(work.trouble))
         self._remember(work, late)
         return []
 

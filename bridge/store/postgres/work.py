@@ -95,6 +95,8 @@ async def _remember(con: Connection, ledger: Ledger, work: Work) -> None:
         await con.execute(_OWNER, max(work.users), list(work.users), [plain(user) for user in work.users.values()])
     if work.ticked is not None:
         ledger.tick(to_ms(work.ticked))
+    if work.trouble is not None:
+        ledger.tell(to_ms(work.now), plain(work.trouble))
 
 
 async def _keep_ticks(con: Connection, step: Prepared, late: int | None) -> None:

@@ -55,6 +55,8 @@ def commit(con: sqlite3.Connection, ledger: Ledger, step: Prepared) -> list[str]
     _notes(con, ledger, work)
     if work.ticked is not None:
         ledger.tick(to_ms(work.ticked))
+    if work.trouble is not None:
+        ledger.tell(to_ms(work.now), plain(work.trouble))
     if work.tick is not None:
         tick = (ledger.cursor, to_ms(work.tick.now), work.tick.catching_up, False)
         _TICK.run(con, [(name, *tick, state if name in work.copied else None) for name, _, _, state in step.states])
