@@ -71,6 +71,7 @@ def _say(tally: "Tally", *, whole: bool) -> None:
         say("MOOST keeps what it was sent: delete the building there, or have it deleted")
     if not whole:
         say(
-            "the store is too large to be written anew beside the daemon: fragments may stay between the rows of its"
-            " pages until they are written over; `bridge store compact` ends that, but accepts wait for it"
+            "the store is too large to be written anew beside the daemon, or the disk has no room for that: fragments"
+            " may stay between the rows of its pages until they are written over; `bridge store compact` ends that,"
+            " but accepts wait for it"
         )

@@ -317,3 +317,61 @@ async def test_the_answer_to_what_is_asked_for_is_checked(path: Path, monkeypatc
 
     with pytest.raises(StoreRefused, match="journal mode delete"):
         files._set_journal(Deaf(), path)  # type: ignore[arg-type]
+
+
+# ---- a file written anew --------------------------------------------------------------------------------------------
+
+
+async def _deleted(path: Path, size: int) -> SqliteStore:
+    """Leave a store of many pages, of which few are in use, and the log of it written back."""
+    store = SqliteStore(str(path))
+    await store.open()
+    for first in range(1, size // 10_000, 100):
+        await store.accept([arrival(os.urandom(10_000)) for _ in range(100)])
+        await store.commit(Work(now=NOW, settled=range(first, first + 100)))
+    await store.close()
+    store = SqliteStore(str(path))
+    await store.open()
+    return store
+
+
+async def test_a_large_file_is_written_anew_beside_itself_and_not_in_the_folder_for_temporary_files(
+    small_disk: Path, path: Path
+) -> None:
+    """The disk that takes temporary files is too small for a copy, as in a container with a small /tmp."""
+    (small_disk / "ballast").write_bytes(bytes(50 * MIB))
+    store = await _deleted(path, 40 * MIB)
+    await store.close()
+    done = await anyio.run_process(
+        [sys.executable, "-c", COMPACT, str(path)], check=False, env={**os.environ, "SQLITE_TMPDIR": str(small_disk)}
+    )
+    assert b"True\n" == done.stdout, done.stderr.decode()
+    assert {"bridge.db"} == {file.name for file in _listed(path.parent)} - {"disk"}
+
+
+COMPACT: Final = """
+import asyncio, sys
+from bridge.store.sqlite import SqliteStore
+
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open()
+    print(await store.compact(gently=False))
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_without_room_for_a_copy_it_says_so_before_it_begins(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await _deleted(path, 5 * MIB)
+    monkeypatch.setattr(room, "free_bytes", lambda _: 6 * MIB)
+    with pytest.raises(StoreUnavailable, match=r"^writing the file anew takes \d+ MiB .* 6 MiB are free: make room"):
+        await store.compact(gently=False)
+    assert not await store.compact(gently=True), "erasing goes on all the same"
+    assert [] == list(await store.verify())
+    await store.close()
+
+
+def _listed(folder: Path) -> list[Path]:
+    return list(folder.iterdir())

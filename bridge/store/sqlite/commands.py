@@ -198,9 +198,16 @@ class SqliteDesk(Eraser):
         """Give free pages back and empty the log; where that is quick, or not `gently`, write the whole file anew.
 
         Free pages are not all: what a page held before its rows were moved to another may stay in the gap between its
-        rows, whatever secure_delete says (tried: 28 fragments of 3,000 rows). Only a file written anew has none.
+        rows, whatever secure_delete says (tried: 28 fragments of 3,000 rows). Only a file written anew has none. Raises
+        StoreUnavailable where the disk has no room for that; `gently` it is left out then.
         """
         whole = not gently or files.small(self._path) or not (self._exclusive or lock.served(self._path))
+        used = await self._read(lambda con, _: upkeep.size_bytes(con, self._path))
+        no_room = files.no_room_to_rewrite(self._path, used) if whole else None
+        if no_room is not None and not gently:
+            raise StoreUnavailable(no_room)
+        if no_room is not None:
+            whole = False
         if not whole:
             rounds = self._writing()
 

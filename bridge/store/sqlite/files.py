@@ -41,6 +41,7 @@ EMPTY_S: Final = 30.0
 _CACHE_KIB: Final = 16 * 1024
 _INCREMENTAL: Final = 2  # SQLite's number for giving pages back on request
 _MOST_PAGES: Final = 0x3FFF_FFFF
+_MARGIN: Final = 4 * 2**20  # [bytes] for what else is written meanwhile
 _HEADER: Final = 20  # [bytes] of a file, of which two say whether it keeps a log
 _VERSIONS: Final = slice(18, 20)
 _NO_MEMORY: Final = "the file system gives the log of the store no shared memory"
@@ -161,10 +162,30 @@ def small(path: Path) -> bool:
     return path.stat().st_size <= SMALL_BYTES
 
 
+def no_room_to_rewrite(path: Path, used: int) -> str | None:
+    """Return why a file cannot be written anew, in a sentence; None = there is room. `used` is what it holds [bytes].
+
+    SQLite writes a copy, a small one in memory, and then all of it to the log (or what was there to the journal).
+    """
+    needed, free = used + used * (not small(path)) + _MARGIN, room.free_bytes(path)
+    if free is None or free >= needed:
+        return None
+    wanted, there = needed // 2**20 + 1, free // 2**20
+    return f"writing the file anew takes {wanted} MiB of the disk for a while, {there} MiB are free: make room first"
+
+
 def rewrite(con: sqlite3.Connection, path: Path) -> None:
-    """Write the whole file anew: nothing of what was deleted is in it afterwards."""
+    """Write the whole file anew: nothing of what was deleted is in it afterwards.
+
+    A large copy is written beside the file, not to the system's temporary folder, which may be small or in memory.
+    """
     if not small(path):
-        con.execute("PRAGMA temp_store = FILE")  # not in memory
+        con.execute("PRAGMA temp_store = FILE")
+        folder = str(path.parent)
+        con.execute("PRAGMA temp_store_directory = '{}'".format(folder.replace("'", "''")))
+        asked = con.execute("PRAGMA temp_store_directory").fetchone()
+        if asked != (folder,) and "SQLITE_TMPDIR" not in os.environ:
+            raise StoreUnavailable("this SQLite does not say where it writes its copy: set SQLITE_TMPDIR to a folder")
     con.execute("VACUUM")
 
 
