@@ -7,36 +7,48 @@ Rules:
 - A command imports what it needs when it runs: `bridge --help` answers at once.
 
 Rooms: `daemon` what runs on, `desk` and `letters` what works on the store, `show` and `values` what explains, `again`
-what maps the past again, `forget` what erases, `common` what they share.
+what maps the past again, `forget` what erases, `streams` where it is printed, `common` what they share.
 """
 
 import sys
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import NoReturn
 
-from bridge.cli import again, daemon, desk, forget, letters, show  # noqa: F401 - each adds its commands to the app
-from bridge.cli.common import CRASHED, USAGE, app
+from bridge.cli import again, daemon, desk, forget, letters, show, streams  # noqa: F401 - each adds its commands
+from bridge.cli.common import CRASHED, USAGE, app, say
 from bridge.errors import BridgeError, ConfigErrors, UsageError
-
-if TYPE_CHECKING:
-    from io import TextIOWrapper
 
 __all__ = ["main"]
 
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
-    for stream in (sys.stdout, sys.stderr):  # a message may hold half a character; what prints it must not fail
-        cast("TextIOWrapper", stream).reconfigure(encoding="utf-8", errors="backslashreplace")
+    streams.prepare()
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except streams.OutputError as error:
+        code = _said(error, CRASHED)
+    finally:
+        streams.restore()
+    sys.exit(code)
 
+
+def _run() -> int:
+    """Run the command line and return its exit code."""
     try:
         app(prog_name="bridge")
+    except SystemExit as end:
+        return int(end.code or 0)
+    except streams.OutputError:
+        raise
     except (ConfigErrors, UsageError) as error:
-        _end(error, USAGE)
+        return _said(error, USAGE)
     except BridgeError as error:
-        _end(error, CRASHED)
-    sys.exit(0)
+        return _said(error, CRASHED)
+    return 0
 
 
-def _end(error: BridgeError, code: int) -> NoReturn:
-    sys.stderr.write(f"{error}\n")
-    sys.exit(code)
+def _said(error: BridgeError, code: int) -> int:
+    if text := str(error):
+        say(text)
+    return code
