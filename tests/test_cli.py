@@ -3,12 +3,15 @@
 import asyncio
 import base64
 import contextlib
+import http.server
 import json
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -627,6 +630,46 @@ def test_forget_takes_a_hint_along_of_a_user_of_whom_all_else_has_gone(
     server.execute("INSERT INTO belongs (device, user_id) VALUES ('boat:1', 'stranger')", schema=schema)
     assert 2 == bridge("forget", "stranger").code
     assert [] == server.execute("SELECT device FROM belongs", schema=schema)
+
+
+def test_the_sandbox_says_that_its_port_is_in_use(bridge: Bridge, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = bridge("sandbox", "--port", port)
+    problem = f"sandbox: 127.0.0.1:{port} or the journal cannot be used: Address already in use\n"
+    assert (2, "", problem) == (done.code, done.out, done.err)
+    done = bridge("sandbox", "--port", 0, "--journal", tmp_path / "none" / "journal")
+    assert (2, 1) == (done.code, len(done.err.splitlines()))
+
+
+@pytest.mark.parametrize("number", [2**63, 10**30])
+@pytest.mark.parametrize("words", [["explain"], ["dead-letters", "show"], ["dead-letters", "retry"]])
+def test_an_id_that_no_store_can_number_is_unknown_like_any_other(
+    bridge: Bridge, words: list[str], number: int
+) -> None:
+    done = bridge(*words, number)
+    assert (2, "", 1) == (done.code, done.out, len(done.err.splitlines()))
+    assert str(number) in done.err
+
+
+def test_a_simulation_of_which_every_message_is_refused_says_so_and_ends_with_3(bridge: Bridge) -> None:
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(401)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        target = f"http://127.0.0.1:{server.server_address[1]}"
+        done = bridge("simulate", "--target", target, "--homes", 1, "--hours", 0.5, "--secret", "whsec_c2VjcmV0")
+        server.shutdown()
+    assert 3 == done.code
+    assert done.err.endswith("simulate: every message was refused; do subscription and secret fit the bridge?\n")
 
 
 def test_simulate_names_what_is_wrong_with_its_options(bridge: Bridge, tmp_path: Path) -> None:

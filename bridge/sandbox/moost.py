@@ -44,6 +44,10 @@ CUSTOMER_ID: Final = "656730be2bc9719e6e5ed51d"
 _HISTORICAL: Final = "insertHistoricalEventsV1"
 
 
+_NOT_MOOST: Final = ("/_sandbox", "/favicon.ico", "/apple-touch-icon", "/robots.txt", "/.well-known/")
+"""Ours, and what a browser asks of any address: no calls of MOOST's API."""
+
+
 class Moost:
     """The look-alike; give it to any ASGI server, or to `server.serving` for faults that drop connections."""
 
@@ -91,7 +95,7 @@ class Moost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path = scope.get("path", "/")
-        if path == "/" or path.startswith("/_sandbox"):
+        if path == "/" or path.startswith(_NOT_MOOST):
             await self._desk(scope, receive, send)
             return
         call = await read(scope, receive, self._now())

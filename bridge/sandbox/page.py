@@ -11,7 +11,7 @@ from bridge.sandbox.received import Received
 _LAST: Final = 30
 
 _HEAD: Final = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="2">
-<title>MOOST sandbox</title><style>
+<title>MOOST sandbox</title><link rel="icon" href="data:,"><style>
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1c2733}
 h1{font-size:1.3rem}h2{font-size:1rem;margin-top:1.6rem}table{border-collapse:collapse}
 td,th{text-align:left;padding:.15rem 1.2rem .15rem 0;border-bottom:1px solid #e3e8ee;font-variant-numeric:tabular-nums}

@@ -123,6 +123,25 @@ async def test_chance_is_repeatable_and_roughly_kept(home: Client) -> None:
     assert [answers.count(503)] == await fired(home)
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(b"", b"null", b'"outage"', b"{", b"\xff", b"[[]]", b"[null]", b'{"fault": []}', b'{"faults": [], "more": 1}'),
+        *(b'{"faults": {}}', b'[{"kind": "latency", "seconds": "long"}]', b'[{"kind": "status", "status": 1e999}]'),
+    ],
+)
+async def test_the_form_of_faults_is_a_list_or_an_object_with_a_list(home: Client, raw: bytes) -> None:
+    await home.call("PUT", "/_sandbox/faults", {"faults": [{"kind": "latency", "seconds": 0}]})
+    assert ["latency"] == [one["kind"] for one in (await home.call("GET", "/_sandbox/faults"))[1]]
+    async with home.http.put(home.base + "/_sandbox/faults", data=raw) as answer:
+        if not raw:
+            assert (200, []) == (answer.status, await answer.json()), "no list is an empty one"
+            return
+        assert answer.status == 400
+        assert (await answer.json())["message"]
+    assert ["latency"] == [one["kind"] for one in (await home.call("GET", "/_sandbox/faults"))[1]]
+
+
 async def test_faults_that_make_no_sense_are_refused_and_change_nothing(home: Client) -> None:
     await home.faults({"kind": "latency", "seconds": 0})
     for wrong in ([{"kind": "earthquake"}], [{"kind": "status", "colour": 1}], [{"kind": "outage", "path": "("}], 7):

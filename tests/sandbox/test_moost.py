@@ -310,6 +310,17 @@ async def test_the_page_shows_events_and_faults_and_escapes_them(home: Client) -
     assert 'http-equiv="refresh"' in html
 
 
+@pytest.mark.parametrize("path", ["/favicon.ico", "/apple-touch-icon.png", "/robots.txt", "/.well-known/x.json"])
+async def test_what_a_browser_asks_by_itself_is_no_call_and_no_fault_meets_it(path: str, home: Client) -> None:
+    await home.faults({"kind": "status", "status": 500})
+    before = (await home.call("GET", "/_sandbox/counts"))[1]
+    async with home.http.get(home.base + path) as answer:
+        assert answer.status == 404
+    assert before == (await home.call("GET", "/_sandbox/counts"))[1]
+    async with home.http.get(home.base + "/") as answer:
+        assert 'rel="icon" href="data:,"' in await answer.text()
+
+
 async def test_what_it_returns_fits_its_own_document(home: Client) -> None:
     document = Document().raw
     schema = {"$ref": "#/components/schemas/Building", "components": document["components"]}
