@@ -5,6 +5,7 @@ import contextlib
 import importlib.resources
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -599,3 +600,9 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date(path: Path) -> 
     assert [] == list(await store.ticks("a"))
     assert [] == list(await store.verify())
     await store.close()
+
+
+def test_no_statement_has_numbered_placeholders() -> None:
+    """Python 3.12.0 to 3.12.3 take them for named ones, and warn; our warnings are errors."""
+    sources = (ROOT / "bridge" / "store" / "sqlite").glob("*.py")
+    assert [] == [(path.name, found) for path in sources for found in re.findall(r"\?\d+", path.read_text())]

@@ -214,16 +214,16 @@ def raw(con: sqlite3.Connection, after: int, since: int, until: int) -> list[Pen
 
 _SETTLED: Final = """
 SELECT id, subscription, topic, received, body FROM inbox
-WHERE id > ?1 AND id <= ?2 AND id NOT IN (SELECT id FROM again) AND id NOT IN (SELECT id FROM parked)
+WHERE id > ? AND id <= ? AND id NOT IN (SELECT id FROM again) AND id NOT IN (SELECT id FROM parked)
     AND id NOT IN (SELECT id FROM discarded) AND id NOT IN (SELECT message FROM letter WHERE message IS NOT NULL)
-ORDER BY id LIMIT ?3
+ORDER BY id LIMIT ?
 """
 _OF_USERS: Final = f"""
-WITH page AS MATERIALIZED (SELECT last, users FROM owner WHERE last > ?1 ORDER BY last LIMIT {STEP}),
+WITH page AS MATERIALIZED (SELECT last, users FROM owner WHERE last > ? ORDER BY last LIMIT {STEP}),
     named AS (SELECT CAST(one.key AS INTEGER) AS id FROM page, json_each(page.users) AS one
-        WHERE one.value IN (SELECT value FROM json_each(?2)))
+        WHERE one.value IN (SELECT value FROM json_each(?)))
 SELECT (SELECT max(last) FROM page), (SELECT json_group_array(id) FROM named
-    WHERE id <= ?3 AND id NOT IN (SELECT id FROM again) AND id NOT IN (SELECT id FROM parked)
+    WHERE id <= ? AND id NOT IN (SELECT id FROM again) AND id NOT IN (SELECT id FROM parked)
         AND id NOT IN (SELECT id FROM discarded) AND id NOT IN (SELECT message FROM letter WHERE message IS NOT NULL)
         AND id IN (SELECT id FROM inbox))
 """  # noqa: S608 - a constant

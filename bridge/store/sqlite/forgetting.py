@@ -73,17 +73,17 @@ def apart(con: sqlite3.Connection, user: str) -> list[int]:
     return [number for statement in (_PARKED, _LETTERS) for (number,) in con.execute(statement, (user,))]
 
 
-_BY_ROWS: Final = "SELECT building FROM residence WHERE user = ?1 UNION SELECT building FROM home WHERE user = ?1"
+_BY_ROWS: Final = "SELECT building FROM residence WHERE user = ? UNION SELECT building FROM home WHERE user = ?"
 _LOOK: Final = """
-SELECT id, CASE WHEN EXISTS (SELECT 1 FROM json_each(?2) AS name WHERE instr(state, CAST(name.value AS BLOB)) > 0)
+SELECT id, CASE WHEN EXISTS (SELECT 1 FROM json_each(?) AS name WHERE instr(state, CAST(name.value AS BLOB)) > 0)
     THEN state END
-FROM building WHERE id > ?1 ORDER BY id LIMIT ?3
+FROM building WHERE id > ? ORDER BY id LIMIT ?
 """
 
 
 def buildings_by_rows(con: sqlite3.Connection, user: str) -> list[str]:
     """Read the buildings of a user's directory rows and devices."""
-    return [building for (building,) in con.execute(_BY_ROWS, (user,))]
+    return [building for (building,) in con.execute(_BY_ROWS, (user, user))]
 
 
 def buildings_by_state(
@@ -91,7 +91,7 @@ def buildings_by_state(
 ) -> tuple[list[str], str | None]:
     """Look through a page of states; the second is where the next page begins, None = nowhere."""
     found, last = [], None
-    for last, state in con.execute(_LOOK, (after, to_json([user, *raw_users]), erasing.STATES)):
+    for last, state in con.execute(_LOOK, (to_json([user, *raw_users]), after, erasing.STATES)):
         if state is not None and names_user(state, user, raw_users):
             found.append(last)
     return found, last
@@ -251,27 +251,27 @@ def _whole(con: sqlite3.Connection, ledger: Ledger, name: str) -> Erased:
 
 _NAMING: Final = """
 SELECT outbox.id, state, form, count, done, doubt, historical, doubt_count, call,
-    state = 'owed' AND coalesce(lane.lent_until > ?5 AND outbox.id <= lane.lent, 0)
+    state = 'owed' AND coalesce(lane.lent_until > ? AND outbox.id <= lane.lent, 0)
 FROM outbox LEFT JOIN lane USING (building)
-WHERE building = ?1 AND outbox.id > ?2
-    AND EXISTS (SELECT 1 FROM json_each(?3) AS name WHERE instr(call, '"' || name.value || '"') > 0)
-ORDER BY outbox.id LIMIT ?4
+WHERE building = ? AND outbox.id > ?
+    AND EXISTS (SELECT 1 FROM json_each(?) AS name WHERE instr(call, '"' || name.value || '"') > 0)
+ORDER BY outbox.id LIMIT ?
 """
 _REWRITE: Final = """
-UPDATE outbox SET call = ?2, count = ?3, done = ?4, doubt = ?5, historical = ?6, doubt_count = ?7,
-    tried = NULL, outcome = NULL, answer = NULL WHERE id = ?1
+UPDATE outbox SET call = ?, count = ?, done = ?, doubt = ?, historical = ?, doubt_count = ?,
+    tried = NULL, outcome = NULL, answer = NULL WHERE id = ?
 """
 _DROP_ATTEMPTS: Final = "DELETE FROM attempt WHERE call = ?"
 _NAMING_LETTERS: Final = """
 SELECT id, reason, call, form, item FROM letter
-WHERE building = ?1 AND id > ?2 AND item IS NOT NULL
-    AND EXISTS (SELECT 1 FROM json_each(?3) AS name WHERE instr(item, '"' || name.value || '"') > 0)
-ORDER BY id LIMIT ?4
+WHERE building = ? AND id > ? AND item IS NOT NULL
+    AND EXISTS (SELECT 1 FROM json_each(?) AS name WHERE instr(item, '"' || name.value || '"') > 0)
+ORDER BY id LIMIT ?
 """
-_REWRITE_LETTER: Final = "UPDATE letter SET item = ?2, answer = '' WHERE id = ?1"
+_REWRITE_LETTER: Final = "UPDATE letter SET item = ?, answer = '' WHERE id = ?"
 _SHEET: Final = "SELECT form, call, devices FROM sheet WHERE building = ?"
 _DROP_COPIES: Final = "UPDATE tick SET state = NULL WHERE building = ? AND state IS NOT NULL"
-_REWRITE_SHEET: Final = "UPDATE sheet SET call = ?2, devices = ?3 WHERE building = ?1"
+_REWRITE_SHEET: Final = "UPDATE sheet SET call = ?, devices = ? WHERE building = ?"
 
 
 def letters(con: sqlite3.Connection, ledger: Ledger, name: str, what: Redaction, after: int) -> Step:
@@ -284,14 +284,14 @@ def letters(con: sqlite3.Connection, ledger: Ledger, name: str, what: Redaction,
             gone.append((number, reason))
             lose(con, [call], CallState.DISCARDED)
         else:
-            con.execute(_REWRITE_LETTER, (number, left))
+            con.execute(_REWRITE_LETTER, (left, number))
     _discard(con, ledger, gone)
     return Step(Erased(letters=len(rows)), more=len(rows) == STEP, after=rows[-1][0] if rows else after)
 
 
 def calls(con: sqlite3.Connection, ledger: Ledger, name: str, what: Redaction, after: int, now: int) -> Step:
     """Take what is to be forgotten out of a page of a building's calls, up to one that is lent to a sender."""
-    found = con.execute(_NAMING, (name, after, to_json(erasing.names(what)), STEP, now)).fetchall()
+    found = con.execute(_NAMING, (now, name, after, to_json(erasing.names(what)), STEP)).fetchall()
     free, step = erasing.until_lent([erasing.Naming(*row) for row in found], after)
     for row in free:
         _redact(con, ledger, row, what)
@@ -304,7 +304,7 @@ def sheet(con: sqlite3.Connection, name: str, what: Redaction) -> None:
     row = con.execute(_SHEET, (name,)).fetchone()
     if row is not None:
         form, call, devices = row
-        con.execute(_REWRITE_SHEET, (name, less(form, call, what), less(Form.DEVICES, devices, what)))
+        con.execute(_REWRITE_SHEET, (less(form, call, what), less(Form.DEVICES, devices, what), name))
 
 
 def _redact(con: sqlite3.Connection, ledger: Ledger, row: erasing.Naming, what: Redaction) -> None:
@@ -313,5 +313,5 @@ def _redact(con: sqlite3.Connection, ledger: Ledger, row: erasing.Naming, what: 
     if left is None:
         _drop(con, ledger, [row.old])
     else:
-        con.execute(_REWRITE, (row.id, *left))
+        con.execute(_REWRITE, (*left, row.id))
         con.execute(_DROP_ATTEMPTS, (row.id,))

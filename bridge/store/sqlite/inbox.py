@@ -214,14 +214,14 @@ def advance(con: sqlite3.Connection, ledger: Ledger, fresh: Collection[int] = ()
 
 
 _NEXT_WAITING: Final = """
-SELECT min(id), (SELECT max(id) FROM (SELECT id FROM inbox WHERE id > ?1 ORDER BY id LIMIT ?2))
-FROM (SELECT id FROM inbox WHERE id > ?1 ORDER BY id LIMIT ?2) WHERE id NOT IN (SELECT id FROM ahead)
+SELECT min(id), (SELECT max(id) FROM (SELECT id FROM inbox WHERE id > :cursor ORDER BY id LIMIT :rows))
+FROM (SELECT id FROM inbox WHERE id > :cursor ORDER BY id LIMIT :rows) WHERE id NOT IN (SELECT id FROM ahead)
 """
 
 
 def _first_gap(con: sqlite3.Connection, ledger: Ledger) -> int:
     """Return the id before the next message that waits, as far as one look goes."""
-    waiting, last = con.execute(_NEXT_WAITING, (ledger.cursor, SCAN_ROWS)).fetchone()
+    waiting, last = con.execute(_NEXT_WAITING, {"cursor": ledger.cursor, "rows": SCAN_ROWS}).fetchone()
     if waiting is not None:
         return int(waiting) - 1
     return ledger.cursor if last is None else int(last)

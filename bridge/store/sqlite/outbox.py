@@ -35,9 +35,9 @@ SELECT json_group_array(json_array(
     id, building, form, queued, done, attempts, first_failed, repaired, doubt IS NOT NULL, length(call)
 )), group_concat(call, '')
 FROM (
-    SELECT outbox.* FROM json_each(?1) AS asked
+    SELECT outbox.* FROM json_each(?) AS asked
     CROSS JOIN outbox ON outbox.id IN (
-        SELECT id FROM outbox WHERE building = asked.value AND state = 'owed' ORDER BY id LIMIT ?2
+        SELECT id FROM outbox WHERE building = asked.value AND state = 'owed' ORDER BY id LIMIT ?
     )
 )
 """
@@ -126,7 +126,7 @@ def next_due(con: sqlite3.Connection) -> datetime | None:
 
 def hasten(con: sqlite3.Connection, now: datetime) -> None:
     """Let no lane wait longer than until now: the clock by which it waits was set back."""
-    con.execute("UPDATE lane SET due = ?1 WHERE due > ?1", (to_ms(now),))
+    con.execute("UPDATE lane SET due = :now WHERE due > :now", {"now": to_ms(now)})
 
 
 _ON_THE_WIRE: Final = """

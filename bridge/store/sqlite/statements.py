@@ -10,7 +10,7 @@ Measured beside a busy loop (one core, rounds of 10 to 120 rows): one statement 
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -42,7 +42,7 @@ class Batch:
 _rows: Final = msgspec.json.Decoder(list[list[object]])
 
 
-def gathered(con: sqlite3.Connection, statement: str, values: Row = ()) -> list[list[object]]:
+def gathered(con: sqlite3.Connection, statement: str, values: Row | Mapping[str, object] = ()) -> list[list[object]]:
     """Return the rows of a statement that gathers them into one JSON array of arrays."""
     text = con.execute(statement, values).fetchone()[0]
     return _rows.decode(text)

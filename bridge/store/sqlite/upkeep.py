@@ -42,12 +42,13 @@ class Swept(NamedTuple):
 
 _LOOK: Final = f"""
 SELECT json_group_array(json_array(id, received, message_id, length(body), id IN kept))
-FROM (SELECT id, received, message_id, body FROM inbox WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT {LOOK_ROWS})
+FROM (SELECT id, received, message_id, body FROM inbox WHERE id > :first AND id <= :last ORDER BY id LIMIT {LOOK_ROWS})
 """  # noqa: S608 - a constant
 _KEPT: Final = """
 WITH kept AS (
-    SELECT id FROM parked WHERE id BETWEEN ?1 AND ?2 UNION ALL SELECT id FROM again WHERE id BETWEEN ?1 AND ?2
-    UNION ALL SELECT message FROM letter WHERE message BETWEEN ?1 AND ?2
+    SELECT id FROM parked WHERE id BETWEEN :first AND :last
+    UNION ALL SELECT id FROM again WHERE id BETWEEN :first AND :last
+    UNION ALL SELECT message FROM letter WHERE message BETWEEN :first AND :last
 )
 """
 
@@ -67,7 +68,7 @@ def sweep(con: sqlite3.Connection, ledger: Ledger, edge: int, *, max_size: int, 
 def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everything: bool) -> Swept:
     """Delete from the front of the log, up to the first message that is not old; of `everything` to the cursor."""
     advance(con, ledger)
-    rows = gathered(con, _KEPT + _LOOK, (ledger.swept, ledger.cursor))
+    rows = gathered(con, _KEPT + _LOOK, {"first": ledger.swept, "last": ledger.cursor})
     since = entries.ages([int(str(row[1])) for row in rows])
     gone: list[int] = []
     ages: list[int] = []
