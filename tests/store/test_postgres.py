@@ -26,7 +26,7 @@ from bridge.store.postgres.replicas import BUCKETS, bucket_of
 from bridge.store.refusal import StoreRefused
 from tests.postgres import PASSWORD, Server
 from tests.store.replicas import LONG, Opened, bodies, dead, of, shared_out, stop_heart, until
-from tests.store.values import HOLD, NOW, SECOND, arrival, doubt, events, house, out
+from tests.store.values import DAY, HOLD, NOW, SECOND, arrival, doubt, events, house, out
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +73,35 @@ async def test_a_message_that_names_no_user_waits_behind_those_of_its_device(ope
     assert holder["berta car-1 4"] is holder["- car-1 5"]
     buckets = {row[0] for row in await _rows(one, "SELECT bucket FROM waiting WHERE id = 2")}
     assert {bucket_of("anna")} == buckets
+
+
+async def test_whose_a_device_is_goes_when_it_was_not_heard_of_for_the_retention(opened: Opened) -> None:
+    one, two = await opened(), await opened()
+    whose = "SELECT device, user_id FROM belongs ORDER BY device"
+
+    async def swept(days: int) -> list[str]:
+        while await one.sweep(NOW + days * DAY, 3 * DAY, 1 << 40):
+            pass
+        return [f"{device} {user}" for device, user in await _rows(one, whose)]
+
+    async def settled(keeper: PostgresStore) -> None:
+        await keeper.commit(Work(now=NOW, settled=[row.id for row in (await keeper.claim(100))[0]]))
+
+    await one.accept([of("anna", 1, "car-1"), of("berta", 2, "car-2")])
+    await shared_out(one, two)
+    await two.accept([replace(of("anna", 3, "car-1"), received=NOW + 2 * DAY)])
+    assert ["car-1 anna", "car-2 berta"] == await swept(3)
+    assert ["car-1 anna", "car-2 berta"] == await swept(9), "their messages wait"
+    for keeper in (one, two):
+        await settled(keeper)
+    assert ["car-1 anna"] == await swept(5)
+    assert [] == await swept(9)
+    await one.accept([replace(of("anna", 4, "car-1"), received=NOW + 20 * DAY)])  # it has known that before
+    one._belongs.forget()
+    await one.accept([replace(of("anna", 5, "car-1"), received=NOW + 20 * DAY)])
+    await settled(one)
+    await settled(two)
+    assert ["car-1 anna"] == await swept(22)
 
 
 async def _rows(keeper: PostgresStore, statement: str) -> list[tuple[object, ...]]:

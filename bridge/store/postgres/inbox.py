@@ -21,6 +21,9 @@ from bridge.store.postgres.replicas import BUCKETS, bucket_of
 AGAIN: Final = 1 << 62
 """Taken from an id for the place of a message that waits once more: before those that wait for the first time."""
 
+DAY_MS: Final = 86_400_000
+"""How often it is written anew that a device is still the same user's."""
+
 END_OF_TIME: Final = 1 << 62
 """Later than any receipt [ms]."""
 
@@ -150,6 +153,7 @@ class Belongs:
     Rules:
     - Written by the transaction that accepts the message that says so, read by the one that accepts a message without.
     - What this process has written it writes again after a while only: another door may have heard otherwise.
+    - A row is needed as long as a message that said so may wait; it goes when none of the age can any more.
     """
 
     MOST: Final = 100_000
@@ -165,26 +169,31 @@ class Belongs:
 
     async def buckets(self, con: Connection, rows: Sequence[Entry]) -> list[int]:
         """Return the bucket of each message."""
-        told = {row.device: row.user for row in rows if row.device is not None and row.user is not None}
-        new = {device: user for device, user in told.items() if self._written.get(device) != user}
+        told = {row.device: row for row in rows if row.device is not None and row.user is not None}
+        new = [
+            (device, row.user, row.received) for device, row in told.items() if self._written.get(device) != row.user
+        ]
         if new:
-            await con.execute(_TELL, list(new), list(new.values()))
+            await con.execute(_TELL, *columns(new, 3))
             if len(self._written) > self.MOST:
                 self.forget()
-            self._written.update(new)
+            self._written.update((device, str(user)) for device, user, _ in new)
         stray = {row.device for row in rows if row.user is None and row.device is not None}
         known: dict[str, str] = dict(await con.fetch(_ASK, list(stray))) if stray else {}
         return [_bucket(row, known) for row in rows]
 
 
 # Rows that say the same are left alone, not even locked.
-_TELL: Final = """
-INSERT INTO belongs (device, user_id)
-SELECT device, user_id FROM unnest($1::text[], $2::text[]) AS new (device, user_id)
-WHERE NOT EXISTS (SELECT FROM belongs WHERE belongs.device = new.device AND belongs.user_id = new.user_id)
+_TELL: Final = f"""
+INSERT INTO belongs (device, user_id, heard)
+SELECT device, user_id, heard FROM unnest($1::text[], $2::text[], $3::bigint[]) AS new (device, user_id, heard)
+WHERE NOT EXISTS (
+    SELECT FROM belongs WHERE belongs.device = new.device AND belongs.user_id = new.user_id
+        AND belongs.heard > new.heard - {DAY_MS}
+)
 ORDER BY device
-ON CONFLICT (device) DO UPDATE SET user_id = excluded.user_id
-"""
+ON CONFLICT (device) DO UPDATE SET user_id = excluded.user_id, heard = excluded.heard
+"""  # noqa: S608 - a constant
 _ASK: Final = "SELECT device, user_id FROM belongs WHERE device = ANY($1)"
 
 
@@ -369,6 +378,18 @@ DELETE FROM early USING gone WHERE early.place = gone.place AND early.message_id
 async def forget_early(con: Connection, edge: int, limit: int) -> int:
     """Delete, from the front, what knows the repeats of messages that went early and are older than the edge [ms]."""
     return changed(await con.execute(_EARLY_GONE, edge, limit))
+
+
+_UNHEARD: Final = """
+DELETE FROM belongs USING (SELECT device FROM belongs WHERE heard < $1 ORDER BY heard LIMIT $2) AS old
+WHERE belongs.device = old.device AND belongs.heard < $1
+"""
+
+
+async def forget_devices(con: Connection, edge: int, limit: int) -> int:
+    """Delete whose devices are that were not heard of since a day before an age [ms], or before what still waits."""
+    oldest = await oldest_pending(con)
+    return changed(await con.execute(_UNHEARD, (edge if oldest is None else min(edge, oldest)) - DAY_MS, limit))
 
 
 _EARLY_ROWS: Final = "SELECT coalesce((SELECT max(place) FROM early) - (SELECT min(place) FROM early) + 1, 0)"

@@ -15,7 +15,14 @@ from bridge.store.codec import maybe_from_ms
 from bridge.store.ledger import Ledger, total
 from bridge.store.port import Census
 from bridge.store.postgres.connection import Connection, changed
-from bridge.store.postgres.inbox import END_OF_TIME, early_rows, forget_early, forget_rows, oldest_pending
+from bridge.store.postgres.inbox import (
+    END_OF_TIME,
+    early_rows,
+    forget_devices,
+    forget_early,
+    forget_rows,
+    oldest_pending,
+)
 from bridge.store.shares import EARLY_SHARE, FULL_SHARE
 
 STEP_ROWS: Final = 500
@@ -121,6 +128,7 @@ async def sweep(con: Connection, counted: Ledger, edge: int, max_size: int, afte
     deleted = messages.deleted + len(calls)
     newest = max(counts.forgotten_message, counted.forgotten_message)
     deleted += changed(await con.execute(_OLD_TICKS, newest, STEP_ROWS))
+    deleted += await forget_devices(con, edge, STEP_ROWS)
     over = early - int(max_size * EARLY_SHARE) // EARLY_BYTES
     if over > 0:
         deleted += await forget_early(con, END_OF_TIME, min(over, STEP_ROWS))

@@ -7,3 +7,6 @@ CREATE TABLE ended (
     number bigint NOT NULL,
     PRIMARY KEY (replica, part)
 );
+-- When the door last heard, to a day, whose a device is [ms]: a row that is old goes.
+ALTER TABLE belongs ADD COLUMN heard bigint NOT NULL DEFAULT 0;
+CREATE INDEX belongs_heard ON belongs (heard);
