@@ -20,19 +20,20 @@ from bridge.store.port import Arrival, Receipt
 LONGEST_NAME: Final = 200  # characters of an id or topic that are kept as they came
 
 
+class Delivery(NamedTuple):
+    """What tells a delivery from every other one."""
+
+    id: str | None
+    signed: datetime | None = None  # when its sender signed id and bytes; None = not
+
+
 def arrivals(
-    body: bytes,
-    *,
-    topic: str | None,
-    wrapped: bool,
-    callers: Sequence[str],
-    delivery_id: str | None,
-    received: datetime,
+    body: bytes, *, topic: str | None, wrapped: bool, callers: Sequence[str], delivery: Delivery, received: datetime
 ) -> list[Arrival]:
     """Return the messages of a body; `topic` is that of all of them, None = each names its own.
 
     `wrapped` says that each message lies in an envelope, whatever names its topic. `callers` are the subscriptions
-    whose message it may be, `delivery_id` is what tells a repeat of the whole.
+    whose message it may be.
     """
     items = split(body)
     if wrapped or topic is None:
@@ -44,16 +45,16 @@ def arrivals(
         fate = fates.get(name)
         if fate is None:
             fate = fates[name] = _fate(name, callers)
-        found.append(_arrival(item, place, fate, delivery_id, received))
+        found.append(_arrival(item, place, fate, delivery, received))
     return found
 
 
 def buried(
-    body: bytes, detail: str, *, topic: str, callers: Sequence[str], delivery_id: str | None, received: datetime
+    body: bytes, detail: str, *, topic: str, callers: Sequence[str], delivery: Delivery, received: datetime
 ) -> Arrival:
     """Return a body that is dead as a whole, for a reason that nobody has to read it for."""
     item = Item(body=body, dead=DeadReason.UNREADABLE, detail=detail)
-    return _arrival(item, 0, _fate(topic, callers), delivery_id, received)
+    return _arrival(item, 0, _fate(topic, callers), delivery, received)
 
 
 def tally(messages: Sequence[Arrival], receipts: Sequence[Receipt], metrics: Metrics) -> tuple[list[int], int]:
@@ -63,7 +64,7 @@ def tally(messages: Sequence[Arrival], receipts: Sequence[Receipt], metrics: Met
     for message, receipt in zip(messages, receipts, strict=True):
         if not receipt.duplicate:
             rows.append(receipt.id)
-            dead += message.dead is not None
+            dead += message.dead is not None or receipt.replayed
             quoted += message.quoted
     metrics.messages_accepted.inc(len(rows))
     if len(rows) < len(receipts):
@@ -100,16 +101,17 @@ def _fate(name: str | None, callers: Sequence[str]) -> _Fate:
     return _Fate(kept(name), owner if known else callers[0], DeadReason.UNKNOWN_TOPIC, detail)
 
 
-def _arrival(item: Item, place: int, fate: _Fate, delivery_id: str | None, received: datetime) -> Arrival:
+def _arrival(item: Item, place: int, fate: _Fate, delivery: Delivery, received: datetime) -> Arrival:
     return Arrival(
         subscription=fate.owner,
         topic=fate.topic,
         body=item.body,
         received=received,
-        message_id=item.message_id or delivery_id,
+        message_id=item.message_id or delivery.id,
         position=0 if item.message_id else place,
         dead=item.dead or fate.dead,
         detail=item.detail or fate.detail,
+        signed=delivery.signed,
         quoted=item.quoted,
     )
 

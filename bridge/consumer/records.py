@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from bridge.files import without_mark
-from bridge.intake import arrivals, buried, kept
+from bridge.intake import Delivery, arrivals, buried, kept
 from bridge.source.kafka import Record
 from bridge.store.port import Arrival
 
@@ -38,11 +38,11 @@ def slices(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
 def taken(record: Record, *, subscription: str, cluster: str, max_body: int, received: datetime) -> list[Arrival]:
     """Return the messages of a record: one, or of an array each element; `max_body` [bytes]."""
     body = TOMBSTONE if record.value is None else record.value
-    identity = kept(record.identity(cluster))
+    identity = Delivery(kept(record.identity(cluster)))
     callers = (subscription,)
     if len(body) > max_body:
-        dead = buried(body, TOO_LARGE, topic=record.topic, callers=callers, delivery_id=identity, received=received)
+        dead = buried(body, TOO_LARGE, topic=record.topic, callers=callers, delivery=identity, received=received)
         return [dead]
     return arrivals(
-        body, topic=record.topic, wrapped=record.wrapped, callers=callers, delivery_id=identity, received=received
+        body, topic=record.topic, wrapped=record.wrapped, callers=callers, delivery=identity, received=received
     )

@@ -18,7 +18,7 @@ from starlette.types import Scope
 from bridge.config import Auth, Settings, Subscription
 from bridge.config.fields import Network
 from bridge.receiver.fields import first
-from bridge.source.signature import Headers, PlainHmac, Verifier, verifier
+from bridge.source.signature import Headers, PlainHmac, Signed, StandardWebhooks, Verifier, verifier
 from bridge.source.topics import subscription_of
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -73,6 +73,7 @@ class Guard:
     networks: tuple[Network, ...]
     bucket: Bucket | None
     answer: Callable[[Headers, bytes], bytes | None] | None = None  # what a handshake within a signed body is answered
+    signed: Callable[[Headers], Signed] | None = None  # what its senders sign beside the body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,7 @@ def _guard(subscription: Subscription, former: Policy | None) -> Guard:
         networks=subscription.allowed_networks,
         bucket=bucket,
         answer=verify.answer if isinstance(verify, PlainHmac) else None,
+        signed=verify.signed if isinstance(verify, StandardWebhooks) else None,
     )
 
 

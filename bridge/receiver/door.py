@@ -31,7 +31,7 @@ from bridge.metrics import Metrics
 from bridge.receiver.checks import UNKNOWN, UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit, verified
 from bridge.receiver.fields import fields
 from bridge.receiver.gate import DRAINING, ELSEWHERE, Gate, Hands
-from bridge.receiver.intake import Reading, busy, delivery_id
+from bridge.receiver.intake import Reading, busy, delivery
 from bridge.source.envelope import is_wrapped
 from bridge.source.ping import is_ping
 from bridge.source.signature import Headers
@@ -143,13 +143,12 @@ class Door:
         answered = self._answered(found, headers, body)
         if answered is not None:
             return limit(policy, callers[:1], now) or answered
-        number = delivery_id(policy, headers)
         messages = arrivals(
             body,
             topic=topic,
             wrapped=is_wrapped(headers.get(b"content-type", b"")),
             callers=callers,
-            delivery_id=number,
+            delivery=delivery(policy, found[0], headers),
             received=received,
         )
         if policy.limited:

@@ -1,15 +1,17 @@
-"""The body of a request, read within bounds, and the id of its delivery.
+"""The body of a request, read within bounds, and the identity of its delivery.
 
 Rules:
 - A body is read piece by piece and given up as soon as it is too large.
+- Where id and time are signed, only they tell a delivery: whoever has caught a request can add any header to it.
 """
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from starlette.types import Receive
 
-from bridge.intake import kept
-from bridge.receiver.checks import TOO_LARGE, Policy, Refusal
+from bridge.intake import Delivery, kept
+from bridge.receiver.checks import TOO_LARGE, Guard, Policy, Refusal
 from bridge.receiver.fields import attribute
 from bridge.receiver.gate import FULL_HANDS, Hands
 from bridge.source.envelope import event_id
@@ -55,10 +57,17 @@ def busy() -> Refusal:
     return Refusal(status=503, error=FULL_HANDS.reason, retry_after=FULL_HANDS.retry_after)
 
 
-def delivery_id(policy: Policy, headers: Headers) -> str | None:
-    """Return the id of a binary CloudEvent, else that of the delivery."""
+def delivery(policy: Policy, guard: Guard, headers: Headers) -> Delivery:
+    """Return what tells a verified delivery.
+
+    That is what its sender signed, and nothing else. Where no id is signed it is the id of a binary CloudEvent, else
+    that of the delivery.
+    """
+    if guard.signed is not None:
+        message_id, at = guard.signed(headers)
+        return Delivery(kept(message_id), datetime.fromtimestamp(at, UTC))
     own = None
     if b"ce-id" in headers:
         own = event_id(attribute(headers.get(b"ce-source", b"")), attribute(headers[b"ce-id"]))
     found = own or policy.delivery_id(headers)
-    return None if found is None else kept(found)
+    return Delivery(None if found is None else kept(found))

@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Final, Protocol, assert_never
+from typing import Final, NamedTuple, Protocol, assert_never
 
 from bridge.config import Auth, Subscription
 from bridge.errors import BridgeError
@@ -42,6 +42,13 @@ Headers = Mapping[bytes, bytes]
 
 class UnusableSecretError(BridgeError):
     """A configured secret is not what its kind of authentication needs."""
+
+
+class Signed(NamedTuple):
+    """What a sender signed beside the body; known after the proof only."""
+
+    message_id: str
+    at: int  # [epoch s]
 
 
 class Verifier(Protocol):
@@ -72,6 +79,11 @@ class StandardWebhooks:
         offered = _LISTED.findall(signatures)
         signed = b"%b.%b.%b" % (identifier, timestamp, body)
         return any(_is_among(_signature(keyed, signed), offered) for keyed in self._keyed)
+
+    def signed(self, headers: Headers) -> Signed:
+        """Return the id and time of a verified request: those of the header set that verified, no other."""
+        identifier, timestamp, _ = map(headers.get, _NAMES if _NAMES[-1] in headers else _SVIX_NAMES)
+        return Signed((identifier or b"").decode(errors="replace"), int(timestamp or 0))
 
 
 class PlainHmac:

@@ -2,23 +2,23 @@
 
 Rules:
 - What can be done before the transaction is done before it, on the caller's side.
-- A repeat is a message of the same subscription, id and position with the same bytes; of the bytes a digest is kept.
+- Of the bytes, which tell a repeat together with id, subscription, topic and position, a digest is kept.
 """
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from bridge.core.vocabulary import DeadReason
 from bridge.store.codec import from_ms, plain, to_ms
 from bridge.store.port import Arrival, Pending
+from bridge.store.repeats import REPLAYED, Heard, digest_of, written
 
 CLAIM_BYTES: Final = 4 * 1024 * 1024
 """No claim holds more bodies than this, one message aside."""
 
 Key = tuple[str, str, int, bytes]
-"""What tells a repeat: id, subscription, position, digest of the body."""
+"""What tells a repeat: id, subscription, position, digest of body and topic."""
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: one is made of every message, and frozen ones cost 1 µs more
@@ -32,6 +32,7 @@ class Entry:
     position: int
     body: bytes
     key: Key | None
+    signed: int | None  # [ms]
     dead: DeadReason | None
     detail: str
 
@@ -39,21 +40,38 @@ class Entry:
     def of(cls, arrival: Arrival) -> Self:
         """Prepare an arrival."""
         message_id = None if arrival.message_id is None else plain(arrival.message_id)
-        key = None
+        topic = plain(arrival.topic)
+        key = signed = None
         if message_id is not None:
-            digest = hashlib.blake2b(arrival.body, digest_size=16).digest()
+            signed = None if arrival.signed is None else to_ms(arrival.signed)
+            digest = digest_of(arrival.body, topic if signed is None else None)
             key = (message_id, arrival.subscription, arrival.position, digest)
         return cls(
             subscription=arrival.subscription,
-            topic=plain(arrival.topic),
+            topic=topic,
             received=to_ms(arrival.received),
             message_id=message_id,
             position=arrival.position,
             body=arrival.body,
             key=key,
+            signed=signed,
             dead=arrival.dead,
             detail=plain(arrival.detail) if arrival.dead is not None else "",
         )
+
+    @property
+    def heard(self) -> Heard | None:
+        """Return what is remembered of a signed delivery that is heard for the first time."""
+        return None if self.signed is None else Heard(self.signed, [self.topic])
+
+    @property
+    def first_heard(self) -> str:
+        """Return the same as a row holds it."""
+        return written(Heard(self.signed or 0, [self.topic]))
+
+    def replayed(self) -> Self:
+        """Return the dead letter that it is where it was replayed."""
+        return replace(self, dead=DeadReason.REPLAYED, detail=REPLAYED)
 
 
 def pending(row: tuple[int, str, str, int, bytes]) -> Pending:

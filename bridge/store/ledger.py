@@ -220,10 +220,14 @@ class Ledger(msgspec.Struct, kw_only=True):
         oldest_owed: datetime | None,
         size_bytes: int,
         free_disk_bytes: int | None,
-        log_bytes: int = 0,
+        passing_bytes: int = 0,
         full: bool = False,
     ) -> Census:
-        """Return the counts as the rooms see them; of the size so much is a log that soon starts anew."""
+        """Return the counts as the rooms see them.
+
+        Of the size `passing_bytes` are not owed, though no row of messages or calls: a log that soon starts anew, what
+        knows repeats of messages that are gone.
+        """
         return Census(
             **{name: getattr(self, name) for name in _SHARED},
             last_tick=maybe_from_ms(self.last_tick),
@@ -234,7 +238,7 @@ class Ledger(msgspec.Struct, kw_only=True):
             flags=dict(self.flags),
             notes=dict(self.notes),
             size_bytes=size_bytes,
-            owed_bytes=max(0, size_bytes - log_bytes - self.deletable_bytes()),
+            owed_bytes=max(0, size_bytes - passing_bytes - self.deletable_bytes()),
             free_disk_bytes=free_disk_bytes,
             full=full,
         )

@@ -45,6 +45,7 @@ class Arrival:
     position: int = 0  # index within its array
     dead: DeadReason | None = None  # the door itself found it unreadable
     detail: str = ""  # why dead
+    signed: datetime | None = None  # when the sender signed it, together with its id and bytes; None = not
     quoted: bool = False  # it came as JSON within a JSON string; counted, not kept
 
 
@@ -54,6 +55,7 @@ class Receipt:
 
     id: int  # of the row, for a duplicate 0
     duplicate: bool = False
+    replayed: bool = False  # a new row, which is a dead letter: the signed delivery was heard before on another topic
 
 
 # ---- the worker -----------------------------------------------------------------------------------------------------
@@ -284,7 +286,8 @@ class Store(Protocol):
     async def accept(self, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
         """Store new messages, one receipt each, in order; returns after they are fsynced.
 
-        Same subscription, message_id, position and bytes as an earlier one: a duplicate, not stored.
+        Same subscription, message_id, topic, position and bytes as an earlier one: a duplicate, not stored. What is
+        signed is told apart by `repeats`, which knows what is replayed.
         """
 
     async def claim(self, limit: int) -> tuple[Sequence[Pending], Sequence[str]]:

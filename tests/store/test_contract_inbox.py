@@ -12,6 +12,7 @@ from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason, Kind
 from bridge.store.desk import DeadFilter, Forgetting
 from bridge.store.port import Home, Loaded, Settlement, Work
+from bridge.store.repeats import KNOWN_FOR
 from tests.store.conftest import Keeper
 from tests.store.values import DAY, HOLD, NOW, SECOND, arrival, events, house, out, stillborn
 
@@ -343,7 +344,7 @@ async def test_what_knows_the_repeats_of_early_ones_takes_its_share_of_the_room_
     rows = [arrival(b"x" * 1000, message_id=f"m-{n}") for n in range(600)]
     await store.accept(rows)
     await store.commit(Work(now=NOW, settled=range(1, 601)))
-    while await store.sweep(NOW, DAY, TIGHT):
+    while await store.sweep(NOW + KNOWN_FOR + SECOND, DAY, TIGHT):
         pass
     kept = [message.id async for message in store.raw(None, None)]
     known = [receipt.duplicate for receipt in await store.accept(rows)]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from bridge.core.effects import Call
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import DeadReason, Kind
 from bridge.store.calls import LOST_AT_THE_END, CallState, advance, item, laid_over, replaceable, rest, sheet
 from bridge.store.codec import form, from_ms, plain, to_ms
 from bridge.store.desk import Ticked
@@ -33,6 +33,7 @@ from bridge.store.port import (
     Settlement,
     Work,
 )
+from bridge.store.repeats import KNOWN_FOR, REPLAYED, Verdict
 from bridge.store.shares import EARLY_BYTES, EARLY_SHARE, FULL_SHARE
 
 
@@ -69,13 +70,12 @@ class MemoryStore(MemoryDesk):
     def _accept(self, arrival: Arrival) -> Receipt:
         rows, ledger = self._rows, self._rows.ledger
         arrival = replace(arrival, topic=plain(arrival.topic), detail=plain(arrival.detail))
-        if arrival.message_id is not None:
-            known = rows.seen.setdefault((plain(arrival.message_id), arrival.subscription, arrival.position), set())
-            if arrival.body in known:
-                ledger.duplicates += 1
-                return Receipt(id=0, duplicate=True)
-            ledger.same_id_other_bytes += bool(known)
-            known.add(arrival.body)
+        verdict = rows.judge(arrival)
+        if verdict is Verdict.REPEAT:
+            ledger.duplicates += 1
+            return Receipt(id=0, duplicate=True)
+        if verdict is Verdict.REPLAYED:
+            arrival = replace(arrival, dead=DeadReason.REPLAYED, detail=REPLAYED)
         ledger.take_in(1, len(arrival.body))
         number = ledger.last_message
         rows.inbox[number] = arrival
@@ -86,7 +86,7 @@ class MemoryStore(MemoryDesk):
             rows.letters[letter] = Letter(
                 id=letter, reason=arrival.dead, detail=arrival.detail, at=arrival.received, message=number
             )
-        return Receipt(id=number)
+        return Receipt(id=number, replayed=verdict is Verdict.REPLAYED)
 
     # ---- the worker ----
 
@@ -356,7 +356,7 @@ class MemoryStore(MemoryDesk):
 
     async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
         """Delete settled rows that are past retention, or the oldest while there is too much."""
-        rows, edge = self._rows, now - retention
+        rows, edge, young = self._rows, now - retention, now - KNOWN_FOR
         exempt = {*rows.pending, *rows.again, *rows.parked}
         exempt |= {letter.message for letter in rows.letters.values() if letter.message is not None}
         too_many = rows.ledger.inbox_bytes > max_size * FULL_SHARE
@@ -365,10 +365,12 @@ class MemoryStore(MemoryDesk):
         old = [number for number in old if too_many or rows.inbox[number].received < edge]
         rows.ledger.forget(old, [to_ms(rows.inbox[number].received) for number in old])
         for number in old:
-            rows.drop(number, early=rows.inbox[number].received >= edge)
+            rows.drop(number, early=rows.inbox[number].received >= min(edge, young))
         over = len(rows.early) - int(max_size * EARLY_SHARE) // EARLY_BYTES
         known = enumerate(sorted(rows.early.items()))
-        past = [number for place, (number, row) in known if place < over or row.received < edge][:SWEEP_ROWS]
+        past = [
+            number for place, (number, row) in known if row.received < young and (place < over or row.received < edge)
+        ][:SWEEP_ROWS]
         for number in past:
             rows.unsee(rows.early.pop(number))
         done = [row for row in rows.outbox.values() if row.settled is not None and row.settled < edge]

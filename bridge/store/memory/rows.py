@@ -12,6 +12,7 @@ from bridge.store.codec import Form, form, from_ms, plain, to_ms
 from bridge.store.desk import Ticked
 from bridge.store.ledger import Ledger
 from bridge.store.port import Arrival, Attempt, Doubt, Home, Pending, Versioned
+from bridge.store.repeats import Heard, Verdict
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class Rows:
 
     ledger: Ledger = field(default_factory=Ledger)
     inbox: dict[int, Arrival] = field(default_factory=dict)
-    seen: dict[tuple[str, str, int], set[bytes]] = field(default_factory=dict)
+    seen: dict[tuple[str, str, int], dict[tuple[bytes, str], Heard | None]] = field(default_factory=dict)
     early: dict[int, Arrival] = field(default_factory=dict)  # deleted before their time; their repeats are known
     pending: set[int] = field(default_factory=set)
     again: set[int] = field(default_factory=set)
@@ -113,10 +114,24 @@ class Rows:
         else:
             self.unsee(row)
 
+    def judge(self, row: Arrival) -> Verdict:
+        """Return what a message is, and remember it."""
+        if row.message_id is None:
+            return Verdict.NEW
+        known = self.seen.setdefault((plain(row.message_id), row.subscription, row.position), {})
+        key = row.body, row.topic if row.signed is None else ""
+        if key not in known:
+            self.ledger.same_id_other_bytes += bool(known) and all(body != row.body for body, _ in known)
+            known[key] = None if row.signed is None else Heard(to_ms(row.signed), [row.topic])
+            return Verdict.NEW
+        heard = known[key]
+        return Verdict.REPEAT if heard is None or row.signed is None else heard.judge(row.topic, to_ms(row.signed))[0]
+
     def unsee(self, row: Arrival) -> None:
-        """Forget what knows a repeat of a message."""
-        if row.message_id is not None:
-            self.seen[plain(row.message_id), row.subscription, row.position].discard(row.body)
+        """Forget what knows a repeat of a message; of a replayed one that is what knows the original."""
+        if row.message_id is not None and row.dead is not DeadReason.REPLAYED:
+            known = self.seen[plain(row.message_id), row.subscription, row.position]
+            known.pop((row.body, row.topic if row.signed is None else ""), None)
 
     def oldest_pending(self) -> datetime | None:
         """Return the earliest receipt among the first of those that wait."""

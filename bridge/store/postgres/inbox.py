@@ -5,10 +5,11 @@ Settling deletes that one. A cursor as in the embedded store would pass over a m
 than that of a greater id.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bridge.core.vocabulary import DeadReason
 from bridge.store import entries
 from bridge.store.codec import plain, to_ms
 from bridge.store.entries import CLAIM_BYTES, Key, pending
@@ -17,6 +18,7 @@ from bridge.store.port import Arrival, Pending, Receipt, Work
 from bridge.store.postgres.clock import NOW
 from bridge.store.postgres.connection import Connection, changed, columns
 from bridge.store.postgres.replicas import BUCKETS, bucket_of
+from bridge.store.repeats import BYTES, Heard, Verdict, read, written
 
 AGAIN: Final = 1 << 62
 """Taken from an id for the place of a message that waits once more: before those that wait for the first time."""
@@ -50,20 +52,34 @@ def entry(arrival: Arrival, user: str | None, device: str | None) -> Entry:
 # ---- the door -------------------------------------------------------------------------------------------------------
 
 # Sorted, so that two doors with the same repeats wait for each other in one direction only.
-_SEEN: Final = """
+_SEEN: Final = f"""
 WITH new AS (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::bytea[])
-        WITH ORDINALITY AS new (message_id, subscription, position, digest, place)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::bytea[], $5::text[])
+        WITH ORDINALITY AS new (message_id, subscription, position, digest, heard, place)
 ), kept AS (
-    INSERT INTO seen (message_id, subscription, position, digest)
-    SELECT message_id, subscription, position, digest FROM new ORDER BY 1, 2, 3, 4
+    INSERT INTO seen (message_id, subscription, position, digest, heard)
+    SELECT message_id, subscription, position, digest, heard FROM new ORDER BY 1, 2, 3, 4
     ON CONFLICT DO NOTHING RETURNING message_id, subscription, position, digest
 )
 SELECT new.place - 1, EXISTS (
     SELECT FROM seen WHERE seen.message_id = new.message_id AND seen.subscription = new.subscription
-        AND seen.position = new.position AND seen.digest <> new.digest
+        AND seen.position = new.position AND substr(seen.digest, 1, {BYTES}) <> substr(new.digest, 1, {BYTES})
 )
 FROM new JOIN kept USING (message_id, subscription, position, digest)
+"""  # noqa: S608 - a constant
+# Of those that another door has accepted meanwhile too: it is committed, for the insert above has waited for it.
+_HEARD: Final = """
+SELECT message_id, subscription, position, digest, heard
+FROM unnest($1::text[], $2::text[], $3::integer[], $4::bytea[]) AS asked (message_id, subscription, position, digest)
+JOIN seen USING (message_id, subscription, position, digest)
+WHERE heard IS NOT NULL ORDER BY 1, 2, 3, 4 FOR UPDATE OF seen
+"""
+_HEARD_AGAIN: Final = """
+UPDATE seen SET heard = new.heard
+FROM unnest($1::text[], $2::text[], $3::integer[], $4::bytea[], $5::text[])
+    AS new (message_id, subscription, position, digest, heard)
+WHERE seen.message_id = new.message_id AND seen.subscription = new.subscription AND seen.position = new.position
+    AND seen.digest = new.digest
 """
 _STORE: Final = """
 WITH fresh AS MATERIALIZED (
@@ -95,16 +111,20 @@ ORDER BY row
 
 async def accept(con: Connection, ledger: Ledger, entries: Sequence[Entry], belongs: "Belongs") -> list[Receipt]:
     """Store new messages, tell repeats apart."""
-    repeats = await _repeats(con, ledger, entries)
-    fresh = [row for place, row in enumerate(entries) if place not in repeats] if repeats else entries
-    ledger.duplicates += len(repeats)
+    verdicts = await _judged(con, ledger, entries)
+    fresh = [
+        row.replayed() if verdict is Verdict.REPLAYED else row
+        for row, verdict in zip(entries, verdicts, strict=True)
+        if verdict is not Verdict.REPEAT
+    ]
+    ledger.duplicates += len(entries) - len(fresh)
     if not fresh:
         return [Receipt(id=0, duplicate=True)] * len(entries)
     buckets = await belongs.buckets(con, fresh)
     rows = [
         (
             *(bucket, r.subscription, r.topic, r.received, r.message_id, r.position),
-            *(None if r.key is None else r.key[3], r.body, r.dead is None),
+            *(None if r.key is None or r.dead is DeadReason.REPLAYED else r.key[3], r.body, r.dead is None),
         )
         for bucket, r in zip(buckets, fresh, strict=True)
     ]
@@ -118,33 +138,60 @@ async def accept(con: Connection, ledger: Ledger, entries: Sequence[Entry], belo
             ledger.bury_message(str(row.dead))
     found = iter(numbers)
     return [
-        Receipt(id=0, duplicate=True) if place in repeats else Receipt(id=next(found)) for place in range(len(entries))
+        Receipt(id=0, duplicate=True)
+        if verdict is Verdict.REPEAT
+        else Receipt(id=next(found), replayed=verdict is Verdict.REPLAYED)
+        for verdict in verdicts
     ]
 
 
-async def _repeats(con: Connection, ledger: Ledger, entries: Sequence[Entry]) -> set[int]:
-    """Return the places of the entries that are known already, and remember the others."""
-    first: dict[Key, int] = {}
-    repeats: set[int] = set()
-    for place, row in enumerate(entries):
-        if row.key is None:
-            continue
-        if row.key in first:
-            repeats.add(place)
-        else:
-            first[row.key] = place
+async def _judged(con: Connection, ledger: Ledger, entries: Sequence[Entry]) -> list[Verdict]:
+    """Return what each message is, and remember it."""
+    first: dict[Key, Entry] = {}
+    for row in entries:
+        if row.key is not None:
+            first.setdefault(row.key, row)
     if not first:
-        return repeats
-    keys = list(first)
-    kept: dict[int, bool] = dict(await con.fetch(_SEEN, *columns(keys, 4)))
-    others: set[tuple[str, str, int]] = set()
-    for number, (key, place) in enumerate(first.items()):
-        if number not in kept:
-            repeats.add(place)
-        elif kept[number] or key[:3] in others:
+        return [Verdict.NEW] * len(entries)
+    asked = [(*key, None if row.signed is None else row.first_heard) for key, row in first.items()]
+    kept: dict[int, bool] = dict(await con.fetch(_SEEN, *columns(asked, 5)))
+    known = {key for number, key in enumerate(first) if number not in kept}
+    digests: dict[tuple[str, str, int], set[bytes]] = {}
+    for number, key in enumerate(first):
+        others = digests.setdefault(key[:3], set())
+        if key not in known and (kept[number] or others - {key[3][:BYTES]}):
             ledger.same_id_other_bytes += 1
-        others.add(key[:3])
-    return repeats
+        others.add(key[3][:BYTES])
+    if not known and len(first) == len(entries):
+        return [Verdict.NEW] * len(entries)
+    return await _told_apart(con, entries, first, known)
+
+
+async def _told_apart(
+    con: Connection, entries: Sequence[Entry], first: Mapping[Key, Entry], known: Collection[Key]
+) -> list[Verdict]:
+    """Return what each message is where some are known: by `first` in this round, or before it."""
+    signed = [key for key in known if first[key].signed is not None]
+    rows = await con.fetch(_HEARD, *columns(signed, 4)) if signed else ()
+    heard: dict[Key, Heard | None] = {(row[0], row[1], row[2], row[3]): read(row[4]) for row in rows}
+    verdicts: list[Verdict] = []
+    again: dict[Key, Heard] = {}
+    for row in entries:
+        key = row.key
+        if key is None or (first[key] is row and key not in known):
+            verdicts.append(Verdict.NEW)
+            continue
+        before = heard.get(key) if key in known else heard.setdefault(key, first[key].heard)
+        if before is None or row.signed is None:
+            verdicts.append(Verdict.REPEAT)
+            continue
+        verdict, changed_ = before.judge(row.topic, row.signed)
+        verdicts.append(verdict)
+        if changed_:
+            again[key] = before
+    if again:
+        await con.execute(_HEARD_AGAIN, *columns([(*key, written(what)) for key, what in again.items()], 5))
+    return verdicts
 
 
 class Belongs:
@@ -365,7 +412,10 @@ _EARLY_GONE: Final = """
 WITH first AS MATERIALIZED (
     SELECT * FROM early ORDER BY place LIMIT $2
 ), gone AS MATERIALIZED (
-    SELECT * FROM first WHERE place < coalesce((SELECT min(place) FROM first WHERE received >= $1), 1::bigint << 62)
+    SELECT * FROM first
+    WHERE place < coalesce(
+        (SELECT min(place) FROM first WHERE received >= least($1::bigint, $3::bigint)), 1::bigint << 62
+    )
 ), unseen AS (
     DELETE FROM seen USING gone
     WHERE seen.message_id = gone.message_id AND seen.subscription = gone.subscription
@@ -375,9 +425,12 @@ DELETE FROM early USING gone WHERE early.place = gone.place AND early.message_id
 """
 
 
-async def forget_early(con: Connection, edge: int, limit: int) -> int:
-    """Delete, from the front, what knows the repeats of messages that went early and are older than the edge [ms]."""
-    return changed(await con.execute(_EARLY_GONE, edge, limit))
+async def forget_early(con: Connection, edge: int, young: int, limit: int) -> int:
+    """Delete, from the front, what knows the repeats of messages that went early and are older than the edge [ms].
+
+    Of those that came at `young` [ms] or later it stays in any case.
+    """
+    return changed(await con.execute(_EARLY_GONE, edge, limit, young))
 
 
 _UNHEARD: Final = """

@@ -45,6 +45,7 @@ from bridge.store.postgres.connection import LEAVE_S, STATEMENT_S, Connection, c
 from bridge.store.postgres.door import Door
 from bridge.store.postgres.line import Line, Read, TakenOver, Unsure, Write
 from bridge.store.recent import Recent
+from bridge.store.repeats import KNOWN_FOR
 
 CHANGED_USERS: Final = 100
 """Users whose directory changed, per claim."""
@@ -393,10 +394,13 @@ class PostgresStore(PostgresDesk):
 
     async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
         """Take steps until one has deleted something, or nothing is left to look at; then begin at the front again."""
-        edge = to_ms(now - retention)
+        edge, young = to_ms(now - retention), to_ms(now - KNOWN_FOR)
         while True:
             after = self._swept
-            swept = await self._write("desk", lambda con, ledger: upkeep.sweep(con, ledger, edge, max_size, after))  # noqa: B023
+            swept = await self._write(
+                "desk",
+                lambda con, ledger: upkeep.sweep(con, ledger, edge, young, max_size, after),  # noqa: B023
+            )
             self._swept = swept.last if swept.more else 0
             if swept.deleted or not swept.more:
                 return swept.deleted

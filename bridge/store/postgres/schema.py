@@ -15,7 +15,7 @@ from bridge.store.postgres.connection import Connection
 from bridge.store.postgres.replicas import BUCKETS
 from bridge.store.refusal import StoreRefused
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 """Newest schema, one script per step."""
 
 COMPATIBLE: Final = 1

@@ -54,9 +54,9 @@ def size_bytes(counts: Ledger, early: int) -> int:
     return rows + counts.inbox_bytes + counts.outbox_bytes
 
 
-def owed_bytes(counts: Ledger, size: int) -> int:
-    """Return what of the size may not be deleted yet."""
-    rows = counts.settled_rows() * MESSAGE_BYTES + counts.outbox_settled * CALL_BYTES
+def owed_bytes(counts: Ledger, size: int, early: int) -> int:
+    """Return what of the size may not be deleted yet; what knows repeats of messages that are gone is not owed."""
+    rows = early * EARLY_BYTES + counts.settled_rows() * MESSAGE_BYTES + counts.outbox_settled * CALL_BYTES
     return max(0, size - counts.deletable_bytes() - rows)
 
 
@@ -65,14 +65,14 @@ _OLDEST_OWED: Final = "SELECT queued FROM outbox WHERE settled IS NULL ORDER BY 
 
 async def census(con: Connection) -> Census:
     """Read the counts, and what is measured beside them."""
-    counts = await ledger(con)
+    counts, early = await ledger(con), await early_rows(con)
     found = counts.census(
         oldest_pending=maybe_from_ms(await oldest_pending(con)),
         oldest_owed=maybe_from_ms(await con.fetchval(_OLDEST_OWED)),
-        size_bytes=size_bytes(counts, await early_rows(con)),
+        size_bytes=size_bytes(counts, early),
         free_disk_bytes=None,
     )
-    return replace(found, owed_bytes=owed_bytes(counts, found.size_bytes))
+    return replace(found, owed_bytes=owed_bytes(counts, found.size_bytes, early))
 
 
 # ---- retention ------------------------------------------------------------------------------------------------------
@@ -112,14 +112,17 @@ WHERE tick.building = old.building AND tick.id = old.id
 """
 
 
-async def sweep(con: Connection, counted: Ledger, edge: int, max_size: int, after: int) -> Swept:
-    """Take one step: delete settled rows older than the edge [ms], or the oldest while the store is too big."""
+async def sweep(con: Connection, counted: Ledger, edge: int, young: int, max_size: int, after: int) -> Swept:
+    """Take one step: delete settled rows older than the edge [ms], or the oldest while the store is too big.
+
+    What knows the repeats of messages that came at `young` [ms] or later stays in any case.
+    """
     if not await con.fetchval(_ALONE):
         return Swept(0, more=False)  # another replica does
     counts = await ledger(con)
     early = await early_rows(con)
     too_big = size_bytes(counts, early) > max_size * FULL_SHARE
-    messages = await _sweep_inbox(con, counted, edge, after, everything=too_big)
+    messages = await _sweep_inbox(con, counted, edge, young, after, everything=too_big)
     calls = await con.fetch(_OLD_CALLS, END_OF_TIME if too_big and not messages.deleted else edge, STEP_ROWS)
     counted.outbox_rows -= len(calls)
     counted.outbox_settled -= len(calls)
@@ -131,13 +134,15 @@ async def sweep(con: Connection, counted: Ledger, edge: int, max_size: int, afte
     deleted += await forget_devices(con, edge, STEP_ROWS)
     over = early - int(max_size * EARLY_SHARE) // EARLY_BYTES
     if over > 0:
-        deleted += await forget_early(con, END_OF_TIME, min(over, STEP_ROWS))
+        deleted += await forget_early(con, END_OF_TIME, young, min(over, STEP_ROWS))
     elif early:
-        deleted += await forget_early(con, edge, STEP_ROWS)
+        deleted += await forget_early(con, edge, young, STEP_ROWS)
     return Swept(deleted, messages.more or deleted > messages.deleted, messages.last)
 
 
-async def _sweep_inbox(con: Connection, counted: Ledger, edge: int, after: int, *, everything: bool) -> Swept:
+async def _sweep_inbox(
+    con: Connection, counted: Ledger, edge: int, young: int, after: int, *, everything: bool
+) -> Swept:
     """Delete from the front of the log, up to the first message that is not old; of `everything` to the first pending.
 
     What knows the repeats of those that are not old stays.
@@ -152,7 +157,7 @@ async def _sweep_inbox(con: Connection, counted: Ledger, edge: int, after: int, 
         if not kept:
             gone.append(number)
     if gone:
-        counted.forget(gone, await forget_rows(con, counted, gone, young=edge))
+        counted.forget(gone, await forget_rows(con, counted, gone, young=min(edge, young)))
         await con.execute("DELETE FROM owner WHERE last <= $1", last)
     return Swept(len(gone), last > after, last)
 

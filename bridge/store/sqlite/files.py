@@ -23,7 +23,7 @@ from bridge.store.sqlite import room
 APPLICATION: Final = 0x4D4F4F53
 """Marks the file as ours ("MOOS")."""
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 """Newest schema; older ones are brought up to date at `open`, one script per step."""
 
 BUSY_TIMEOUT_S: Final = 5.0

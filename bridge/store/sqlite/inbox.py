@@ -13,6 +13,7 @@ from bridge.store.codec import plain, to_json, to_ms
 from bridge.store.entries import CLAIM_BYTES, pending
 from bridge.store.ledger import Ledger
 from bridge.store.port import Outdated, Pending, Receipt, Work
+from bridge.store.repeats import BYTES, Heard, Verdict, read, written
 from bridge.store.sqlite.statements import Batch, gathered, value
 
 SCAN_ROWS: Final = 5_000
@@ -27,14 +28,21 @@ entry: Final = Entry.of
 # ---- the door -------------------------------------------------------------------------------------------------------
 
 _INSERT: Final = Batch("INSERT INTO inbox (id, subscription, topic, received, message_id, position, body) VALUES ", 7)
-_INSERT_SEEN: Final = Batch("INSERT INTO seen (message_id, subscription, position, digest, message) VALUES ", 5)
+_INSERT_SEEN: Final = Batch("INSERT INTO seen (message_id, subscription, position, digest, message, heard) VALUES ", 6)
 _INSERT_AHEAD: Final = Batch("INSERT INTO ahead (id) VALUES ", 1)
 _INSERT_LETTER: Final = Batch("INSERT INTO letter (id, reason, detail, at, user, message) VALUES ", 6)
 
+_HEARD_AGAIN: Final = """
+UPDATE seen SET heard = ? WHERE message_id = ? AND subscription = ? AND position = ? AND digest = ?
+"""
+
 _SEEN: Final = """
-SELECT json_group_array(json_array(message_id, subscription, position, hex(digest)))
+SELECT json_group_array(json_array(message_id, subscription, position, hex(digest), heard))
 FROM seen WHERE message_id IN (SELECT value FROM json_each(?))
 """
+
+_Seen = dict[tuple[str, str, int], dict[bytes, Entry | Heard | None]]
+"""Id, subscription, position -> digest -> the entry of this round, or how it was heard before; None = not signed."""
 
 
 def accept(con: sqlite3.Connection, ledger: Ledger, entries: Sequence[Entry]) -> list[Receipt]:
@@ -42,28 +50,56 @@ def accept(con: sqlite3.Connection, ledger: Ledger, entries: Sequence[Entry]) ->
     known = _known(con, entries)
     receipts: list[Receipt] = []
     fresh: list[Entry] = []
+    remembered: list[tuple[object, ...]] = []  # new rows of `seen`
+    again: list[tuple[object, ...]] = []  # what rows of `seen` say otherwise now
     for row in entries:
-        if row.key is not None:
-            digests = known.setdefault(row.key[:3], set())
-            if row.key[3] in digests:
-                ledger.duplicates += 1
-                receipts.append(Receipt(id=0, duplicate=True))
-                continue
-            ledger.same_id_other_bytes += bool(digests)
-            digests.add(row.key[3])
+        number = ledger.last_message + len(fresh) + 1
+        key = row.key
+        if key is not None:
+            same_id = known.setdefault(key[:3], {})
+            if key[3] in same_id:
+                verdict, heard = _judged(same_id, row, key[3])
+                if heard is not None:
+                    again.append((written(heard), *key))
+                if verdict is Verdict.REPEAT:
+                    ledger.duplicates += 1
+                    receipts.append(Receipt(id=0, duplicate=True))
+                    continue
+                if verdict is Verdict.REPLAYED:
+                    fresh.append(row.replayed())
+                    receipts.append(Receipt(id=number, replayed=True))
+                    continue
+            else:
+                if same_id:
+                    ledger.same_id_other_bytes += all(digest[:BYTES] != key[3][:BYTES] for digest in same_id)
+                same_id[key[3]] = row
+                remembered.append((*key, number, None if row.signed is None else row.first_heard))
         fresh.append(row)
-        receipts.append(Receipt(id=ledger.last_message + len(fresh)))
+        receipts.append(Receipt(id=number))
     _store(con, ledger, fresh)
+    _INSERT_SEEN.run(con, remembered)
+    con.executemany(_HEARD_AGAIN, again)
     return receipts
 
 
-def _known(con: sqlite3.Connection, entries: Sequence[Entry]) -> dict[tuple[str, str, int], set[bytes]]:
+def _judged(same_id: dict[bytes, Entry | Heard | None], row: Entry, digest: bytes) -> tuple[Verdict, Heard | None]:
+    """Return what a message is whose delivery is known, and what is to be remembered otherwise."""
+    heard = same_id[digest]
+    if isinstance(heard, entries.Entry):
+        heard = same_id[digest] = heard.heard
+    if heard is None or row.signed is None:
+        return Verdict.REPEAT, None
+    verdict, changed = heard.judge(row.topic, row.signed)
+    return verdict, heard if changed else None
+
+
+def _known(con: sqlite3.Connection, entries: Sequence[Entry]) -> _Seen:
     ids = {row.message_id for row in entries if row.message_id is not None}
-    known: dict[tuple[str, str, int], set[bytes]] = {}
+    known: _Seen = {}
     if ids:
-        for message_id, subscription, position, digest in gathered(con, _SEEN, (to_json(sorted(ids)),)):
-            key = (str(message_id), str(subscription), int(str(position)))
-            known.setdefault(key, set()).add(bytes.fromhex(str(digest)))
+        for message_id, subscription, position, digest, heard in gathered(con, _SEEN, (to_json(sorted(ids)),)):
+            same_id = known.setdefault((str(message_id), str(subscription), int(str(position))), {})
+            same_id[bytes.fromhex(str(digest))] = None if heard is None else read(str(heard))
     return known
 
 
@@ -74,7 +110,6 @@ def _store(con: sqlite3.Connection, ledger: Ledger, fresh: Sequence[Entry]) -> N
         con,
         [(n, r.subscription, r.topic, r.received, r.message_id, r.position, r.body) for n, r in numbered],
     )
-    _INSERT_SEEN.run(con, [(*r.key, n) for n, r in numbered if r.key is not None])
     ledger.take_in(len(fresh), sum(len(row.body) for row in fresh))
     dead = [(n, r, r.dead) for n, r in numbered if r.dead is not None]
     if dead:

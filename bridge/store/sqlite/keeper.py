@@ -39,6 +39,7 @@ from bridge.store.port import (
 )
 from bridge.store.recent import Recent
 from bridge.store.refusal import StoreRefused
+from bridge.store.repeats import KNOWN_FOR
 from bridge.store.sqlite import buildings as states
 from bridge.store.sqlite import files, inbox, outbox, room, upkeep
 from bridge.store.sqlite import work as steps
@@ -304,10 +305,10 @@ class SqliteStore(SqliteDesk):
 
     async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
         """Take steps until one has deleted something, or nothing is left to look at."""
-        edge, rounds = to_ms(now - retention), self._writing()
+        edge, young, rounds = to_ms(now - retention), to_ms(now - KNOWN_FOR), self._writing()
 
         def step(con: sqlite3.Connection, ledger: Ledger) -> upkeep.Swept:
-            swept = upkeep.sweep(con, ledger, edge, max_size=max_size, path=self._path, full=rounds.full)
+            swept = upkeep.sweep(con, ledger, edge, young=young, max_size=max_size, path=self._path, full=rounds.full)
             rounds.give_back(swept.spare)
             return swept
 

@@ -53,19 +53,25 @@ WITH kept AS (
 """
 
 
-def sweep(con: sqlite3.Connection, ledger: Ledger, edge: int, *, max_size: int, path: Path, full: bool) -> Swept:
-    """Take one step: delete settled rows older than the edge [ms], or the oldest while there is too little room."""
+def sweep(  # noqa: PLR0913 - what one step goes by
+    con: sqlite3.Connection, ledger: Ledger, edge: int, *, young: int, max_size: int, path: Path, full: bool
+) -> Swept:
+    """Take one step: delete settled rows older than the edge [ms], or the oldest while there is too little room.
+
+    What knows the repeats of messages that came at `young` [ms] or later stays in any case.
+    """
     size = size_bytes(con, path)
     low = full or is_low(path, size)
     too_big = low or size > max_size * FULL_SHARE
-    messages = _sweep_inbox(con, ledger, edge, everything=too_big)
+    messages = _sweep_inbox(con, ledger, edge, young, everything=too_big)
     calls = _sweep_outbox(con, ledger, edge, everything=too_big and not messages.deleted)
     calls += con.execute(_FORGET_TICKS, (STEP_ROWS, ledger.forgotten_message)).rowcount
-    others = calls + _sweep_early(con, edge, room=int(min(max_size, disk_bytes(path) or max_size) * EARLY_SHARE))
+    room = int(min(max_size, disk_bytes(path) or max_size) * EARLY_SHARE)
+    others = calls + _sweep_early(con, edge, young, room=room)
     return Swept(messages.deleted + others, messages.more or others > 0, _spare(con, low=low))
 
 
-def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everything: bool) -> Swept:
+def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, young: int, *, everything: bool) -> Swept:
     """Delete from the front of the log, up to the first message that is not old; of `everything` to the cursor."""
     advance(con, ledger)
     rows = gathered(con, _KEPT + _LOOK, {"first": ledger.swept, "last": ledger.cursor})
@@ -83,7 +89,7 @@ def _sweep_inbox(con: sqlite3.Connection, ledger: Ledger, edge: int, *, everythi
             gone.append(last)
             ages.append(received)
             size += int(str(length))
-            if not old and message_id is not None:
+            if (not old or received >= young) and message_id is not None:
                 early.append((last, ages[-1], str(message_id)))
     moved = last > ledger.swept
     ledger.swept = last
@@ -100,14 +106,18 @@ _EARLY: Final = "SELECT place, received FROM early ORDER BY place LIMIT ?"
 _EARLY_ROWS: Final = "SELECT (SELECT max(place) FROM early) - (SELECT min(place) FROM early) + 1"
 
 
-def _sweep_early(con: sqlite3.Connection, edge: int, *, room: int) -> int:
-    """Delete what knows repeats of messages that are old by now; the oldest of it where it takes more than its room."""
+def _early_rows(con: sqlite3.Connection) -> int:
+    """Return how many messages went early and have their repeats known still."""
     count = value(con, _EARLY_ROWS)
-    if not isinstance(count, int):
-        return 0
-    over = count - room // EARLY_BYTES
+    return count if isinstance(count, int) else 0
+
+
+def _sweep_early(con: sqlite3.Connection, edge: int, young: int, *, room: int) -> int:
+    """Delete what knows repeats of messages that are old by now; the oldest of it where it takes more than its room."""
+    over = _early_rows(con) - room // EARLY_BYTES
     rows = enumerate(con.execute(_EARLY, (STEP_ROWS,)).fetchall())
-    gone = [place for _, (place, _) in takewhile(lambda row: row[0] < over or row[1][1] < edge, rows)]
+    past = takewhile(lambda row: row[1][1] < young and (row[0] < over or row[1][1] < edge), rows)
+    gone = [place for _, (place, _) in past]
     if gone:
         forget_early(con, gone)
     return len(gone)
@@ -177,7 +187,7 @@ def census(con: sqlite3.Connection, ledger: Ledger, *, path: Path, full: bool) -
         oldest_owed=maybe_from_ms(owed if isinstance(owed, int) else None),
         size_bytes=size,
         free_disk_bytes=room_bytes(path, size),
-        log_bytes=log_bytes(path),
+        passing_bytes=log_bytes(path) + _early_rows(con) * EARLY_BYTES,
         full=full,
     )
 
