@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bridge import config
 from bridge.config import Auth, Settings, fields
-from bridge.core.rules import MeterRule, Role, Rules, SubscriptionRule
+from bridge.core.rules import MeterRule, PowerUnit, Role, Rules, SubscriptionRule
 from bridge.core.vocabulary import DeviceType, EventType, Kind
 from bridge.errors import ConfigErrors
 
@@ -190,6 +190,14 @@ def test_a_wrong_value_does_not_hide_its_neighbours(tmp_path: Path) -> None:
         ("[[devices]]\nid = 'x'", "devices.0.kind: is missing"),
         ("[[devices]]\nkind = 'meter'", "devices.0.id: is missing"),
         ("[[devices]]\nkind = 'hvac'\nid = 'x'\nrole = 'grid'", 'devices.0.role: belongs to kind = "meter"'),
+        ("[[devices]]\nkind = 'battery'\nid = 'x'\nrole = 'load'", 'devices.0.role: belongs to kind = "meter"'),
+        ("[[devices]]\nkind = 'charger'\nid = 'x'\nrole = 'ignore'", 'devices.0.role: belongs to kind = "meter"'),
+        ("[[devices]]\nkind = 'hvac'\nid = 'x'\nsign = 'import-positive'", 'devices.0.sign: belongs to kind = "meter"'),
+        ("[[devices]]\nkind = 'battery'\nid = 'x'\nsign = 'import-positive'", "devices.0.sign: of a battery is one of"),
+        ("[[devices]]\nkind = 'meter'\nid = 'x'\nsign = 'charge-positive'", "devices.0.sign: of a meter is one of"),
+        ("[[devices]]\nkind = 'battery'\nid = 'x'\ncounter = 'import'", 'devices.0.counter: belongs to kind = "meter"'),
+        ("[[devices]]\nkind = 'tariff'\nid = 'x'\nunit = 'W'", "devices.0.unit: belongs to devices with a power"),
+        ("[[devices]]\nkind = 'meter'\nid = 'x'\nunit = 'MW'", "devices.0.unit: must be one of 'kW', 'W'"),
         ("[[devices]]\nkind='hvac'\nid='x'\n[[devices]]\nkind='hvac'\nid='x'", "devices.1.id: 'x' is named twice"),
         ("[[subscriptions]]\nid = 'sub-1'\nsecrets = ['whsec_YQ==']", "subscriptions.1.id: 'sub-1' is used twice"),
         ("[[subscriptions]]\nid = 'a.b'\nsecrets = ['whsec_YQ==']", "subscriptions.1.id: must be up to 100 char"),
@@ -539,14 +547,24 @@ def test_the_rules_carry_every_setting(tmp_path: Path) -> None:
     text = GOOD + (
         "battery_soc = true\nlive_max_age = '1h'\n"
         "[[subscriptions]]\nid = 'b'\nsecrets = ['whsec_YQ==']\nuser_prefix = 'b-'\n"
-        "meter_sign = 'export-positive'\nmeter_counter = 'import'\n"
+        "meter_sign = 'export-positive'\nmeter_counter = 'import'\nunit = 'W'\n"
         "[[devices]]\nkind = 'meter'\nid = 'm'\nsign = 'export-positive'\ncounter = 'none'\n"
+        "[[devices]]\nkind = 'battery'\nid = 'b'\nsign = 'discharge-positive'\nunit = 'kW'\n"
+        "[[devices]]\nkind = 'battery'\nid = 'c'\nsign = 'charge-positive'\nrole = 'ignore'\n"
+        "[[devices]]\nkind = 'pv-inverter'\nid = 'p'\nrole = 'ignore'\n"
         "[intervals]\nstamp = 'inside'\ngrace = '1m'\n[buildings]\nunknown = 'park'\ndefault_country = 'AT'\n"
     )
     rules = load(tmp_path, text).rules()
-    assert SubscriptionRule(user_prefix="b-", meter_sign=-1, meter_counter=True) == rules.subscription("b")
+    assert SubscriptionRule(
+        user_prefix="b-", meter_sign=-1, meter_counter=True, unit=PowerUnit.WATT
+    ) == rules.subscription("b")
     assert SubscriptionRule() == rules.subscription("sub-1")
-    assert {(Kind.METER, "m"): MeterRule(sign=-1, counter=False)} == rules.devices
+    assert {
+        (Kind.METER, "m"): MeterRule(sign=-1, counter=False),
+        (Kind.BATTERY, "b"): MeterRule(sign=-1, unit=PowerUnit.KILOWATT),
+        (Kind.BATTERY, "c"): MeterRule(sign=1, role=Role.IGNORE),
+        (Kind.PV_INVERTER, "p"): MeterRule(role=Role.IGNORE),
+    } == rules.devices
     assert (True, timedelta(hours=1), timedelta(minutes=1)) == (rules.battery_soc, rules.live_max_age, rules.grace)
     assert ("inside", "park", "AT") == (rules.stamp, rules.unknown, rules.default_country)
 

@@ -193,6 +193,7 @@ def _receiver(config: Path, subscription: str) -> "Receiver":
         "intervals.hold_active": rules.hold_active != default.hold_active,
         f"subscriptions {subscription}.meter_sign": mine.meter_sign < 0,
         f"subscriptions {subscription}.meter_counter": mine.meter_counter,
+        f"subscriptions {subscription}.unit": mine.unit == "W",
     }
     if found := [name for name, differs in strange.items() if differs]:
         raise UsageError(f"--verify: the simulated homes are made for the default of {', '.join(found)}")

@@ -17,8 +17,9 @@ from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from bridge.config import kafka
-from bridge.config.fields import Auth, is_loopback
+from bridge.config.fields import Auth, DeviceSign, is_loopback
 from bridge.config.models import DeviceException, Settings, Subscription
+from bridge.core.rules import Role
 from bridge.core.vocabulary import EVENT_TYPES, DeviceType, EventType, Kind
 
 Place = tuple[str | int, ...]
@@ -151,9 +152,30 @@ def _devices(devices: tuple[DeviceException, ...]) -> Iterator[Problem]:
             yield ("devices", index, "id"), "is missing"
         elif seen[each.kind, each.id] == 2:  # noqa: PLR2004 - say it once
             yield ("devices", index, "id"), f"{each.id!r} is named twice"
-        for key in ("role", "sign", "counter"):
-            if getattr(each, key) is not None and each.kind not in (None, Kind.METER):
-                yield ("devices", index, key), f'belongs to kind = "meter", not to "{each.kind}"'
+        if each.kind is not None:
+            yield from ((("devices", index, key), problem) for key, problem in _exception(each, each.kind))
+
+
+_SIGNS: Final[Mapping[Kind, tuple[DeviceSign, ...]]] = {
+    Kind.METER: (DeviceSign.IMPORT, DeviceSign.EXPORT),
+    Kind.BATTERY: (DeviceSign.CHARGE, DeviceSign.DISCHARGE),
+}
+_IGNORED: Final = frozenset({Kind.METER, Kind.PV_INVERTER, Kind.BATTERY})
+
+
+def _exception(each: DeviceException, kind: Kind) -> Iterator[tuple[str, str]]:
+    """Yield the settings of a device that its kind does not have."""
+    if each.role is not None and kind is not Kind.METER and not (each.role is Role.IGNORE and kind in _IGNORED):
+        yield "role", f'belongs to kind = "meter" ("ignore" also to pv-inverter and battery), not to "{kind}"'
+    if each.sign is not None:
+        if kind not in _SIGNS:
+            yield "sign", f'belongs to kind = "meter" or "battery", not to "{kind}"'
+        elif each.sign not in _SIGNS[kind]:
+            yield "sign", f"of a {kind} is one of {', '.join(_SIGNS[kind])}"
+    if each.counter is not None and kind is not Kind.METER:
+        yield "counter", f'belongs to kind = "meter", not to "{kind}"'
+    if each.unit is not None and kind is Kind.TARIFF:
+        yield "unit", "belongs to devices with a power, not to a tariff"
 
 
 def _credentials(settings: Settings) -> Iterator[Problem]:

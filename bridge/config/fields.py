@@ -52,6 +52,15 @@ class MeterSign(StrEnum):
     EXPORT = "export-positive"
 
 
+class DeviceSign(StrEnum):
+    """Which direction one device counts as positive power: a meter the first two, a battery the last two."""
+
+    IMPORT = "import-positive"
+    EXPORT = "export-positive"
+    CHARGE = "charge-positive"
+    DISCHARGE = "discharge-positive"
+
+
 class MeterCounter(StrEnum):
     """What a meter's `meterValue` counts."""
 

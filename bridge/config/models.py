@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from bridge.config.fields import (
     Algorithm,
     Auth,
+    DeviceSign,
     Duration,
     Encoding,
     HeaderName,
@@ -41,7 +42,7 @@ from bridge.config.fields import (
     fits,
     secret_fits,
 )
-from bridge.core.rules import MeterRule, Role, Rules, Stamp, SubscriptionRule, Unknown
+from bridge.core.rules import MeterRule, PowerUnit, Role, Rules, Stamp, SubscriptionRule, Unknown
 from bridge.core.vocabulary import DeviceType, EventType, Kind
 
 Codes = Mapping[str, Mapping[str, Mapping[str, int]]]
@@ -50,7 +51,7 @@ Codes = Mapping[str, Mapping[str, Mapping[str, int]]]
 ClientSecret = Annotated[SecretStr, secret_fits(r"[a-zA-Z0-9_-]{1,100}", "1 to 100 letters, digits, _ or -")]
 Country = Annotated[str, Field(min_length=1), fits("[A-Z]{2}", 'a two-letter country code such as "DE"')]
 
-_SIGNS: Final = {MeterSign.IMPORT: 1, MeterSign.EXPORT: -1}
+_NEGATIVE: Final = frozenset({DeviceSign.EXPORT, DeviceSign.DISCHARGE})
 
 
 class _Section(BaseModel):
@@ -88,6 +89,7 @@ class Subscription(_Section):
     prefix: str = ""
     meter_sign: MeterSign = MeterSign.IMPORT
     meter_counter: MeterCounter = MeterCounter.NONE
+    unit: PowerUnit | None = None  # of its powers; None = kW, and a jump to W is noticed
     kafka_client_id: str = ""  # this and the next: instead of those of [kafka]
     kafka_client_secret: SecretStr = SecretStr("")
 
@@ -98,8 +100,9 @@ class DeviceException(_Section):
     kind: Kind | None = None
     id: str = ""
     role: Role | None = None
-    sign: MeterSign | None = None
+    sign: DeviceSign | None = None
     counter: MeterCounter | None = None
+    unit: PowerUnit | None = None
 
 
 class Moost(_Section):
@@ -279,14 +282,16 @@ class Settings(BaseSettings):
 def _subscription_rule(subscription: Subscription) -> SubscriptionRule:
     return SubscriptionRule(
         user_prefix=subscription.user_prefix,
-        meter_sign=_SIGNS[subscription.meter_sign],
+        meter_sign=-1 if subscription.meter_sign is MeterSign.EXPORT else 1,
         meter_counter=subscription.meter_counter is MeterCounter.IMPORT,
+        unit=subscription.unit,
     )
 
 
 def _meter_rule(device: DeviceException) -> MeterRule:
     return MeterRule(
         role=device.role,
-        sign=None if device.sign is None else _SIGNS[device.sign],
+        sign=None if device.sign is None else -1 if device.sign in _NEGATIVE else 1,
         counter=None if device.counter is None else device.counter is MeterCounter.IMPORT,
+        unit=device.unit,
     )

@@ -22,6 +22,7 @@ from bridge.core.identity import moost_user
 from bridge.core.messages import Message, Prices, Readdressed, Report, Tick
 from bridge.core.model import Building, Device, Flag, Residence, key
 from bridge.core.rules import Rules, Unknown
+from bridge.core.tracks import is_ignored
 from bridge.core.vocabulary import Action, Kind
 
 CREATING: Final = frozenset({Action.CONNECT, Action.UPDATE, Action.OFFLINE, Action.DISCONNECT})
@@ -82,7 +83,9 @@ def _doubted(building: Building, rules: Rules) -> Building:
     places = {
         device.location
         for device in building.devices.values()
-        if device.location is not None and device.kind is not Kind.TARIFF  # a contract is no device
+        if device.location is not None
+        and device.kind is not Kind.TARIFF  # a contract is no device
+        and not is_ignored(device, rules)
     }
     ambiguous = not building.known and rules.unknown is Unknown.CREATE and len(places) > 1
     building = marked(building, Flag.AMBIGUOUS_LOCATION, on=ambiguous)

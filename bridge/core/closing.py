@@ -40,7 +40,7 @@ from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG, Part
 from bridge.core.messages import Quantity
 from bridge.core.model import Building, Device, Flag, Series, Sum, key
 from bridge.core.rules import Role, Rules, Stamp
-from bridge.core.tracks import Track, counts, hold_always, present, roles, track
+from bridge.core.tracks import Track, counts, hold_always, is_ignored, present, roles, track
 from bridge.core.units import tidy
 from bridge.core.vocabulary import Cadence, DeviceType, EventType, Kind
 
@@ -146,7 +146,9 @@ def _close_device(slot: Slot, one: Track) -> tuple[Device, list[Event]]:
 
 
 def _silent(slot: Slot, device: Device) -> bool:
-    """Tell whether a device has no interval events of its own (M2, M3)."""
+    """Tell whether a device has no interval events of its own (M2, M3, M4.2)."""
+    if is_ignored(device, slot.rules):
+        return True
     if device.kind is Kind.VEHICLE:
         return slot.has_charger or device.facts.engine in ENGINES_WITHOUT_PLUG
     return device.kind is Kind.METER and slot.roles[device.id] not in {Role.LOAD, Role.SUB}
@@ -190,7 +192,7 @@ def _close_household(
     slot: Slot, building: Building, tracks: Sequence[Track]
 ) -> tuple[Building, list[Event], list[Note]]:
     """Close a slot for the household."""
-    who = members(tracks, slot.roles)
+    who = members(tracks, slot.roles, slot.rules)
     found = flows(who)
     counter_mode = any(counts(meter.device, slot.rules) for meter in who.grid)
     sums = energies(who, found, slot.counted, counter_mode=counter_mode)

@@ -20,8 +20,8 @@ from typing import Final
 from bridge.core.copying import replace
 from bridge.core.intervals import QUARTER_S, SECONDS_PER_HOUR, Piece, merged
 from bridge.core.model import Sum
-from bridge.core.rules import Role
-from bridge.core.tracks import Track
+from bridge.core.rules import Role, Rules
+from bridge.core.tracks import Track, is_ignored
 from bridge.core.vocabulary import EventType, Kind
 
 MOST_SUSPECTS: Final = 16  # devices whose signs are tried; each costs a balance
@@ -69,8 +69,10 @@ class Members:
     load: tuple[Track, ...]
 
 
-def members(tracks: Sequence[Track], roles_: Mapping[str, Role]) -> Members:
+def members(tracks: Sequence[Track], roles_: Mapping[str, Role], rules: Rules) -> Members:
     """Return who takes part in the balance."""
+    if rules.devices:
+        tracks = [one for one in tracks if not is_ignored(one.device, rules)]
     meters = [one for one in tracks if one.device.kind is Kind.METER]
     return Members(
         inverters=tuple(one for one in tracks if one.device.kind is Kind.PV_INVERTER),

@@ -8,13 +8,13 @@ Rules:
 Source: EHA demo application (fields, units, enum words); MOOST "Common integration" (event types, device types).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
 from bridge.core.messages import Quantity
-from bridge.core.units import kw_to_w, kwh_to_wh, same
+from bridge.core.units import W_PER_KW, WH_PER_KWH
 from bridge.core.vocabulary import Cadence, DeviceType, EventType, Kind
 
 
@@ -34,13 +34,14 @@ class NumberRow:
     block: str
     field: str
     quantity: Quantity
-    convert: Callable[[float], float]
+    factor: float  # to the core's unit; of a power unless `unit` or `sign` says otherwise
     lowest: float  # in the core's unit
     highest: float
     negative_is_zero: bool = False
     state: str | None = None  # the field whose word gates this one
     gates: Mapping[str, Gate] | None = None
     otherwise: Gate = Gate.AS_SENT  # for words not in `gates`
+    signs: Mapping[str, int] | None = None  # word -> the only sign that a value can have beside it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +70,9 @@ _CHARGING_GATES: Final[Mapping[str, Gate]] = {
 # M4.3: the one exception to "absence is not zero": an idle inverter or battery sends no number.
 _IDLE_GATES: Final[Mapping[str, Gate]] = {"IDLE": Gate.ZERO_IF_NULL}
 
-_HVAC_W: Final = kw_to_w(50)
-_CHARGE_W: Final = kw_to_w(400)
-_POWER_W: Final = kw_to_w(1000)
+_HVAC_W: Final = 50 * W_PER_KW
+_CHARGE_W: Final = 400 * W_PER_KW
+_POWER_W: Final = 1000 * W_PER_KW
 _ENDLESS: Final = float("inf")
 
 
@@ -82,7 +83,7 @@ def _charging(block: str = "chargeState") -> tuple[ReadingRow, ...]:
             block=block,
             field="chargeRate",
             quantity=Quantity.POWER,
-            convert=kw_to_w,
+            factor=W_PER_KW,
             lowest=-_CHARGE_W,
             highest=_CHARGE_W,
             negative_is_zero=True,
@@ -96,7 +97,7 @@ def _charging(block: str = "chargeState") -> tuple[ReadingRow, ...]:
 
 def _percent(block: str, field: str) -> NumberRow:
     """Return a row for a state of charge."""
-    return NumberRow(block=block, field=field, quantity=Quantity.STATE_OF_CHARGE, convert=same, lowest=0, highest=100)
+    return NumberRow(block=block, field=field, quantity=Quantity.STATE_OF_CHARGE, factor=1.0, lowest=0, highest=100)
 
 
 READINGS: Final[Mapping[Kind, tuple[ReadingRow, ...]]] = {
@@ -107,11 +108,12 @@ READINGS: Final[Mapping[Kind, tuple[ReadingRow, ...]]] = {
             block="chargeState",
             field="chargeRate",
             quantity=Quantity.POWER,
-            convert=kw_to_w,
+            factor=W_PER_KW,
             lowest=-_POWER_W,
             highest=_POWER_W,
             state="chargingState",
             gates=_IDLE_GATES,
+            signs={"CHARGING": 1, "DISCHARGING": -1},
         ),
         _percent("chargeState", "stateOfCharge"),
         WordRow(block="chargeState", field="chargingState", quantity=Quantity.STATE, words=BATTERY_WORDS),
@@ -122,7 +124,7 @@ READINGS: Final[Mapping[Kind, tuple[ReadingRow, ...]]] = {
             block="powerState",
             field="solarPower",
             quantity=Quantity.POWER,
-            convert=kw_to_w,
+            factor=W_PER_KW,
             lowest=-_POWER_W,
             highest=_POWER_W,
             negative_is_zero=True,
@@ -137,7 +139,7 @@ READINGS: Final[Mapping[Kind, tuple[ReadingRow, ...]]] = {
             block="powerState",
             field="power",
             quantity=Quantity.POWER,
-            convert=kw_to_w,
+            factor=W_PER_KW,
             lowest=-_POWER_W,
             highest=_POWER_W,
         ),
@@ -145,7 +147,7 @@ READINGS: Final[Mapping[Kind, tuple[ReadingRow, ...]]] = {
             block="powerState",
             field="meterValue",
             quantity=Quantity.COUNTER,
-            convert=kwh_to_wh,
+            factor=WH_PER_KWH,
             lowest=0,
             highest=_ENDLESS,
         ),
@@ -155,7 +157,7 @@ READINGS: Final[Mapping[Kind, tuple[ReadingRow, ...]]] = {
             block="powerState",
             field="powerConsumption",
             quantity=Quantity.POWER,
-            convert=kw_to_w,
+            factor=W_PER_KW,
             lowest=-_HVAC_W,
             highest=_HVAC_W,
             negative_is_zero=True,
@@ -164,7 +166,7 @@ READINGS: Final[Mapping[Kind, tuple[ReadingRow, ...]]] = {
             block="climateState",
             field="temperatureCurrent",
             quantity=Quantity.TEMPERATURE,
-            convert=same,
+            factor=1.0,
             lowest=-60,
             highest=120,
         ),

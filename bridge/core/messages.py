@@ -28,6 +28,7 @@ class Quantity(StrEnum):
     PLUGGED = "plugged"  # bool
     MODE = "mode"  # upper-case word
     ACTIVE = "active"  # bool
+    AWAY = "away"  # bool: a vehicle is not where its building is; of no field, but of its position
 
 
 Value = float | bool | str
@@ -41,6 +42,7 @@ class Reading:
     at: datetime
     value: Value | None
     sent: datetime | None = None  # the time as sent, where it was later than the receipt
+    beyond: float | None = None  # a power that is unknown because it is outside its limits [W] (mapping rule M0.11)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,7 @@ class Report(Envelope):
     position: tuple[float, float] | None = field(
         default=None, repr=False
     )  # latitude, longitude [°]; compared in passing, never kept
+    positioned: Time | None = None  # the time of the position
     odd: tuple[str, ...] = ()  # what was unusual, for the counters: "chargeState.chargingState: unknown word"
     odd_times: tuple[str, ...] = ()  # the same of its times: "unreadable"
     arrived: datetime | None = None  # the device counted in another building until then (mapping rule M1.6)

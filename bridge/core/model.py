@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bridge.core.effects import Attributes
 from bridge.core.messages import Facts, Quantity, Value
@@ -40,6 +40,16 @@ class Sample(NamedTuple):
     sent: datetime | None = None  # `at` as it was sent, where that was later than the receipt (M0.3)
     updated_sent: datetime | None = None  # the same of `updated`
 
+
+class Shown(NamedTuple):
+    """What powers a device has shown so far: by that a change of unit is told (mapping rule M0.11)."""
+
+    largest_w: float = 0.0  # the largest magnitude that counted; 0 = none
+    jumping_since: datetime | None = None  # when it began to show, on end, what would be a change of unit
+    jumped: datetime | None = None  # when it last did; None = not within a day
+
+
+NOTHING_SHOWN: Final = Shown()
 
 Series = tuple[Sample, ...]
 """Samples in order of time, newest last."""
@@ -78,6 +88,7 @@ class Device:
     counter_base: tuple[datetime, float] | None = None  # last counter reading [Wh] in a closed slot
     schedules: tuple[Mapping[str, object], ...] = ()
     schedules_zone: str | None = None
+    shown: Shown = NOTHING_SHOWN
     not_before: datetime | None = None  # deleted, or in another building, until then: it does not count before
 
     @property

@@ -14,6 +14,7 @@ from bridge.core.mapping import ENGINES_WITHOUT_PLUG, ON_CHANGE
 from bridge.core.messages import Report
 from bridge.core.model import Building, Device, key
 from bridge.core.rules import Rules
+from bridge.core.tracks import is_ignored
 from bridge.core.units import tidy
 from bridge.core.vocabulary import DeviceType, EventType
 
@@ -23,7 +24,7 @@ def on_change(building: Building, message: Report, rules: Rules) -> tuple[Buildi
     name = key(message.kind, message.id)
     device = building.devices.get(name)
     type_ = device_type(device) if device is not None else None
-    if device is None or type_ is None:
+    if device is None or type_ is None or is_ignored(device, rules):
         return building, ()
     said = _measured(device, type_, rules)
     if rules.codes:

@@ -10,6 +10,7 @@ Theory of operation: one function per kind of message changes the building (`rep
 must hear of it as a whole.
 """
 
+from collections.abc import Collection
 from typing import assert_never
 
 from bridge.core import tariffs
@@ -17,6 +18,7 @@ from bridge.core.announce import announce
 from bridge.core.copying import replace
 from bridge.core.effects import Effect, Event, Note, SendEvents
 from bridge.core.findings import marked
+from bridge.core.jumps import flagged as jumped
 from bridge.core.messages import Command, Forgotten, Message, Moved, Prices, Readdressed, Report, Schedules, Tick
 from bridge.core.model import Building, Device, Flag, Residence, key
 from bridge.core.on_change import on_change
@@ -108,7 +110,7 @@ def _forgotten(building: Building, message: Forgotten) -> Building:
     heard_of = {key(*device) for device in message.devices}
     devices = {name: device for name, device in building.devices.items() if theirs(device)}
     mine = (heard_of | building.devices.keys()) - devices.keys()
-    return replace(
+    after = replace(
         building,
         users=tuple(user for user in building.users if user not in message.raw_users),
         devices=devices,
@@ -117,4 +119,11 @@ def _forgotten(building: Building, message: Forgotten) -> Building:
         gone_sent={name: stamp for name, stamp in building.gone_sent.items() if name not in mine},
         prices={tariff: slices for tariff, slices in building.prices.items() if key(Kind.TARIFF, tariff) not in mine},
         forgotten=message.received,
+        waits={name: since for name, since in building.waits.items() if name not in mine},
+        about={flag: others for flag, about in building.about.items() if (others := _without(about, mine))},
     )
+    return jumped(after)
+
+
+def _without(names: tuple[str, ...], gone: Collection[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in gone)

@@ -5,7 +5,7 @@ Rules:
 - Offline and disconnect end a device's values at their stamp; if that is not news, at their receipt (M0.5).
 - An inverter that goes offline while its value is 0 sleeps: the value stays 0 (M4.3).
 - After a delete only a newer message brings the device back (M0.5).
-- Coordinates are compared in passing; nothing of them stays (M0.8).
+- Coordinates are compared in passing; nothing of them stays but whether a vehicle was away (M0.8, M3.1).
 """
 
 import math
@@ -17,9 +17,11 @@ from bridge.core.copying import replace
 from bridge.core.devices import device_type
 from bridge.core.effects import Note
 from bridge.core.intervals import GONE, NEVER, Limit, carried, holds_until, in_force, insert, is_absence, room, slot_of
+from bridge.core.jumps import flagged as jumped
+from bridge.core.jumps import judge
 from bridge.core.mapping import QUANTITIES
-from bridge.core.messages import Facts, Quantity, Reading, Report
-from bridge.core.model import Building, Device, Residence, Sample, Series, Slice, key
+from bridge.core.messages import Facts, Quantity, Reading, Report, Value
+from bridge.core.model import Building, Device, Residence, Sample, Series, Shown, Slice, key
 from bridge.core.order import Time, is_before, later
 from bridge.core.rules import Rules
 from bridge.core.slots import next_slot
@@ -32,6 +34,9 @@ EARTH_M: Final = 6_371_000.0
 _SLOT_SERIES: Final = frozenset({Quantity.POWER, Quantity.TEMPERATURE, Quantity.COUNTER})
 _NOTHING: Final = Facts()
 _ABSENT: Final = Note(name="absent_value")
+_JUMP: Final = Note(
+    name="unit_jump", detail="a power over 100 times the largest so far is not used: has its unit changed?"
+)
 _BACKWARDS: Final = Note(name="odd_value", detail="powerState.power: negative at a meter that only draws, taken as 0")
 
 
@@ -59,7 +64,7 @@ def report(
         device, remarks = _present(building, device, message, rules, residence)
         notes = (*notes, *remarks)
         open_from = _open_from(building, device, message, rules)
-    return replace(
+    after = replace(
         building,
         devices={**building.devices, name: device},
         prices=_prices(building, before, device),
@@ -68,7 +73,9 @@ def report(
         last_received=message.received,
         last_stamp=message.stamp,
         backlog=_backlog(building, message, rules),
-    ), notes
+    )
+    jumps = device.shown.jumped is not None
+    return jumped(after) if jumps or (before is not None and before.shown.jumped is not None) else after, notes
 
 
 def _heard(building: Building, message: Report, rules: Rules) -> Building:
@@ -243,9 +250,9 @@ def _leave(device: Device, message: Report, rules: Rules, *, disconnected: bool)
         message.updated_sent if message.updated is not None else message.stamp_sent,
     )
     # Every series gets its end, also one without values: an older value may still arrive.
-    series = {
-        quantity: _with(room(device.series.get(quantity, ())), end, quantity) for quantity in QUANTITIES[device.kind]
-    }
+    series = dict(device.series)
+    for quantity in QUANTITIES[device.kind]:
+        series[quantity] = _with(room(series.get(quantity, ())), end, quantity)
     if device.kind is Kind.PV_INVERTER:
         series[Quantity.POWER] = _asleep(series[Quantity.POWER], limit_of(device.kind, rules))
     if disconnected:
@@ -272,7 +279,7 @@ def _is_after(message: Report, stamp: datetime | None, sent: datetime | None) ->
 
 def _end(device: Device, stamp: Time, received: datetime) -> Time:
     """Return when an absence ends the values: at its stamp, or at its receipt if a value is as new as that (M0.5)."""
-    newest = [samples[-1] for samples in device.series.values()]
+    newest = [samples[-1] for quantity, samples in device.series.items() if quantity is not Quantity.AWAY]
     if all(is_before(sample.at, sample.sent, *stamp) for sample in newest):
         return stamp
     return Time(max(received, *(sample.at for sample in newest)))
@@ -311,13 +318,15 @@ def _present(
     """Take the values of a device that can be reached; a newer stamp ends its absence (M7)."""
     series = dict(device.series)
     since = _since(device, message.stamp)
-    late = absent = odd = 0
+    late = absent = 0
     closed_to = building.open_from if building.closed else None
-    apart = message.position is not None and _apart(message.position, residence)
     updated = message.updated or message.received
+    shown = device.shown
+    remarks: tuple[Note, ...] = ()
     for reading in message.readings:
-        quantity, at = reading.quantity, reading.at
-        value = None if apart and quantity is Quantity.POWER else reading.value
+        quantity, at, value = reading.quantity, reading.at, reading.value
+        if quantity is Quantity.POWER:
+            value, shown, remarks = _power(device, reading, rules)
         samples = series.get(quantity, ())
         sample = Sample(at, value, max(message.stamp, at), updated, message.number, reading.sent, message.updated_sent)
         together = _with(samples, sample, quantity, closed_to)
@@ -325,21 +334,50 @@ def _present(
         if value is None:
             absent += 1
             continue
-        if quantity is Quantity.POWER and runs_backwards(device, value, rules):
-            odd += 1
         if quantity in _SLOT_SERIES:
             since = min(since, _since(device, at))
             late += closed_to is not None and _is_late(samples, sample, closed_to)
     if device.kind is Kind.PV_INVERTER and Quantity.POWER in series:
-        power = _asleep(series[Quantity.POWER], limit_of(device.kind, rules))
-        series[Quantity.POWER] = _awake(power, message)
-    remarks = (_ABSENT,) * absent + (_BACKWARDS,) * odd
+        series[Quantity.POWER] = _awake(_asleep(series[Quantity.POWER], limit_of(device.kind, rules)), message)
+    if message.position is not None and message.positioned is not None:
+        away = _apart(message.position, residence)
+        series[Quantity.AWAY] = _told_away(
+            series.get(Quantity.AWAY, ()), message, message.positioned, closed_to, away=away
+        )
+    remarks += (_ABSENT,) * absent
     if late:
         text = f"{late} sample(s) of {key(device.kind, device.id)} came after their slot had closed"
         remarks = (*remarks, Note(name="late_sample", detail=text))
     stamp = _newest_stamp(device, message)
-    device = replace(device, series=series, since=since, stamp=stamp.at, stamp_sent=stamp.sent)
+    device = replace(device, series=series, since=since, stamp=stamp.at, stamp_sent=stamp.sent, shown=shown)
     return _back(device, message), remarks
+
+
+def _power(device: Device, reading: Reading, rules: Rules) -> tuple[Value | None, Shown, tuple[Note, ...]]:
+    """Return what a reading says of the power of a device, and what that has shown then (M0.9, M0.11)."""
+    value, shown = reading.value, device.shown
+    notes: tuple[Note, ...] = ()
+    if value is not None and runs_backwards(device, value, rules):
+        value, notes = 0.0, (_BACKWARDS,)
+    power_w = value if isinstance(value, float) else reading.beyond
+    if power_w is None or (value is not None and abs(power_w) <= shown.largest_w and shown.jumped is None):
+        return value, shown, notes  # nearly always
+    checked = rules.unit(device.subscription, device.kind, device.id) is None
+    shown, jump = judge(shown, reading.at, power_w, possible=value is not None, checked=checked)
+    return (None, shown, (*notes, _JUMP)) if jump else (value, shown, notes)
+
+
+def _told_away(series: Series, message: Report, at: Time, closed_to: datetime | None, *, away: bool) -> Series:
+    """Return whether a vehicle was away, with what its newest position says; it lasts until another one (M3.1).
+
+    Of positions in a row that say the same the first and the last say it all.
+    """
+    updated = message.updated or message.received
+    stamp = max(message.stamp, at.at)
+    sample = Sample(at.at, away, stamp, updated, message.number, at.sent, message.updated_sent)
+    together = insert(series, sample, closed_to)
+    kept = len(together) > 2 and together[-3].value is together[-2].value is together[-1].value  # noqa: PLR2004
+    return (*together[:-2], together[-1]) if kept else together
 
 
 def _back(device: Device, message: Report) -> Device:
@@ -430,6 +468,8 @@ def delete(building: Building, kind: Kind, device_id: str, stamp: Time, received
     if device is None:
         return building
     devices = {other: kept for other, kept in building.devices.items() if other != name}
+    if device.shown.jumped is not None:
+        building = jumped(replace(building, devices=devices))
     if kind is Kind.TARIFF:
         prices = {tariff: slices for tariff, slices in building.prices.items() if tariff != device_id}
         return replace(building, devices=devices, prices=prices)

@@ -20,6 +20,13 @@ class Role(StrEnum):
     IGNORE = "ignore"
 
 
+class PowerUnit(StrEnum):
+    """In which unit powers are sent (M0.11)."""
+
+    KILOWATT = "kW"
+    WATT = "W"
+
+
 class Stamp(StrEnum):
     """Which instant of its slot an interval event carries (M5.1)."""
 
@@ -40,8 +47,9 @@ class MeterRule:
     """Exceptions for one device; None = as its subscription says."""
 
     role: Role | None = None
-    sign: int | None = None  # +1 import positive, -1 export positive
+    sign: int | None = None  # +1 import or charging is positive, -1 export or discharging
     counter: bool | None = None  # meterValue counts import
+    unit: PowerUnit | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +59,7 @@ class SubscriptionRule:
     user_prefix: str = ""
     meter_sign: int = 1
     meter_counter: bool = False
+    unit: PowerUnit | None = None  # None = kW, and a jump to W is noticed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,5 +87,14 @@ class Rules:
         """Return what is set for a subscription, or the defaults."""
         return self.subscriptions.get(name, _DEFAULT)
 
+    def device(self, kind: Kind, device: str) -> MeterRule:
+        """Return what is set for one device, or the defaults."""
+        return self.devices.get((kind, device), _NO_EXCEPTION) if self.devices else _NO_EXCEPTION
+
+    def unit(self, subscription: str, kind: Kind, device: str) -> PowerUnit | None:
+        """Return the unit that is set for the powers of a device; its own setting wins over its subscription's."""
+        return self.device(kind, device).unit or self.subscription(subscription).unit
+
 
 _DEFAULT = SubscriptionRule()
+_NO_EXCEPTION = MeterRule()

@@ -4,6 +4,7 @@ Rules:
 - A power that is 0 holds long; one that flows, as long as its kind of device may be silent.
 - A device's own setting wins over its subscription's.
 - A device counts from its first message to its delete (M4.1).
+- The power of a vehicle is unknown while it is away from its building (M3.1).
 """
 
 from collections.abc import Sequence
@@ -12,14 +13,13 @@ from typing import Final, NamedTuple
 
 from bridge.core.intervals import QUARTER_S, Limit, Piece, pieces
 from bridge.core.messages import Quantity, Value
-from bridge.core.model import Building, Device, key
+from bridge.core.model import Building, Device, Series, key
 from bridge.core.rules import MeterRule, Role, Rules
 from bridge.core.vocabulary import Kind
 
 HOLD_CONSUMER: Final = timedelta(hours=6)  # M5.2: a car, charger or heating may run on unchanged this long
 
 _MINUTE_HOLDERS: Final = frozenset({Kind.PV_INVERTER, Kind.METER, Kind.BATTERY})
-_NO_RULE: Final = MeterRule()
 
 # ---- settings of a device -------------------------------------------------------------------------------------------
 
@@ -40,14 +40,21 @@ def hold_always(rules: Rules) -> Limit:
 
 
 def meter_rule(device: Device, rules: Rules) -> MeterRule:
-    """Return what is set for one meter."""
-    return rules.devices.get((device.kind, device.id), _NO_RULE)
+    """Return what is set for one device."""
+    return rules.device(device.kind, device.id)
+
+
+def is_ignored(device: Device, rules: Rules) -> bool:
+    """Tell whether the operator has said that a device counts nowhere (M4.2)."""
+    return meter_rule(device, rules).role is Role.IGNORE
 
 
 def sign_of(device: Device, rules: Rules) -> int:
-    """Return +1 where the meter counts import as positive, else -1; the device's own setting wins."""
+    """Return +1 where a meter counts import, a battery charging as positive, else -1; the own setting wins."""
     own = meter_rule(device, rules).sign
-    return own if own is not None else rules.subscription(device.subscription).meter_sign
+    if own is not None or device.kind is not Kind.METER:
+        return own or 1
+    return rules.subscription(device.subscription).meter_sign
 
 
 def runs_backwards(device: Device, value: Value, rules: Rules) -> bool:
@@ -115,11 +122,25 @@ def present(building: Building, end: datetime) -> tuple[dict[str, Device], tuple
 def track(device: Device, start: datetime, end: datetime, rules: Rules) -> Track:
     """Return what a device's power did in a slot."""
     found = pieces(device.series.get(Quantity.POWER, ()), start, end, limit_of(device.kind, rules))
-    if device.kind is Kind.METER and sign_of(device, rules) < 0:
+    if device.kind is Kind.METER and sign_of(device, rules) < 0:  # a battery's is applied where it is read (M0.9)
         found = [Piece(piece.start, piece.end, -piece.value) for piece in found]
     born = (device.since - start).total_seconds() if device.since > start else 0.0
     gone = (device.until - start).total_seconds() if device.until is not None and device.until < end else QUARTER_S
     if born > 0.0 or gone < QUARTER_S:
         cut = (Piece(max(piece.start, born), min(piece.end, gone), piece.value) for piece in found)
         found = [piece for piece in cut if piece.start < piece.end]
-    return Track(device, found, born, gone)
+    away = device.series.get(Quantity.AWAY)
+    return Track(device, _at_home(found, away, start) if away else found, born, gone)
+
+
+def _at_home(found: list[Piece], away: Series, start: datetime) -> list[Piece]:
+    """Return the known stretches without those in which a vehicle is away from its building (M3.1)."""
+    for index, sample in enumerate(away):
+        if sample.value is True:
+            left = (sample.at - start).total_seconds()
+            back = (away[index + 1].at - start).total_seconds() if index + 1 < len(away) else QUARTER_S
+            halves = (
+                (Piece(p.start, min(p.end, left), p.value), Piece(max(p.start, back), p.end, p.value)) for p in found
+            )
+            found = [half for both in halves for half in both if half.start < half.end]
+    return found

@@ -1,4 +1,4 @@
-"""Named conversions: the device cloud's units on one side, W, Wh, %, °C on the other.
+"""Factors between the device cloud's units and W, Wh, %, °C; how values leave.
 
 Source: EHA demo application, data model classes (every power in kW, every energy in kWh, charge in %).
 """
@@ -8,21 +8,6 @@ from typing import Final
 W_PER_KW: Final = 1000.0
 WH_PER_KWH: Final = 1000.0
 DECIMALS: Final = 3  # what leaves is rounded to a milliwatt, a milliwatt hour, a thousandth of a percent
-
-
-def same(value: float) -> float:
-    """Return the value: it already has the core's unit."""
-    return value
-
-
-def kw_to_w(value_kw: float) -> float:
-    """Return a power [W]."""
-    return value_kw * W_PER_KW
-
-
-def kwh_to_wh(value_kwh: float) -> float:
-    """Return an energy [Wh]."""
-    return value_kwh * WH_PER_KWH
 
 
 def tidy(value: float) -> float:

@@ -181,7 +181,7 @@ def dissect(building: Building, start: datetime, rules: Rules) -> Slot:
             if grown is not None:
                 counted[one.device.id] = grown
 
-    who = members(tracks, roles_)
+    who = members(tracks, roles_, rules)
     moved = flows(who)
     counter_mode = any(counts(one.device, rules) for one in who.grid)
     return Slot(

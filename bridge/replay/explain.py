@@ -341,7 +341,8 @@ async def explain_device(keeper: Keeper, rules: Rules, asked: tuple[Kind, str]) 
 async def _series(keeper: Keeper, device: Device, quantity: Quantity, rules: Rules) -> dict[str, Any]:
     samples = device.series[quantity]
     limit = limit_of(device.kind, rules) if quantity is Quantity.POWER else hold_always(rules)
-    until = holds_until(samples[-1], limit) if samples and samples[-1].value is not None else None
+    ends = bool(samples) and samples[-1].value is not None and quantity is not Quantity.AWAY
+    until = holds_until(samples[-1], limit) if ends else None
     return {
         "quantity": quantity.value,
         "unit": _UNITS.get(quantity),

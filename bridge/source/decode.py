@@ -24,6 +24,7 @@ from bridge.core.messages import (
     Facts,
     Inbound,
     Prices,
+    Quantity,
     Reading,
     Report,
     Schedules,
@@ -32,7 +33,8 @@ from bridge.core.messages import (
     Value,
 )
 from bridge.core.order import Time
-from bridge.core.rules import Rules
+from bridge.core.rules import PowerUnit, Rules
+from bridge.core.units import W_PER_KW
 from bridge.core.vocabulary import Action, Kind
 from bridge.source import wire
 from bridge.source.repair import NotUnderstood, parse
@@ -138,7 +140,7 @@ def _report(topic: Topic, body: bytes, number: int, received: datetime, rules: R
         for raw in _times_within(device.__pydantic_extra__):
             _time(times, raw, None)
     found: list[str] = []
-    readings = tuple(_readings(topic.kind, blocks, at, found))
+    readings = tuple(_readings(topic.kind, blocks, at, _scale(topic, device.id, rules), found))
     stamp = times.newest or Time(received)
     static, place = blocks.get("static_data"), blocks.get("location")
     return Report(
@@ -153,7 +155,8 @@ def _report(topic: Topic, body: bytes, number: int, received: datetime, rules: R
         connected=device.is_connected,
         facts=_facts(topic.kind, static, at["static_data"]) if isinstance(static, wire.StaticData) else _NO_FACTS,
         readings=readings,
-        position=_position(place) if isinstance(place, wire.Location) else None,
+        position=_position(place, found) if isinstance(place, wire.Location) else None,
+        positioned=at.get("location"),
         odd=(*odd, *found),
         odd_times=tuple(dict.fromkeys(times.odd)) if times.odd else (),
     )
@@ -197,11 +200,14 @@ def _location(device: wire.DeviceBody) -> str | None:
     return _named(device.location_id)
 
 
-def _position(place: wire.Location) -> tuple[float, float] | None:
-    """Return where a vehicle is [°]."""
+def _position(place: wire.Location, odd: list[str]) -> tuple[float, float] | None:
+    """Return where a vehicle is [°]; 0, 0 is what a device without a fix says (M0.9)."""
     if place.latitude is None or place.longitude is None:
         return None
     if not (abs(place.latitude) <= 90 and abs(place.longitude) <= 180):  # noqa: PLR2004 - degrees; false for NaN too
+        return None
+    if place.latitude == 0 and place.longitude == 0:
+        odd.append("location: 0, 0 is no position")
         return None
     return place.latitude, place.longitude
 
@@ -255,8 +261,16 @@ _ATTRIBUTES: Final[Mapping[Kind, tuple[tuple[str, str, str | None, NumberRow | W
 """The rows of `READINGS` with the names of the wire models' attributes."""
 
 
+def _scale(topic: Topic, device: str, rules: Rules) -> float:
+    """Return what a power is multiplied by to be in W, a battery's with + = charging (M0.11, M4.2)."""
+    scale = 1.0 if rules.unit(topic.subscription, topic.kind, device) is PowerUnit.WATT else W_PER_KW
+    if topic.kind is Kind.BATTERY:
+        scale *= rules.device(topic.kind, device).sign or 1
+    return scale
+
+
 def _readings(
-    kind: Kind, blocks: Mapping[str, wire.Block], at: Mapping[str, Time], odd: list[str]
+    kind: Kind, blocks: Mapping[str, wire.Block], at: Mapping[str, Time], scale: float, odd: list[str]
 ) -> Iterator[Reading]:
     """Yield the readings of all blocks that are there."""
     for block_name, field_name, state_name, row in _ATTRIBUTES[kind]:
@@ -265,8 +279,15 @@ def _readings(
             continue
         raw = getattr(block, field_name)
         value: Value | None
+        beyond: float | None = None
         if isinstance(row, NumberRow):
-            value = _number(row, raw, _word(getattr(block, state_name)) if state_name else None, odd)
+            state = _word(getattr(block, state_name)) if state_name else None
+            number = _gated(row, raw, state)
+            if number is not None:
+                number *= scale if row.quantity is Quantity.POWER else row.factor
+            value = _within(row, number, state, odd)
+            if value is None and number is not None and row.quantity is Quantity.POWER and math.isfinite(number):
+                beyond = number
         elif row.words is None:
             value = raw
         else:
@@ -275,26 +296,32 @@ def _readings(
                 odd.append(f"{row.block}.{row.field}: unknown word")
                 value = None
         time = at[block_name]
-        yield Reading(quantity=row.quantity, at=time.at, value=value, sent=time.sent)
+        yield Reading(quantity=row.quantity, at=time.at, value=value, sent=time.sent, beyond=beyond)
 
 
-def _number(row: NumberRow, raw: float | None, state: str | None, odd: list[str]) -> float | None:
-    """Return a number in the core's unit as its row asks; None = unknown."""
-    if row.gates is not None:
-        gate = row.gates.get(state, row.otherwise) if state is not None else row.otherwise
-        if gate is Gate.ZERO or (gate is Gate.ZERO_IF_NULL and raw is None):
-            return 0.0
-        if gate is Gate.UNKNOWN:
-            return None
-    if raw is None:
+def _gated(row: NumberRow, raw: float | None, state: str | None) -> float | None:
+    """Return a number as the word beside it asks; None = unknown."""
+    if row.gates is None:
+        return raw
+    gate = row.gates.get(state, row.otherwise) if state is not None else row.otherwise
+    if gate is Gate.ZERO or (gate is Gate.ZERO_IF_NULL and raw is None):
+        return 0.0
+    return None if gate is Gate.UNKNOWN else raw
+
+
+def _within(row: NumberRow, value: float | None, state: str | None, odd: list[str]) -> float | None:
+    """Return a number in the core's unit if it is within its limits, with the sign that it must have (M0.9)."""
+    if value is None:
         return None
-    value = row.convert(raw)
     if not (math.isfinite(value) and row.lowest <= value <= row.highest):
         odd.append(f"{row.block}.{row.field}: outside its limits")
         return None
     if value < 0 and row.negative_is_zero:
         odd.append(f"{row.block}.{row.field}: negative, taken as 0")
         return 0.0
+    if row.signs is not None and state is not None and value * row.signs.get(state, 0) < 0:
+        odd.append(f"{row.block}.{row.field}: its sign contradicts {row.state}, which counts")
+        return -value
     return value
 
 

@@ -3,11 +3,13 @@
 Rules:
 - What fits is read at once; only a body with a flaw is looked at field by field.
 - A field of the wrong type becomes null and is named, never with its value.
+- A finite decimal in a string is that number, "true" and "false" are that flag, and the field is named (M0.9).
 - A lone surrogate escape is grammatical JSON that most readers refuse; the values around it are good.
 - Without JSON, an object or an id there is nothing to read: `NotUnderstood` says which.
 """
 
 import json
+import math
 import re
 from typing import Any, Final, TypeVar
 
@@ -17,6 +19,9 @@ from pydantic import BaseModel, ValidationError
 MOST_ROUNDS: Final = 3  # everything may be null, so that the second one fits
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
+_DECIMAL: Final = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?\s*")
+_FLAGS: Final = {"true": True, "false": False}
+_LONGEST: Final = 100  # characters of a number
 
 T = TypeVar("T", bound=BaseModel)
 Place = tuple[int | str, ...]
@@ -44,12 +49,14 @@ def _repaired(model: type[T], body: bytes) -> tuple[T, tuple[str, ...]]:
         try:
             return model.model_validate(content), tuple(odd)
         except ValidationError as error:
-            places = _places(content, error)
-        for place in places:
+            flaws = _flaws(content, error)
+        for place, wanted in flaws.items():
             if place in {("id",), ()}:
                 raise NotUnderstood("the message has no usable id")
-            odd[f"{_spelled(place)}: wrong type"] = None
-            _blank(content, place)
+            meant = _meant(content, place, wanted)
+            how = "wrong type" if meant is None else f"a {wanted} in a string"
+            odd[f"{_spelled(place)}: {how}"] = None
+            _put(content, place, meant)
     raise NotUnderstood("too many fields are of the wrong type")
 
 
@@ -66,10 +73,25 @@ def _content(body: bytes) -> object:
         raise NotUnderstood("the body is not valid JSON") from None
 
 
-def _places(content: object, error: ValidationError) -> list[Place]:
-    """Return where the flaws are, each place once."""
+_WANTED: Final = {"float_type": "number", "bool_type": "flag"}
+
+
+def _flaws(content: object, error: ValidationError) -> dict[Place, str | None]:
+    """Return where the flaws are, each place once, and whether a number or a flag is wanted there."""
     flaws = error.errors(include_url=False, include_context=False, include_input=False)
-    return list(dict.fromkeys(_within(content, flaw["loc"]) for flaw in flaws))
+    return {_within(content, flaw["loc"]): _WANTED.get(flaw["type"]) for flaw in flaws}
+
+
+def _meant(content: Any, place: Place, wanted: str | None) -> float | bool | None:  # noqa: ANN401 - whatever JSON holds
+    """Return the number or flag that a string spells; None = it spells none."""
+    for step in place:
+        content = content[step]
+    if wanted is None or not isinstance(content, str) or len(content) > _LONGEST:
+        return None
+    if wanted == "flag":
+        return _FLAGS.get(content.strip().lower())
+    number = float(content) if _DECIMAL.fullmatch(content) else math.inf
+    return number if math.isfinite(number) else None
 
 
 def _within(content: Any, place: Place) -> Place:  # noqa: ANN401 - whatever JSON holds
@@ -89,8 +111,8 @@ def _spelled(place: Place) -> str:
     return ".".join(step for step in place if isinstance(step, str))
 
 
-def _blank(content: Any, place: Place) -> None:  # noqa: ANN401 - whatever JSON holds
-    """Set one place to null."""
+def _put(content: Any, place: Place, value: float | bool | None) -> None:  # noqa: ANN401, FBT001 - whatever JSON holds
+    """Set one place to a value."""
     for step in place[:-1]:
         content = content[step]
-    content[place[-1]] = None
+    content[place[-1]] = value

@@ -4,7 +4,7 @@ Rules:
 - Unknown keys are ignored; a missing key is the same as null (the portal's examples hold null in "mandatory" fields).
 - A field of the wrong type is treated as null and reported as odd (`repair`); it never costs the rest of the message.
   So everything may be null, also within an array.
-- Numbers are strict: a string or a boolean is not a number. Times stay as sent; `decode` reads them.
+- Numbers and flags are strict here: what a string means is `repair`'s. Times stay as sent; `decode` reads them.
 
 Source: EHA developer portal, "Streaming examples" and the data model of its API reference (which fields exist);
 EHA demo application, model classes (units, enum words, price, schedule and command messages). New keys have been

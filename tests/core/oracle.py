@@ -66,6 +66,12 @@ def _limit(thing: Thing, watt: int, rules: Rules) -> int:
     return int(rules.hold_active.total_seconds()) if short else 6 * HOURS
 
 
+def _meant(thing: Thing, watt: int | None) -> int | None:
+    """Return what a power means: at a meter that only draws, a negative one is 0."""
+    draws = thing.role in {Role.LOAD, Role.SUB}
+    return 0 if draws and watt is not None and watt * thing.sign < 0 else watt
+
+
 def powers_of(thing: Thing, start: int, known: list[Said], rules: Rules) -> list[int | None]:
     """Return the power of a device in each moment of a slot, as known from some messages."""
     found: list[int | None] = [None] * (SLOT // STEP)
@@ -83,9 +89,9 @@ def powers_of(thing: Thing, start: int, known: list[Said], rules: Rules) -> list
 
     for index, said in enumerate(known):
         if said.says is Says.VALUE:
-            block, watt, asleep, away = said, said.watt, False, False
+            block, watt, asleep, away = said, _meant(thing, said.watt), False, False
         elif said.says is Says.CARRY and block is not None and (away or asleep):
-            watt, asleep, away = block.watt, False, False
+            watt, asleep, away = _meant(thing, block.watt), False, False
         elif said.says is Says.AWAY:
             asleep = thing.kind is Kind.PV_INVERTER and watt == 0 and (asleep or said.stamp <= until)
             away, watt = not asleep, 0 if asleep else None

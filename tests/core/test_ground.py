@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.core.effects import PutDevices
+from bridge.core.effects import Note, PutDevices
 from bridge.core.identity import building_id, device_id, device_name, gateway_id, one_line, product_name, safe
 from bridge.core.mapping import READINGS, NumberRow
 from bridge.core.messages import Facts, Quantity
 from bridge.core.model import Residence
+from bridge.core.rules import MeterRule, Rules
 from bridge.core.units import tidy
 from bridge.core.vocabulary import EVENT_TYPES, EventType, Kind
 from tests.core.house import House, at, body, calls, events, iso, listed, notes, prices, read, without_places
@@ -25,6 +26,9 @@ VIN = "WVWZZZE1ZMP000001"
 USELESS: list[tuple[str, dict[str, Any], str, Quantity]] = [
     ("vehicle", {"chargeState": {"stateOfCharge": None}}, "absent_value", SOC),
     ("vehicle", {"chargeState": {"stateOfCharge": "null"}}, "odd_value", SOC),
+    ("vehicle", {"chargeState": {"stateOfCharge": "72,25"}}, "odd_value", SOC),
+    ("vehicle", {"chargeState": {"stateOfCharge": "-"}}, "odd_value", SOC),
+    ("meter", {"powerState": {"power": "unavailable"}}, "odd_value", POWER),
     ("vehicle", {"chargeState": {"stateOfCharge": math.nan}}, "odd_value", SOC),
     ("vehicle", {"chargeState": {"stateOfCharge": math.inf}}, "odd_value", SOC),
     ("vehicle", {"chargeState": {"stateOfCharge": 100.01}}, "odd_value", SOC),
@@ -431,7 +435,8 @@ def test_a_value_at_its_limit_counts_and_one_beyond_is_unknown(
     kind: str, block: str, field: str, quantity: Quantity, limit: float, unit: float
 ) -> None:
     house = House()
-    assert [] == notes(house.hear(f"{kind}.update", body(kind, "10:00", **{block: {field: limit}})))
+    stateless = {"chargingState": "IDLE"} if kind == "battery" else {}  # which has a say in the sign
+    assert [] == notes(house.hear(f"{kind}.update", body(kind, "10:00", **{block: {field: limit, **stateless}})))
     assert (at("10:00"), limit * unit) == house.series(f"{kind}:d-1", quantity)[-1]
     beyond = limit + (0.001 if limit > 0 else -0.001)
     assert "odd_value" in notes(house.hear(f"{kind}.update", body(kind, "10:01", **{block: {field: beyond}})))
@@ -452,6 +457,95 @@ def test_a_negative_power_of_what_only_takes_or_gives_is_zero_and_counted(kind: 
     effects = house.hear(f"{kind}.update", body(kind, **{block: {field: -0.004}}))
     assert ["odd_value"] == notes(effects)
     assert [(at("10:00"), 0.0)] == house.series(f"{kind}:d-1", POWER)
+
+
+# ---- what vendors write beside numbers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["12.5", " 12.5\n", "+12.5", "1.25e1", "12.50"])
+@pytest.mark.parametrize(("kind", "row"), NUMBERS)
+def test_a_decimal_in_a_string_is_that_number_and_counted(kind: Kind, row: NumberRow, text: str) -> None:
+    house = House()
+    effects = house.hear(f"{kind}.update", body(kind, **{row.block: {row.field: text}}))
+    assert [(at("10:00"), 12.5 * UNITS[row.block, row.field])] == house.series(f"{kind}:d-1", row.quantity)
+    assert [f"{row.block}.{row.field}: a number in a string"] == [
+        effect.detail for effect in effects if isinstance(effect, Note)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "1_0", "0x10", "1,5", "1 0", "nan", "inf", "-Infinity", "1e999", "٣", "1" * 101]
+)
+def test_what_spells_no_finite_decimal_is_unknown(text: str) -> None:
+    house = House()
+    house.hear("battery.update", body("battery", "10:00"))
+    effects = house.hear("battery.update", body("battery", "10:05", chargeState={"chargeRate": text}))
+    assert (at("10:05"), None) == house.series("battery:d-1", POWER)[-1]
+    assert "odd_value" in notes(effects)
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"), [("false", False), (" FALSE", False), ("true", True), ("no", None), ("0", None)]
+)
+def test_a_flag_in_a_string_is_that_flag_and_counted(text: str, flag: bool | None) -> None:  # noqa: FBT001
+    house = House()
+    effects = house.hear("charger.update", body("charger", chargeState={"isPlugged": text}))
+    assert [(at("10:00"), flag)] == house.series("charger:d-1", Quantity.PLUGGED)
+    assert "odd_value" in notes(effects)
+
+
+def test_values_of_a_device_that_says_in_words_that_it_is_offline_are_not_used() -> None:
+    house = House()
+    assert () == events(house.hear("vehicle.update", body("vehicle", isOnline="false")))
+    assert house.device("vehicle:d-1").offline
+    house.hear("vehicle.update", body("vehicle", "10:05", isOnline="true"))
+    assert not house.device("vehicle:d-1").offline
+
+
+@pytest.mark.parametrize(
+    ("word", "kilowatt", "watt", "odd"),
+    [
+        ("CHARGING", 2, 2000.0, False),
+        ("CHARGING", -2, 2000.0, True),
+        ("DISCHARGING", -2, -2000.0, False),
+        ("DISCHARGING", 2, -2000.0, True),
+        ("discharging", 2, -2000.0, True),
+        ("DISCHARGING", 0, 0.0, False),
+        ("IDLE", -2, -2000.0, False),
+        ("FAULT", 2, 2000.0, False),
+        (None, 2, 2000.0, False),
+        ("DISCHARGING", None, None, False),
+        ("DISCHARGING", 1001, None, True),
+    ],
+)
+def test_a_battery_s_rate_has_the_sign_of_its_state(
+    word: str | None,
+    kilowatt: float | None,
+    watt: float | None,
+    odd: bool,  # noqa: FBT001
+) -> None:
+    house = House()
+    effects = house.hear("battery.update", body("battery", chargeState={"chargingState": word, "chargeRate": kilowatt}))
+    assert [(at("10:00"), watt)] == house.series("battery:d-1", POWER)
+    assert odd == ("odd_value" in notes(effects))
+
+
+@pytest.mark.parametrize(
+    ("word", "kilowatt", "watt"),
+    [
+        ("IDLE", 2, -2000.0),
+        (None, -2, 2000.0),
+        ("CHARGING", -2, 2000.0),
+        ("DISCHARGING", 2, -2000.0),
+        ("DISCHARGING", -2, -2000.0),
+    ],
+)
+def test_the_sign_of_a_battery_is_a_setting_that_its_state_overrules(
+    word: str | None, kilowatt: float, watt: float
+) -> None:
+    house = House(Rules(devices={(Kind.BATTERY, "d-1"): MeterRule(sign=-1)}))
+    house.hear("battery.update", body("battery", chargeState={"chargingState": word, "chargeRate": kilowatt}))
+    assert [(at("10:00"), watt)] == house.series("battery:d-1", POWER)
 
 
 def test_every_number_row_has_a_limit_test() -> None:

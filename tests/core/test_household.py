@@ -355,6 +355,47 @@ def test_a_meter_that_only_draws_is_counted_where_it_delivers(
     assert counted == sum(note.name == "odd_value" for note in home.notes)
 
 
+@pytest.mark.parametrize("role", [Role.LOAD, Role.SUB])
+def test_a_negative_power_of_a_meter_that_only_draws_is_a_zero_and_holds_as_long(role: Role) -> None:
+    home = Home(Rules(devices={LOAD: MeterRule(role=role)}))
+    home.say(LOAD, "12:00", -5.0)
+    home.run("12:15", "20:00")
+    found = home.of(EventType.ENERGY_CONSUMPTION, DeviceType.SMART_METER)
+    assert (32, {0.0}) == (len(found), set(found.values()))
+
+
+def test_what_the_operator_ignores_counts_nowhere_and_sends_nothing_of_its_own() -> None:
+    """An account that lists a box which never produces, and a battery that was taken away."""
+    box = (Kind.PV_INVERTER, "box")
+    rules = Rules(
+        battery_soc=True,
+        codes={(EventType.DEVICE_STATUS, DeviceType.BATTERY): {"online": 1, "active": 2}},
+        devices={box: MeterRule(role=Role.IGNORE), BATTERY: MeterRule(role=Role.IGNORE)},
+    )
+    home = Home(rules)
+    home.say(box, "12:00", None, action=Action.CONNECT, location="elsewhere")
+    home.say(BATTERY, "12:00", 500.0, location="here")
+    home.say(PV, "12:00", 1000.0, location="here")
+    home.say(METER, "12:00", -500.0, location="here")
+    home.tick("12:18")
+    assert {DeviceType.GATEWAY} == {event.source for event in home.events}
+    assert {"12:15": 250.0} == home.of(EventType.ENERGY_GENERATION)
+    assert {"12:15": 125.0} == home.of(EventType.ENERGY_CONSUMPTION)
+    assert {"12:15": 50.0} == home.of(EventType.SELF_CONSUMPTION_RATE)
+    assert () == home.state.flags
+    assert "pv-inverter:box" in home.state.devices
+
+
+def test_a_home_with_nothing_but_an_ignored_inverter_has_no_excess() -> None:
+    home = Home(Rules(devices={PV: MeterRule(role=Role.IGNORE)}))
+    home.say(PV, "12:00", 900.0)
+    home.say(METER, "12:00", 500.0)
+    home.tick("12:18")
+    assert {"GRID_POWER_CONSUMPTION", "GRID_ENERGY_CONSUMPTION", "POWER_CONSUMPTION", "ENERGY_CONSUMPTION"} == (
+        home.types(GATEWAY)
+    )
+
+
 def test_without_a_grid_meter_consumption_is_the_sum_of_the_load_meters() -> None:
     other = (Kind.METER, "load-2")
     home = Home(Rules(devices={LOAD: MeterRule(role=Role.LOAD), other: MeterRule(role=Role.LOAD)}))

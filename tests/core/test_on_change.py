@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bridge.core.effects import Event
 from bridge.core.mapping import BATTERY_MODES, BATTERY_WORDS, CHARGING_WORDS, HVAC_MODES, INVERTER_WORDS
-from bridge.core.messages import Quantity
+from bridge.core.messages import Quantity, Tick
 from bridge.core.model import Residence
 from bridge.core.rules import Rules
 from bridge.core.vocabulary import DeviceType, EventType
@@ -299,23 +299,90 @@ PLACES = [
 def test_the_power_of_a_car_over_a_kilometre_away_is_unknown(
     place: dict[str, float] | None, watt: float | None
 ) -> None:
-    home = Residence(user="user-1", location=None, building="b", attributes={"geolocation": {"lat": 52.0, "lon": 8.0}})
-    house = House(residence=home)
-    effects = house.hear("vehicle.update", body("vehicle", location=place))
-    assert [(at("10:00"), watt)] == house.series("vehicle:d-1", Quantity.POWER)
+    house = House(residence=HOME)
+    effects = house.hear("vehicle.update", body("vehicle", location=place), "10:00")
     assert [50] == values(effects)  # its charge is known wherever it is
+    assert ({} if watt is None else {"10:15": 1750.0}) == charged(house, "10:17")
 
 
 @pytest.mark.parametrize("attributes", [{}, {"geolocation": None}, {"geolocation": {"lat": "x", "lon": 8}}])
 def test_a_car_charges_at_home_where_nobody_knows_where_home_is(attributes: dict[str, object]) -> None:
     house = House(residence=Residence(user="user-1", location=None, building="b", attributes=attributes))
-    house.hear("vehicle.update", body("vehicle", location={"latitude": 0.0, "longitude": 0.0}))
-    assert [(at("10:00"), 7000.0)] == house.series("vehicle:d-1", Quantity.POWER)
+    house.hear("vehicle.update", body("vehicle", location=THERE), "10:00")
+    assert {"10:15": 1750.0} == charged(house, "10:17")
+
+
+HOME = Residence(user="user-1", location=None, building="b", attributes={"geolocation": {"lat": 52.0, "lon": 8.0}})
+HERE, THERE = {"latitude": 52.0, "longitude": 8.0}, {"latitude": 53.0, "longitude": 8.0}
+
+
+def charged(house: House, *ticks: str) -> dict[str, float]:
+    """Let time pass; return the energies [Wh] of the car by the end of their slots."""
+    sent = [event for clock in ticks for event in events(house.feed(Tick(now=at(clock))))]
+    return {f"{event.at:%H:%M}": event.value for event in sent if event.type is EventType.ENERGY_CONSUMPTION}
 
 
 def test_a_car_that_drives_off_ends_its_power() -> None:
-    home = Residence(user="user-1", location=None, building="b", attributes={"geolocation": {"lat": 52.0, "lon": 8.0}})
-    house = House(residence=home)
-    house.hear("vehicle.update", body("vehicle", "10:00", location={"latitude": 52.0, "longitude": 8.0}))
-    house.hear("vehicle.update", body("vehicle", "10:10", location={"latitude": 53.0, "longitude": 8.0}))
-    assert [(at("10:00"), 7000.0), (at("10:10"), None)] == house.series("vehicle:d-1", Quantity.POWER)
+    house = House(Rules(min_coverage=0.5), residence=HOME)
+    house.hear("vehicle.update", body("vehicle", "10:00", location=HERE), "10:00")
+    house.hear("vehicle.update", body("vehicle", "10:10", location=THERE), "10:10")
+    assert {"10:15": 1166.667} == charged(house, "10:17", "10:32")  # ten minutes of 7 kW
+
+
+@pytest.mark.parametrize("nowhere", ["left out", None, {"latitude": None, "longitude": None}, {"latitude": 52.0},
+    {"latitude": 0, "longitude": 0}, {"latitude": 91, "longitude": 8}, "somewhere"])  # fmt: skip
+def test_a_car_that_is_away_stays_away_until_a_position_says_otherwise(nowhere: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    house = House(residence=HOME)
+    house.hear("vehicle.update", body("vehicle", "10:00", location=THERE), "10:00")
+    for clock in ("10:05", "10:15", "10:31"):
+        content = body("vehicle", clock)
+        if nowhere != "left out":
+            content["location"] = {**nowhere, "lastUpdated": iso(clock)} if isinstance(nowhere, dict) else nowhere
+        house.hear("vehicle.update", content, clock)
+    house.hear("vehicle.offline", body("vehicle", "10:40"), "10:40")
+    house.hear("vehicle.update", body("vehicle", "10:44"), "10:44")
+    assert {} == charged(house, "10:47", "11:02")
+    house.hear("vehicle.update", body("vehicle", "11:15", location=HERE), "11:15")
+    assert {"11:30": 1750.0} == charged(house, "11:17", "11:32")
+
+
+def test_power_told_while_away_counts_again_from_the_return_and_a_position_alone_is_enough() -> None:
+    house = House(Rules(min_coverage=0.1), residence=HOME)
+    house.hear("vehicle.update", body("vehicle", "10:00", location=THERE), "10:00")
+    house.hear("vehicle.update", body("vehicle", "10:05", chargeState={"chargeRate": 3}, location=None), "10:05")
+    back = body("vehicle", "10:09", chargeState=None, location=HERE)
+    house.hear("vehicle.update", back, "10:09")
+    assert {"10:15": 300.0} == charged(house, "10:17")  # 3 kW for six minutes
+
+
+def test_the_newest_position_counts_whatever_the_order_of_arrival() -> None:
+    house = House(residence=HOME)
+    house.hear("vehicle.update", body("vehicle", "10:10", location=THERE), "10:10")
+    house.hear("vehicle.update", body("vehicle", "10:05", location=HERE), "10:05")
+    assert [(at("10:05"), False), (at("10:10"), True)] == house.series("vehicle:d-1", Quantity.AWAY)
+    late = body("vehicle", "10:20", location={**HERE, "lastUpdated": iso("10:06")})
+    house.hear("vehicle.update", late)
+    assert True is house.device("vehicle:d-1").series[Quantity.AWAY][-1].value
+
+
+def test_a_car_that_was_deleted_is_not_away_any_more() -> None:
+    house = House(residence=HOME)
+    house.hear("vehicle.update", body("vehicle", "10:00", location=THERE), "10:00")
+    house.hear("vehicle.delete", body("vehicle", "10:01"), "10:01")
+    house.hear("vehicle.connect", body("vehicle", "10:15"), "10:15")
+    assert {"10:30": 1750.0} == charged(house, "10:17", "10:32")
+
+
+def test_positions_of_an_unreachable_car_are_not_looked_at() -> None:
+    house = House(residence=HOME)
+    house.hear("vehicle.update", body("vehicle", "10:00", location=THERE), "10:00")
+    house.hear("vehicle.offline", body("vehicle", "10:01", location=HERE), "10:01")
+    assert [True] == [value for _, value in house.series("vehicle:d-1", Quantity.AWAY)]
+
+
+def test_of_many_positions_that_say_the_same_two_are_kept() -> None:
+    house = House(residence=HOME)
+    for minute in range(9):
+        house.hear("vehicle.update", body("vehicle", f"10:0{minute}", location=THERE), f"10:0{minute}")
+    assert [(at("10:00"), True), (at("10:08"), True)] == house.series("vehicle:d-1", Quantity.AWAY)
+    assert "53" not in repr(house.state)

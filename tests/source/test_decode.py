@@ -208,6 +208,10 @@ def test_where_is_read_in_its_three_spellings(kind: Kind, change: dict[str, Any]
         ({"latitude": 90.1, "longitude": 8}, None),
         ({"latitude": 52.5, "longitude": -180.1}, None),
         ({"latitude": float("nan"), "longitude": 8}, None),
+        ({"latitude": "52.5", "longitude": " 8 "}, (52.5, 8.0)),
+        ({"latitude": 0, "longitude": 0.0}, None),
+        ({"latitude": "0", "longitude": 0}, None),
+        ({"latitude": 0, "longitude": 8}, (0.0, 8.0)),
         (None, None),
         ("somewhere", None),
     ],
@@ -236,7 +240,8 @@ def test_a_user_gets_the_prefix_of_the_subscription() -> None:
 
 
 @pytest.mark.parametrize("key", ["isOnline", "isConnected"])
-@pytest.mark.parametrize(("said", "expected"), [(True, True), (False, False), (None, None), ("false", None), (0, None)])
+@pytest.mark.parametrize(("said", "expected"), [(True, True), (False, False), (None, None), ("false", False),
+    ("True", True), ("yes", None), (0, None)])  # fmt: skip
 def test_a_flag_is_true_false_or_not_said(*, key: str, said: object, expected: bool | None) -> None:
     message = report("meter.update", body("meter", **{key: said}))
     assert expected == (message.online if key == "isOnline" else message.connected)
@@ -310,9 +315,9 @@ def test_an_idle_inverter_or_battery_without_number_is_at_zero(kind: str, block:
 
 def test_a_field_of_the_wrong_type_costs_nothing_but_itself() -> None:
     wrong = {
-        "chargeRate": "7", "isPlugged": "yes", "chargeLimitMin": [], "mode": 3, "scheduledDepartureTime": {},
+        "chargeRate": "7 kW", "isPlugged": "yes", "chargeLimitMin": [], "mode": 3, "scheduledDepartureTime": {},
     }  # fmt: skip
-    content = body("vehicle", chargeState=wrong, isOnline="true", odometer="far", locationId={"a": 1})
+    content = body("vehicle", chargeState=wrong, isOnline="on", odometer="far", locationId={"a": 1})
     content["staticData"]["capableModes"] = [1, {}, "HEAT"]
     message = report("vehicle.update", content)
     values = {reading.quantity: reading.value for reading in message.readings}
