@@ -19,7 +19,7 @@ from bridge.core.devices import device_list
 from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, Effect, PutDevices
 from bridge.core.findings import marked
 from bridge.core.identity import moost_user
-from bridge.core.messages import Message, Prices, Readdressed, Report, Tick
+from bridge.core.messages import Message, Moved, Prices, Readdressed, Report, Tick
 from bridge.core.model import Building, Device, Flag, Residence, key
 from bridge.core.rules import Rules, Unknown
 from bridge.core.tracks import is_ignored
@@ -36,9 +36,9 @@ def announce(
     if isinstance(message, Report | Prices | Readdressed):
         after = _placed(after, message, rules, residence)
     news = _tells_anew(before, after)
-    if news or after.flags or after.known != before.known:
-        after = _doubted(after, rules)
     now = message.now if isinstance(message, Tick) else message.received
+    if news or after.flags or after.known != before.known:
+        after = _doubted(after, rules, message.stamp if isinstance(message, Report | Moved) else now)
     calls: list[Effect] = []
     if not after.created:
         if not _creates(after, message):
@@ -78,8 +78,11 @@ def _placed(
     return replace(on_calendar(building, time_zone), users=users, known=known)
 
 
-def _doubted(building: Building, rules: Rules) -> Building:
-    """Return the building with the flags that say whether its devices belong together (M1.3) and are here (M1.6)."""
+def _doubted(building: Building, rules: Rules, at: datetime) -> Building:
+    """Return the building with the flags that say whether its devices belong together (M1.3) and are here (M1.6).
+
+    `at` is when they began or ceased to: what comes later changes nothing of a slot that ended before (M5.11).
+    """
     places = {
         device.location
         for device in building.devices.values()
@@ -88,6 +91,11 @@ def _doubted(building: Building, rules: Rules) -> Building:
         and not is_ignored(device, rules)
     }
     ambiguous = not building.known and rules.unknown is Unknown.CREATE and len(places) > 1
+    if building.known and building.apart:
+        building = replace(building, apart=())  # the directory makes an end of it all
+    elif ambiguous is not (Flag.AMBIGUOUS_LOCATION in building.flags):
+        *earlier, last = (*building.apart, (at, None)) if ambiguous else building.apart
+        building = replace(building, apart=(*earlier, last if ambiguous else (last[0], at)))
     building = marked(building, Flag.AMBIGUOUS_LOCATION, on=ambiguous)
     return marked(building, Flag.LEFT_BEHIND, on=False) if building.devices else building
 

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from bridge.core.copying import replace
 from bridge.core.counters import Reading, count
-from bridge.core.days import added, close_day, day_end, enough_of
+from bridge.core.days import added, close_day, day_end, day_start, enough_of, is_ahead, is_apart, own_day
 from bridge.core.devices import entry_of, gateway_entry
 from bridge.core.effects import DeviceEntry, Event, Note
 from bridge.core.findings import marked
@@ -84,11 +84,7 @@ def close(building: Building, start: datetime, rules: Rules) -> tuple[Building, 
     """Close one slot."""
     end = start + QUARTER
     living, everybody = present(building, end)
-    roles_, unclear = roles(everybody, rules)
-    slot = Slot(
-        start=start, end=end, rules=rules, enough=enough_of(QUARTER, rules), roles=roles_, counted={},
-        has_charger=any(device.kind is Kind.CHARGER for device in everybody),
-    )  # fmt: skip
+    slot, unclear = _slot(everybody, start, rules)
     tracks = [track(device, start, end, rules) for device in everybody]
     devices = dict(building.devices)
     own: list[Event] = []
@@ -97,12 +93,47 @@ def close(building: Building, start: datetime, rules: Rules) -> tuple[Building, 
         own += events
     building = marked(replace(building, devices=devices), Flag.AMBIGUOUS_METERS, on=bool(unclear), about=unclear)
     building, house, notes = _close_household(slot, building, tracks)
-    if Flag.AMBIGUOUS_LOCATION not in building.flags:  # M1.3
+    if not is_apart(building, end):
         own = [*house, *own]
     if day_end(start, ZoneInfo(building.time_zone)) == end:
         building, of_day = close_day(building, start, end, rules)
         own += of_day
     return _open(building, end), own, notes
+
+
+def _slot(everybody: Sequence[Device], start: datetime, rules: Rules) -> tuple[Slot, tuple[str, ...]]:
+    """Return the slot that some devices take part in, and the meters among them that are ambiguous."""
+    roles_, unclear = roles(everybody, rules)
+    return Slot(
+        start=start, end=start + QUARTER, rules=rules, enough=enough_of(QUARTER, rules), roles=roles_, counted={},
+        has_charger=any(device.kind is Kind.CHARGER for device in everybody),
+    ), unclear  # fmt: skip
+
+
+def close_own(building: Building, device: Device, until: datetime, rules: Rules) -> tuple[Device, list[Event]]:
+    """Close the slots that ended by an instant for one device of the building, whatever the building's clock says.
+
+    What a message changes of a device does not change what left before it (M5.7, M5.11). The household takes its own
+    time: it counts the device in these slots when it closes them.
+    """
+    if building.open_from is None or device.kind is Kind.TARIFF:
+        return device, []
+    zone = ZoneInfo(building.time_zone)
+    start = max(building.open_from, device.own_from or building.open_from)
+    events: list[Event] = []
+    one = device  # as it would be, were the household's slots closed too
+    while start + QUARTER <= until:
+        end = start + QUARTER
+        _, everybody = present(building, end)
+        if device.since < end:
+            slot, _ = _slot(everybody, start, rules)
+            one, own = _close_device(slot, track(one, start, end, rules))
+            events += own
+        if day_end(start, zone) == end:
+            events += own_day(one, end, enough_of(end - day_start(start, zone), rules))
+            one = replace(one, days={})
+        start = end
+    return replace(device, days=one.days, own_from=start), events
 
 
 def skip(building: Building, start: datetime) -> Building:
@@ -114,7 +145,8 @@ def skip(building: Building, start: datetime) -> Building:
 def _open(building: Building, start: datetime) -> Building:
     """Return the building with `start` as its first open slot."""
     departed = tuple(device for device in building.departed if device.until is not None and device.until > start)
-    return replace(building, departed=departed, open_from=start, closed=True)
+    apart = tuple(one for one in building.apart if one[1] is None or one[1] > start)
+    return replace(building, departed=departed, apart=apart, open_from=start, closed=True)
 
 
 def _trimmed(device: Device, start: datetime) -> dict[Quantity, Series]:
@@ -131,7 +163,7 @@ def _close_device(slot: Slot, one: Track) -> tuple[Device, list[Event]]:
     base = _count(slot, one) if counts(device, slot.rules) else device.counter_base
     sums: dict[EventType, Sum] = {}
     events: list[Event] = []
-    entry = None if _silent(slot, device) else entry_of(device)
+    entry = None if _silent(slot, device) or is_ahead(device, slot.end) else entry_of(device)
     if entry is not None:
         energies_ = {part: _energy(slot, one, part) for part in _PARTS[entry.type]}
         for row in BY_SOURCE[entry.type]:

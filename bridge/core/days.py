@@ -9,7 +9,7 @@ Rules:
 - Its events carry the first instant of the new day, however slots are stamped.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, time, timedelta
 from typing import Final, TypeVar
 from zoneinfo import ZoneInfo
@@ -18,7 +18,7 @@ from bridge.core.copying import replace
 from bridge.core.devices import entry_of, gateway_entry
 from bridge.core.effects import DeviceEntry, Event
 from bridge.core.household import rates
-from bridge.core.model import Building, Flag, Sum
+from bridge.core.model import Building, Device, Sum
 from bridge.core.rules import Rules
 from bridge.core.units import tidy
 from bridge.core.vocabulary import EventType
@@ -78,31 +78,55 @@ def on_calendar(building: Building, time_zone: str) -> Building:
     return _without_sums(moved)
 
 
-def _without_sums(building: Building) -> Building:
-    """Return a building whose day has nothing yet."""
-    devices = {name: replace(device, days={}) if device.days else device for name, device in building.devices.items()}
+def _without_sums(building: Building, end: datetime | None = None) -> Building:
+    """Return a building whose day has nothing yet, but for devices that have closed the day before `end` already."""
+    devices = {
+        name: replace(device, days={}) if device.days and not is_ahead(device, end) else device
+        for name, device in building.devices.items()
+    }
     return replace(building, devices=devices, days={})
+
+
+def is_ahead(device: Device, end: datetime | None) -> bool:
+    """Tell whether a device's own slots up to an instant are closed already (M5.7)."""
+    return device.own_from is not None and end is not None and device.own_from >= end
+
+
+def is_apart(building: Building, end: datetime) -> bool:
+    """Tell whether a building's devices named two places when a slot ended: its household says nothing then (M1.3)."""
+    return any(since < end and (until is None or end <= until) for since, until in building.apart)
 
 
 def close_day(building: Building, start: datetime, end: datetime, rules: Rules) -> tuple[Building, list[Event]]:
     """Close the local day that ends with the slot from `start` to `end`."""
     enough = enough_of(end - day_start(start, ZoneInfo(building.time_zone)), rules)
-    values: list[tuple[DeviceEntry, EventType, float]] = []
-    if Flag.AMBIGUOUS_LOCATION not in building.flags:
+    events: list[Event] = []
+    if not is_apart(building, end):
         gateway = gateway_entry(building.id)
         known = [
             (name, total.energy_wh)
             for name, total in building.days.items()
             if name in _YESTERDAY and enough(total.known_s)
         ]
-        values += [(gateway, _YESTERDAY[name], value) for name, value in (*known, *rates(building.days, enough))]
+        events += [
+            _event(gateway, _YESTERDAY[name], value, end) for name, value in (*known, *rates(building.days, enough))
+        ]
     for name in sorted(building.devices):
         device = building.devices[name]
-        entry = entry_of(device) if device.days else None
-        if entry is not None:
-            values += [(entry, type_, total.energy_wh) for type_, total in device.days.items() if enough(total.known_s)]
-    events = [
-        Event(device=entry.id, name=entry.name, source=entry.type, type=type_, value=tidy(value), at=end)
-        for entry, type_, value in values
-    ]
-    return _without_sums(building), events
+        if not is_ahead(device, end):
+            events += own_day(device, end, enough)
+    return _without_sums(building, end), events
+
+
+def own_day(device: Device, end: datetime, enough: Callable[[float], bool]) -> Iterator[Event]:
+    """Yield what a device itself says of the local day that is over."""
+    entry = entry_of(device) if device.days else None
+    if entry is not None:
+        for type_, total in device.days.items():
+            if enough(total.known_s):
+                yield _event(entry, type_, total.energy_wh, end)
+
+
+def _event(entry: DeviceEntry, type_: EventType, value: float, end: datetime) -> Event:
+    """Return an event of the day that ends."""
+    return Event(device=entry.id, name=entry.name, source=entry.type, type=type_, value=tidy(value), at=end)

@@ -108,32 +108,6 @@ def in_force(series: Series, at: datetime) -> Sample | None:
     return next((sample for sample in reversed(series) if sample.at <= at), None)
 
 
-def carried(series: Series, sample: Sample, stamp_sent: datetime | None = None, *, back: bool) -> Series:
-    """Return a series after a message that carries a value older than what the series says at the message's stamp.
-
-    A device that is back is known again from the stamp on, although its block is older than its absence (M7). A value
-    that is known by a newer sample was still carried at the stamp (M5.2).
-    """
-    if sample.value is None or series[-1] is sample or not precedes(sample, series[-1]):
-        return series
-    there = in_force(series, sample.seen)
-    if there is None or not precedes(sample, there):
-        return series
-    if is_absence(there):
-        now = sample._replace(at=sample.seen, sent=stamp_sent)
-        return insert(series, now, None) if back and precedes(there, now) else series
-    if there.value != sample.value or there.seen >= sample.seen:
-        return series
-    return tuple(other._replace(seen=sample.seen) if other is there else other for other in series)
-
-
-def room(series: Series) -> Series:
-    """Return a series that is to end again: of absences in a row the first and the last say it all."""
-    if len(series) > 1 and is_absence(series[-1]) and is_absence(series[-2]) and series[-1].value == series[-2].value:
-        return series[:-1]
-    return series
-
-
 Limit = Callable[[Value], timedelta]
 """How long a value holds after it was last seen."""
 
@@ -145,6 +119,52 @@ def holds_until(sample: Sample, limit: Limit) -> datetime:
     if sample.seen == NEVER:
         return NEVER
     return max(sample.seen, sample.at) + limit(sample.value)
+
+
+def taken(
+    series: Series,
+    sample: Sample,
+    stamp_sent: datetime | None,
+    open_from: datetime | None,
+    limit: Limit | None,
+    *,
+    back: bool,
+) -> Series:
+    """Return a series with a sample that a message carries, which may be older than what counts at its stamp.
+
+    A value that is carried still holds on from the message's stamp (M5.2). Where it had ended by itself before, it is
+    known again from the stamp on, not for the time between: that has closed for whoever heard of all this in time
+    (M5.11). A device that is back is known again from the stamp on, too (M7). `limit` None = it holds for good.
+    """
+    there = in_force(series, sample.seen) if series and not precedes(series[-1], sample) else None
+    if there is None or sample.value is None or precedes(there, sample):
+        return insert(series, sample, open_from)
+    now = sample._replace(at=sample.seen, sent=stamp_sent)
+    if not precedes(sample, there):
+        again = there.value == sample.value and type(there.value) is type(sample.value)
+        ended = again and limit is not None and holds_until(there, limit) < sample.seen
+        return insert(series, now if ended else sample, open_from)
+    series = _filled_in(series, sample, open_from)
+    if is_absence(there):
+        return insert(series, now, None) if back and precedes(there, now) else series
+    if there.value != sample.value or there.seen >= sample.seen:
+        return series
+    if limit is not None and holds_until(there, limit) < sample.seen:
+        return insert(series, now, None)
+    return tuple(other._replace(seen=sample.seen) if other is there else other for other in series)
+
+
+def _filled_in(series: Series, sample: Sample, open_from: datetime | None) -> Series:
+    """Return a series with a sample that others have followed, unless it is known already: its end is known too."""
+    known = any(other.at == sample.at and other.value == sample.value for other in series)
+    return series if known else insert(series, sample, open_from)
+
+
+def room(series: Series) -> Series:
+    """Return a series that is to end again: of absences in a row the first and the last say it all."""
+    if len(series) > 1 and is_absence(series[-1]) and is_absence(series[-2]) and series[-1].value == series[-2].value:
+        return series[:-1]
+    return series
 
 
 def value_before(series: Series, instant: datetime, limit: Limit) -> Value | None:

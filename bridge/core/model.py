@@ -90,6 +90,7 @@ class Device:
     schedules_zone: str | None = None
     shown: Shown = NOTHING_SHOWN
     not_before: datetime | None = None  # deleted, or in another building, until then: it does not count before
+    own_from: datetime | None = None  # its own slots before then are closed, those of the household may be open
 
     @property
     def time(self) -> Time:
@@ -131,6 +132,7 @@ class Building:
     flags: tuple[str, ...] = ()  # what an operator should look at: see `Flag`
     about: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # flag -> keys of the devices that it is about
     waits: Mapping[str, datetime] = field(default_factory=dict)  # key of a device -> since when its values are missing
+    apart: tuple[tuple[datetime, datetime | None], ...] = ()  # when its devices named two places (M1.3); None = they do
     forgotten: datetime | None = None  # a user was forgotten then: what was before cannot be made again
     backlog: datetime | None = None  # acceptance of the last message that was old and yet newer than all before it
 

@@ -2,7 +2,7 @@
 
 Rules:
 - Total and pure: every message gives a state and effects; nothing here reads a clock or raises on input.
-- Effects come in delivery order: building, device list, tariff, events.
+- Effects come in delivery order: last events of what changes, building, device list, tariff, events.
 - What a repeat or an older message would do again is left out, so at-least-once delivery is harmless (M0.4).
 
 Theory of operation: one function per kind of message changes the building (`report`, `slots.advance`, those here);
@@ -10,7 +10,7 @@ Theory of operation: one function per kind of message changes the building (`rep
 must hear of it as a whole.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import assert_never
 
 from bridge.core import tariffs
@@ -36,10 +36,11 @@ def reduce(
     `residence` is the directory row that led here, None where the directory has none.
     """
     notes: tuple[Note, ...] = ()
+    last: Sequence[Event] = ()  # of a device before it changes or leaves: MOOST lists it as it was
     events: tuple[Event, ...] = ()
     match message:
         case Report():
-            after, notes = report(building, message, rules, residence)
+            after, last, notes = report(building, message, rules, residence)
             after, events = on_change(after, message, rules)
         case Prices():
             after = _prices(building, message)
@@ -49,7 +50,7 @@ def reduce(
         case Schedules():
             after = _schedules(building, message)
         case Moved():
-            after = _moved(building, message)
+            after, last = _moved(building, message, rules)
         case Forgotten():
             after = _forgotten(building, message)
         case Readdressed():
@@ -59,8 +60,12 @@ def reduce(
         case _:
             assert_never(message)
     after, calls = announce(building, after, message, rules, residence)
-    sent: tuple[Effect, ...] = (SendEvents(building=building.id, events=events),) if events else ()
-    return after, (*notes, *calls, *sent)
+    return after, (*notes, *_sent(building, last), *calls, *_sent(building, events))
+
+
+def _sent(building: Building, events: Sequence[Event]) -> tuple[SendEvents, ...]:
+    """Return the call that sends events, if there are any."""
+    return (SendEvents(building=building.id, events=tuple(events)),) if events else ()
 
 
 def _remark(message: Command) -> Note:
@@ -90,15 +95,15 @@ def _schedules(building: Building, message: Schedules) -> Building:
     return replace(building, devices={**building.devices, name: device})
 
 
-def _moved(building: Building, message: Moved) -> Building:
+def _moved(building: Building, message: Moved, rules: Rules) -> tuple[Building, Sequence[Event]]:
     """Take a device out that lives in another building now, and leave the building to the operator (M1.6)."""
     name = key(message.kind, message.id)
     if name not in building.devices:
-        return building
-    after = delete(building, message.kind, message.id, message.time, message.received)
+        return building, ()
+    after, last = delete(building, message.kind, message.id, message.time, message.received, rules)
     # It was not deleted: any later message that names this building may bring it back.
     after = replace(after, gone=building.gone, gone_sent=building.gone_sent)
-    return marked(after, Flag.LEFT_BEHIND, on=not after.devices)
+    return marked(after, Flag.LEFT_BEHIND, on=not after.devices), last
 
 
 def _forgotten(building: Building, message: Forgotten) -> Building:

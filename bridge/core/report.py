@@ -9,14 +9,15 @@ Rules:
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from bridge.core.closing import close_own
 from bridge.core.copying import replace
-from bridge.core.devices import device_type
-from bridge.core.effects import Note
-from bridge.core.intervals import GONE, NEVER, Limit, carried, holds_until, in_force, insert, is_absence, room, slot_of
+from bridge.core.devices import device_type, entry_of
+from bridge.core.effects import Event, Note
+from bridge.core.intervals import GONE, NEVER, Limit, holds_until, in_force, insert, is_absence, room, slot_of, taken
 from bridge.core.jumps import flagged as jumped
 from bridge.core.jumps import judge
 from bridge.core.mapping import QUANTITIES
@@ -25,7 +26,7 @@ from bridge.core.model import Building, Device, Residence, Sample, Series, Shown
 from bridge.core.order import Time, is_before, later
 from bridge.core.rules import Rules
 from bridge.core.slots import next_slot
-from bridge.core.tracks import limit_of, runs_backwards
+from bridge.core.tracks import hold_always, limit_of, runs_backwards
 from bridge.core.vocabulary import Action, Kind
 
 NEARBY_M: Final = 1_000.0  # M3.1: a vehicle further from its building does not charge there
@@ -42,20 +43,20 @@ _BACKWARDS: Final = Note(name="odd_value", detail="powerState.power: negative at
 
 def report(
     building: Building, message: Report, rules: Rules, residence: Residence | None
-) -> tuple[Building, tuple[Note, ...]]:
-    """Apply a report; return the building, and what was unusual."""
+) -> tuple[Building, Sequence[Event], tuple[Note, ...]]:
+    """Apply a report; return the building, the slots of a device that close before it changes, and what was unusual."""
     notes = tuple(Note(name="odd_value", detail=text) for text in message.odd) if message.odd else ()
     if message.odd_times:
         notes += tuple(Note(name="odd_time", detail=text) for text in message.odd_times)
     if message.action is Action.DELETE:
-        after = delete(building, message.kind, message.id, message.time, message.received)
-        return _heard(after, message, rules), notes
+        after, last = delete(building, message.kind, message.id, message.time, message.received, rules)
+        return _heard(after, message, rules), last, notes
     name = key(message.kind, message.id)
     before = building.devices.get(name)
     refusal = _refusal(building, name, message)
     if refusal is not None:
-        return building, (*notes, refusal)
-    device = _told(before or _new(building, message), message)
+        return building, (), (*notes, refusal)
+    device, last = _told(building, before or _new(building, message), message, rules)
     away = _away(message)
     if away is not None:
         device = _leave(device, message, rules, disconnected=away is Action.DISCONNECT)
@@ -75,7 +76,7 @@ def report(
         backlog=_backlog(building, message, rules),
     )
     jumps = device.shown.jumped is not None
-    return jumped(after) if jumps or (before is not None and before.shown.jumped is not None) else after, notes
+    return jumped(after) if jumps or (before is not None and before.shown.jumped is not None) else after, last, notes
 
 
 def _heard(building: Building, message: Report, rules: Rules) -> Building:
@@ -161,22 +162,26 @@ def _later(one: datetime | None, other: datetime) -> datetime:
 # ---- what it is ------------------------------------------------------------------------------------------------------
 
 
-def _told(device: Device, message: Report) -> Device:
+def _told(building: Building, device: Device, message: Report, rules: Rules) -> tuple[Device, Sequence[Event]]:
     """Return a device with what a message says of itself: static data, place, owner. Almost always that is nothing new.
 
-    The stamps are left to what happens next, because a copy of a device is not free.
+    Its slots before are sent by what it was then: they close first. The stamps are left to what happens next, because a
+    copy of a device is not free.
     """
     facts = _facts(device.facts, message.facts)
     location = _location(device, message)
     user = message.user or device.user
     if facts is device.facts and location == device.location and user == device.user:
-        return device
+        return device, ()
     told = replace(device, facts=facts, location=location, user=user)
+    if facts.engine == device.facts.engine and entry_of(told) == entry_of(device):
+        return told, ()
+    before, last = close_own(building, device, message.stamp, rules)
+    told = replace(told, days=before.days, own_from=before.own_from)
     if device_type(told) is not device_type(device):  # M2: a changed hvac type
-        return replace(
-            told, series={}, sent={}, days={}, counter_base=None, since=_later(told.not_before, message.stamp)
-        )
-    return told
+        since = _later(told.not_before, message.stamp)
+        told = replace(told, series={}, sent={}, days={}, counter_base=None, since=since)
+    return told, last
 
 
 def _facts(known: Facts, said: Facts) -> Facts:
@@ -252,7 +257,7 @@ def _leave(device: Device, message: Report, rules: Rules, *, disconnected: bool)
     # Every series gets its end, also one without values: an older value may still arrive.
     series = dict(device.series)
     for quantity in QUANTITIES[device.kind]:
-        series[quantity] = _with(room(series.get(quantity, ())), end, quantity)
+        series[quantity] = _ended(series.get(quantity, ()), end, quantity)
     if device.kind is Kind.PV_INVERTER:
         series[Quantity.POWER] = _asleep(series[Quantity.POWER], limit_of(device.kind, rules))
     if disconnected:
@@ -285,9 +290,9 @@ def _end(device: Device, stamp: Time, received: datetime) -> Time:
     return Time(max(received, *(sample.at for sample in newest)))
 
 
-def _with(series: Series, sample: Sample, quantity: Quantity, closed_to: datetime | None = None) -> Series:
-    """Return a series with a sample; only the series that slots are made of keep their history."""
-    together = insert(series, sample, closed_to)
+def _ended(series: Series, end: Sample, quantity: Quantity) -> Series:
+    """Return a series with its end; only the series that slots are made of keep their history."""
+    together = insert(room(series), end, None)
     return together if quantity in _SLOT_SERIES else together[-1:]
 
 
@@ -321,6 +326,7 @@ def _present(
     late = absent = 0
     closed_to = building.open_from if building.closed else None
     updated = message.updated or message.received
+    back = message.online is True
     shown = device.shown
     remarks: tuple[Note, ...] = ()
     for reading in message.readings:
@@ -329,8 +335,11 @@ def _present(
             value, shown, remarks = _power(device, reading, rules)
         samples = series.get(quantity, ())
         sample = Sample(at, value, max(message.stamp, at), updated, message.number, reading.sent, message.updated_sent)
-        together = _with(samples, sample, quantity, closed_to)
-        series[quantity] = carried(together, sample, message.stamp_sent, back=message.online is True)
+        if quantity in _SLOT_SERIES:
+            limit = limit_of(device.kind, rules) if quantity is Quantity.POWER else hold_always(rules)
+            series[quantity] = taken(samples, sample, message.stamp_sent, closed_to, limit, back=back)
+        else:
+            series[quantity] = taken(samples, sample, message.stamp_sent, None, None, back=back)[-1:]
         if value is None:
             absent += 1
             continue
@@ -451,8 +460,10 @@ def _makes_slots(reading: Reading) -> bool:
 # ---- gone ------------------------------------------------------------------------------------------------------------
 
 
-def delete(building: Building, kind: Kind, device_id: str, stamp: Time, received: datetime) -> Building:
-    """Take a device out; the household counts it up to its end (M0.5, M5.7).
+def delete(
+    building: Building, kind: Kind, device_id: str, stamp: Time, received: datetime, rules: Rules
+) -> tuple[Building, Sequence[Event]]:
+    """Take a device out, after its last slots have closed; the household counts it up to its end (M0.5, M5.7).
 
     Deletes are remembered for good, so that an older message does not bring the device back, and a repeat of the
     delete does not take it away again once a newer one has.
@@ -461,20 +472,21 @@ def delete(building: Building, kind: Kind, device_id: str, stamp: Time, received
     device = building.devices.get(name)
     known = deleted_at(building, name)
     if known is not None and not known.is_before(stamp) and (device is None or known.is_before(device.time)):
-        return building
+        return building, ()
     newest = later(known, stamp)
     gone = {**building.gone, name: newest.at}
-    building = replace(building, gone=gone, gone_sent=_with_sent(building.gone_sent, name, newest.sent))
+    after = replace(building, gone=gone, gone_sent=_with_sent(building.gone_sent, name, newest.sent))
     if device is None:
-        return building
-    devices = {other: kept for other, kept in building.devices.items() if other != name}
+        return after, ()
+    after = replace(after, devices={other: kept for other, kept in building.devices.items() if other != name})
     if device.shown.jumped is not None:
-        building = jumped(replace(building, devices=devices))
+        after = jumped(after)
     if kind is Kind.TARIFF:
         prices = {tariff: slices for tariff, slices in building.prices.items() if tariff != device_id}
-        return replace(building, devices=devices, prices=prices)
+        return replace(after, prices=prices), ()
+    _, last = close_own(building, device, stamp.at, rules)
     departed = (*building.departed, replace(device, until=_end(device, stamp, received).at, sent={}, days={}))
-    return replace(building, devices=devices, departed=departed)
+    return replace(after, departed=departed), last
 
 
 def _with_sent(known: Mapping[str, datetime], name: str, sent: datetime | None) -> Mapping[str, datetime]:

@@ -6,7 +6,7 @@ Times are written as "12:05", "12:05:30" or "2 12:05" (a day of `MONTH`), all UT
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from bridge.core.effects import Event, Note, SendEvents
+from bridge.core.effects import Effect, Event, Note, SendEvents
 from bridge.core.messages import Facts, Message, Quantity, Reading, Report, Tick, Value
 from bridge.core.model import Building, Residence
 from bridge.core.reduce import reduce
@@ -43,6 +43,7 @@ class Home:
         self.rules = rules or Rules()
         self.residence = residence
         self.state = Building(id="home")
+        self.effects: list[Effect] = []
         self.events: list[Event] = []
         self.notes: list[Note] = []
         self.number = 0
@@ -50,6 +51,7 @@ class Home:
     def feed(self, message: Message) -> None:
         """Reduce one message and keep what it did."""
         self.state, effects = reduce(self.state, message, self.rules, self.residence)
+        self.effects += effects
         for effect in effects:
             if isinstance(effect, SendEvents):
                 self.events += effect.events

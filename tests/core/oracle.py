@@ -87,7 +87,7 @@ def powers_of(thing: Thing, start: int, known: list[Said], rules: Rules) -> list
             if second >= since:
                 found[moment] = watt if watt is not None and (asleep or second < until) else None
 
-    for index, said in enumerate(known):
+    for said in known:
         if said.says is Says.VALUE:
             block, watt, asleep, away = said, _meant(thing, said.watt), False, False
         elif said.says is Says.CARRY and block is not None and (away or asleep):
@@ -95,23 +95,10 @@ def powers_of(thing: Thing, start: int, known: list[Said], rules: Rules) -> list
         elif said.says is Says.AWAY:
             asleep = thing.kind is Kind.PV_INVERTER and watt == 0 and (asleep or said.stamp <= until)
             away, watt = not asleep, 0 if asleep else None
-        elif said.says is Says.CARRY:
-            continue  # it has been counted with what it carries
         if watt is not None and said.says is not Says.AWAY:
-            until = _seen(index, known) + _limit(thing, watt, rules)
+            until = said.stamp + _limit(thing, watt, rules)
         fill(said.at if said.says is Says.VALUE else said.stamp)
     return [watt * thing.sign if watt is not None else None for watt in found]
-
-
-def _seen(index: int, known: list[Said]) -> int:
-    """Return the newest stamp that still carries what a message says."""
-    seen = known[index].stamp
-    for later in known[index + 1 :]:
-        if later.says is Says.VALUE or (later.says is Says.AWAY and known[index].says is Says.CARRY):
-            break
-        if later.says is Says.CARRY:
-            seen = later.stamp
-    return seen
 
 
 @cache
@@ -340,7 +327,7 @@ class _Book:
         self.close_household(slot)
         has_charger = slot.member(lambda thing: thing.kind is Kind.CHARGER)
         for thing in self.things:
-            if any(said.says is Says.DELETE and said.received <= slot.close for said in thing.said):
+            if any(said.says is Says.DELETE and said.stamp < self.end for said in thing.said):
                 self.days = {name: energy for name, energy in self.days.items() if name[0] != thing.id}
                 continue
             own, power = _own(slot, thing, has_charger=has_charger)

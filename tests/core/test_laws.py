@@ -146,7 +146,8 @@ def test_what_leaves_is_what_the_rules_say_moment_by_moment(
     rules = rules_for(things, limits)
     home = play(rules, [*heard(things), *ticks(CLOSES)])
     wanted = expected(list(things), NOON, SLOTS, MIDNIGHT, rules)
-    got = left(home.events, NAMES)
+    last = MONTH + timedelta(seconds=NOON + SLOTS * SLOT)
+    got = left((event for event in home.events if event.at <= last), NAMES)  # a delete closes slots after that
     assert [] == sorted(wanted.keys() - got.keys()), "missing"
     assert [] == sorted(got.keys() - wanted.keys()), "invented"
     errors = {name: abs(float(Fraction(got[name]) - value)) for name, value in wanted.items()}
