@@ -28,11 +28,13 @@ class CreateBuilding:
 class ChangeBuilding:
     """GET, change these attributes only, PUT; 404 on the GET: POST `create` instead (mapping rules M1.5, M6.3).
 
-    `tariff` is left alone unless `tariff_set`; None then removes `settings.tariff`.
+    `removed` are attributes that the building loses (M8.3). `tariff` is left alone unless `tariff_set`; None then
+    removes `settings.tariff`.
     """
 
     building: str
     attributes: Attributes = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
     create: Attributes = field(default_factory=dict)
     tariff: Attributes | None = None
     tariff_set: bool = False

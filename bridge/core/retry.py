@@ -4,7 +4,8 @@ Rules:
 - Nothing is dropped by age or by attempts: a call ends delivered, or as a dead letter with a reason.
 - A wait is max(backoff, the platform's own delay). The first retry comes within 1 s; the wait doubles to 30 s, to 5 s
   while nothing else gets through either, so that deliveries flow soon after the platform is back.
-- What the platform refuses for good is dead; of an array only the one bad event, found by halving.
+- What the platform refuses may be for want of the building: it is sent again first, with its list, once. What is then
+  refused for good is dead; of an array only the one bad event, found by halving.
 - A 429 makes the waits longer as a failure does, and is none: no call steps aside because the platform was busy.
 - A call that fails for 1 h while other buildings are served steps aside as `stuck`; tried again later it gets one try.
 - A lost reply is resolved as the operator said; repeating a whole state (building, list, tariff) is always harmless.
@@ -268,10 +269,8 @@ def backoff(case: Case) -> timedelta:
 
 
 def _refused(outcome: Refused, case: Case) -> Decision:
-    if case.idempotent:
-        return Bury(reason=DeadReason.REJECTED, detail=f"MOOST answered {outcome.status}", answer=outcome.answer)
-    if not case.repaired:
-        return Repair()  # "400 invalid, for example unknown customerBuildingId"
+    if not case.repaired and case.kind is not CallKind.CREATE:
+        return Repair()  # "400 invalid, for example unknown customerBuildingId"; 404 for a building that MOOST lost
     if case.count > 1:
         return Bisect()
     return Bury(reason=DeadReason.REJECTED, detail=f"MOOST answered {outcome.status}", answer=outcome.answer)

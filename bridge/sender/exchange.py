@@ -38,27 +38,40 @@ async def perform(job: Job, caller: Caller, token: str, now: Callable[[], dateti
     if isinstance(job.call, ChangeBuilding):
         try:
             async with asyncio.timeout(longest.total_seconds()):
-                return await _change(job.call, caller, token, now)
+                return await _change(job, job.call, caller, token, now)
         except TimeoutError:
             return LostReply(timeout=True, cause="timeout while answering")
     return classify(job.kind, await caller.call(job.wire, token), now(), caller.mask)
 
 
-async def _change(effect: ChangeBuilding, caller: Caller, token: str, now: Callable[[], datetime]) -> Outcome:
+async def _change(job: Job, effect: ChangeBuilding, caller: Caller, token: str, now: Callable[[], datetime]) -> Outcome:
     reply = await caller.call(encode.read(effect.building), token)
     if _unknown(reply):
-        return await _create(effect, caller, token, now)
+        return await _missing(job, effect, reply, caller, token, now)
     current = _record(reply)
     if current is None:
         if isinstance(reply, Reply) and reply.status == Http.OK:
-            return ServerTrouble(
-                status=reply.status, cause=f"status {reply.status} with {oddity(reply) or 'no building'}"
-            )
+            what = oddity(reply) or "JSON that is no building"
+            return ServerTrouble(status=reply.status, cause=f"status {reply.status} with {what}")
         return classify(CallKind.CHANGE, reply, now(), caller.mask)
     reply = await caller.call(encode.update(encode.changed_building(current, effect)), token)
     if _unknown(reply):
-        return await _create(effect, caller, token, now)
+        return await _missing(job, effect, reply, caller, token, now)
     return classify(CallKind.CHANGE, reply, now(), caller.mask)
+
+
+async def _missing(
+    job: Job,
+    effect: ChangeBuilding,
+    reply: Reply | Failure,
+    caller: Caller,
+    token: str,
+    now: Callable[[], datetime],
+) -> Outcome:
+    """Return what it means that MOOST does not know a building: the lane makes it again, with its list; once."""
+    if not job.run.is_repaired:
+        return classify(CallKind.CHANGE, reply, now(), caller.mask)
+    return await _create(effect, caller, token, now)
 
 
 async def _create(effect: ChangeBuilding, caller: Caller, token: str, now: Callable[[], datetime]) -> Outcome:

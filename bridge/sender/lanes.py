@@ -6,7 +6,10 @@ Rules:
   right behind it, also those of the next rows.
 - What was in doubt is sent again as it was, by itself; the settings say by which lane, or that the operator decides.
 - A refused array is halved until the one bad event stands alone; the half known to be good is not held up by it.
-- After a refusal that may mean an unknown building, building and device list (the sheet) go first, once.
+- After a refusal that may mean an unknown building, building and device list (the sheet) go first, once. A change that
+  finds its building gone is done with the creation that holds it.
+- What goes on the wire never takes back what an errand has told: a list names the devices of the newest one too, and
+  the list of an errand those whose events are still to come.
 
 Theory of operation: `suspect` is how many events at the front are known to hold a bad one; the next array takes half of
 them. If it is taken, the rest is suspected; if it is refused, it is the new suspect, and what is behind it is not.
@@ -14,11 +17,11 @@ them. If it is taken, the rest is suspected; if it is refused, it is the new sus
 
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
-from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, Event, PutDevices, SendEvents
+from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, DeviceEntry, Event, PutDevices, SendEvents
 from bridge.core.retry import CallKind, LostPolicy
 from bridge.core.vocabulary import DeadReason
 from bridge.sink import encode, validate
@@ -60,6 +63,8 @@ class Run:
     errands: deque[Call] = field(default_factory=deque)  # sent before the front row: the sheet, for a repair
     repairing: bool = False
     repaired: bool = False
+    repaired_row: int | None = None  # for which that was
+    made: bool = False  # an errand made the building anew
     renewed: bool = False  # the token was renewed for the front item
     suspect: int = 0
 
@@ -72,6 +77,13 @@ class Run:
     def front(self) -> Row:
         """Return the row whose turn it is."""
         return self.rows[0]
+
+    @property
+    def is_repaired(self) -> bool:
+        """Return whether building and list have gone before the front row, or cannot: there are none."""
+        known = self.front.owed
+        again = self.repaired if isinstance(known.call, SendEvents) else self.repaired_row == known.id
+        return again or known.repaired or not any(_errands(self))
 
     def holds(self, calls: Container[int]) -> bool:
         """Tell whether one of these calls is still to be worked off here."""
@@ -135,6 +147,7 @@ class Planner:
     # ---- whole states ----
 
     def _state(self, run: Run, call: Call, *, errand: bool) -> Job | list[Settlement]:
+        call = call if errand else _with_newest(call, run.lane.sheet)
         rule = _broken_rule(call)
         if rule is not None:
             if errand:
@@ -306,16 +319,59 @@ def _graves(row: Row, count: int, burial: Burial, attempt: Attempt | None) -> It
 
 def repair(run: Run) -> None:
     """Let the building and its list go first."""
-    run.errands.extend(run.lane.sheet)
-    run.repairing = True
+    run.errands.extend(_errands(run))
+    run.repairing, run.made = True, False
 
 
-def errand_done(run: Run) -> list[Settlement]:
-    """Take an errand off; after the last one the front row counts as repaired."""
+def _errands(run: Run) -> Iterator[Call]:
+    """Yield what goes before the front row: the building, and its list where that is not the row itself."""
+    for call in run.lane.sheet:
+        if not isinstance(call, PutDevices):
+            yield call
+        elif not isinstance(run.front.owed.call, PutDevices):
+            yield _with_awaited(call, [row.owed.call for row in run.rows])
+
+
+def errand_done(run: Run, attempt: Attempt | None = None) -> list[Settlement]:
+    """Take an errand off; after the last one the front row counts as repaired.
+
+    A change whose building was made anew is done: the creation held it. `attempt` is what is said of it then.
+    """
     run.errands.popleft()
-    return [] if run.errands else _repaired(run)
+    if run.errands or not run.rows:
+        return []
+    front = run.front.owed
+    run.repairing, run.repaired, run.repaired_row = False, True, front.id
+    if run.made and attempt is not None and isinstance(front.call, ChangeBuilding):
+        run.advance(((front.id, 1),))
+        return [Settlement(call_id=front.id, delivered=1, attempt=attempt)]
+    return [Settlement(call_id=front.id, repaired=True)]
 
 
-def _repaired(run: Run) -> list[Settlement]:
-    run.repairing, run.repaired = False, True
-    return [Settlement(call_id=run.front.owed.id, repaired=True)] if run.rows else []
+# ---- device lists ---------------------------------------------------------------------------------------------------
+
+
+def _with_newest(call: Call, sheet: Iterable[Call]) -> Call:
+    """Return a list with the devices of the newest one that it lacks: an errand may have told them already."""
+    if not isinstance(call, PutDevices):
+        return call
+    newest = next((each for each in sheet if isinstance(each, PutDevices)), call)
+    return _with_entries(call, newest.devices)
+
+
+def _with_awaited(newest: PutDevices, calls: Sequence[Call]) -> PutDevices:
+    """Return the newest list with the devices whose events come before the list that lacks them."""
+    until = next((place for place, call in enumerate(calls) if isinstance(call, PutDevices)), 0)
+    events = [event for call in calls[:until] if isinstance(call, SendEvents) for event in call.events]
+    return _with_entries(newest, [DeviceEntry(id=each.device, type=each.source, name=each.name) for each in events])
+
+
+def _with_entries(call: PutDevices, entries: Iterable[DeviceEntry]) -> PutDevices:
+    """Return a list with more devices: GATEWAY first, the others by id."""
+    known = {entry.id for entry in call.devices}
+    more = {entry.id: entry for entry in entries if entry.id not in known}
+    if not more:
+        return call
+    head, *others = call.devices or (None,)
+    listed = sorted([*others, *more.values()], key=lambda entry: entry.id)
+    return replace(call, devices=tuple(listed) if head is None else (head, *listed))

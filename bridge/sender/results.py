@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final, assert_never
 
 from bridge.core import retry
+from bridge.core.effects import CreateBuilding
 from bridge.core.retry import (
     AlreadyThere,
     Bisect,
@@ -138,7 +139,7 @@ class Results:
             attempts=owed.attempts,
             first_failed=owed.first_failed,
             renewed=run.renewed,
-            repaired=run.repaired or owed.repaired or run.suspect > 0 or not run.lane.sheet,
+            repaired=not job.parts or run.suspect > 0 or run.is_repaired,
             others_served=self._served.other_than(run.lane.building),
             working_since=self._working_since,
             second_chance=self._stuck.is_second_chance(owed, run.lane.building),
@@ -190,7 +191,7 @@ class Results:
         job, attempt = result.job, _attempt(outcome, now)
         match decision:
             case Settle():
-                return self._settle(job, attempt, now)
+                return self._settle(job, outcome, attempt, now)
             case RetryAt():
                 return self._retry(job, attempt, decision, lost=_is_lost(job, outcome))
             case Bury():
@@ -210,12 +211,22 @@ class Results:
             case _:
                 assert_never(decision)
 
-    def _settle(self, job: Job, attempt: Attempt, now: datetime) -> Verdict:
+    def _settle(self, job: Job, outcome: Outcome, attempt: Attempt, now: datetime) -> Verdict:
         self._served.note(job.run.lane.building, now)
         if not job.parts:
-            return Verdict(settlements=lanes.errand_done(job.run))
+            if isinstance(job.call, CreateBuilding) and isinstance(outcome, Delivered):
+                job.run.made = True
+                _log.warning("building_made_again")
+            return self._errand_done(job, now)
         self._delivered[job.kind].inc(job.count)
         return Verdict(settlements=lanes.delivered(job, attempt))
+
+    def _errand_done(self, job: Job, now: datetime) -> Verdict:
+        settlements = lanes.errand_done(
+            job.run, Attempt(at=now, outcome="201", detail="the building was made again, with this change")
+        )
+        self._delivered[CallKind.CHANGE].inc(sum(said.delivered for said in settlements))
+        return Verdict(settlements=settlements)
 
     def _retry(self, job: Job, attempt: Attempt, decision: RetryAt, *, lost: bool) -> Verdict:
         if lost:
@@ -228,7 +239,7 @@ class Results:
 
     def _bury(self, job: Job, attempt: Attempt, decision: Bury, *, lost: bool) -> Verdict:
         if not job.parts:  # a refused sheet: the calls behind it are judged on their own merits
-            return Verdict(settlements=lanes.errand_done(job.run))
+            return self._errand_done(job, attempt.at)
         settlements: list[Settlement] = []
         if lost:
             self._metrics.in_doubt.inc(len(job.parts))

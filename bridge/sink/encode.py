@@ -108,6 +108,8 @@ def changed_building(current: Mapping[str, object], effect: ChangeBuilding) -> J
     """Return MOOST's own record with the wanted changes and nothing else changed."""
     result = {key: value for key, value in current.items() if key not in MOOST_ONLY}
     result["customerBuildingId"] = effect.building
+    for name in effect.removed:
+        result.pop(name, None)
     _write(result, effect.attributes)
     if effect.tariff_set:
         _set_tariff(result, effect.tariff)

@@ -5,12 +5,17 @@ Rules:
   the newer stands behind it.
 - A newer device list or creation replaces the content. A newer change carries only what changed: it is laid over the
   older one.
+- An older list keeps its place where it names a device that the newer one lacks and events of that device wait behind
+  it: no event reaches MOOST for a device that it was never told (mapping rule M2).
+- What a building shall be at MOOST is remembered, all of it: its attributes and tariff as one change, its device list.
+  A whole state that is sent once more (a dead letter, a repair) says what shall be by then, not what was once queued:
+  it never takes anything back.
 - Events are never merged. A row of events is worked off from its front; progress makes its front a new call, with no
   attempts behind it.
 - A row with an item that died ends as `dead`, whatever became of the others.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -142,9 +147,12 @@ def laid_over(older: Call, newer: Call) -> Call:
     match newer:
         case ChangeBuilding():
             assert isinstance(older, ChangeBuilding), "only calls of one form share a place"  # noqa: S101
+            kept = {name: value for name, value in older.attributes.items() if name not in newer.removed}
+            gone = [name for name in older.removed if name not in newer.attributes]
             return replace(
                 newer,
-                attributes={**older.attributes, **newer.attributes},
+                attributes={**kept, **newer.attributes},
+                removed=tuple(sorted({*gone, *newer.removed})),
                 create=newer.create or older.create,
                 tariff=newer.tariff if newer.tariff_set else older.tariff,
                 tariff_set=newer.tariff_set or older.tariff_set,
@@ -155,12 +163,84 @@ def laid_over(older: Call, newer: Call) -> Call:
             assert_never(newer)
 
 
+# ---- what a building shall be at MOOST ------------------------------------------------------------------------------
+
+
+def wanted(known: ChangeBuilding | None, newer: Call) -> ChangeBuilding | None:
+    """Return all that a building shall be once a call is queued, as one change; lists and events say nothing of it."""
+    match newer:
+        case CreateBuilding():
+            return ChangeBuilding(building=newer.building, create=newer.attributes)
+        case ChangeBuilding():
+            changed = newer if known is None else laid_over(known, newer)
+            return changed if isinstance(changed, ChangeBuilding) else known
+        case PutDevices() | SendEvents():
+            return known
+        case _:
+            assert_never(newer)
+
+
+def whole(building: ChangeBuilding) -> CreateBuilding:
+    """Return the creation of a building with all that it shall be."""
+    known = {**building.create, **building.attributes}
+    attributes = {name: value for name, value in known.items() if name not in building.removed and name != "settings"}
+    given = known.get("settings")
+    settings = dict(given) if isinstance(given, Mapping) else {}
+    if building.tariff_set:
+        settings.pop("tariff", None)
+        settings |= {} if building.tariff is None else {"tariff": building.tariff}
+    return CreateBuilding(
+        building=building.building, attributes={**attributes, **({"settings": settings} if settings else {})}
+    )
+
+
 def sheet(building: Call | None, devices: Call | None) -> Iterator[Call]:
-    """Return what is sent again after a refusal: the building, then its list, as last queued."""
-    if building is not None:
+    """Return what is sent again after a refusal: the building with all that it shall be, then its list."""
+    if isinstance(building, ChangeBuilding):
+        yield whole(building)
+    elif building is not None:
         yield building
     if devices is not None:
         yield devices
+
+
+def renewed(call: Call, building: ChangeBuilding | None, devices: Call | None) -> Call:
+    """Return what a whole state that is sent once more has to say by now."""
+    match call:
+        case PutDevices():
+            return devices or call
+        case CreateBuilding():
+            return call if building is None else whole(building)
+        case ChangeBuilding():
+            return call if building is None else _renewed_change(call, building)
+        case SendEvents():
+            return call
+        case _:
+            assert_never(call)
+
+
+def _renewed_change(call: ChangeBuilding, building: ChangeBuilding) -> ChangeBuilding:
+    known = {**building.create, **building.attributes}
+    named = {*call.attributes, *call.removed}
+    gone = {name for name in named if name in building.removed or name not in known}
+    return replace(
+        call,
+        attributes={name: known[name] for name in sorted(named - gone)},
+        removed=tuple(sorted(gone & {*building.removed, *call.removed})),
+        create=building.create,
+        tariff=building.tariff if building.tariff_set else call.tariff,
+    )
+
+
+# ---- device lists and the events behind them ------------------------------------------------------------------------
+
+
+def unlisted(older: Call, newer: Call) -> frozenset[str]:
+    """Return the devices that an older list names and a newer one lacks, or names as something else."""
+    if not isinstance(older, PutDevices) or not isinstance(newer, PutDevices):
+        return frozenset()
+    left = {(entry.id, entry.type) for entry in newer.devices}
+    return frozenset(entry.id for entry in older.devices if (entry.id, entry.type) not in left)
 
 
 # ---- erasing what a call names --------------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from bridge.core.effects import Call
+from bridge.core.effects import Call, PutDevices
 from bridge.core.vocabulary import DeadReason
-from bridge.store.calls import CallState, Progress, Step, advance, item, rest, sheet
+from bridge.store.calls import CallState, Progress, Step, advance, item, rest, sheet, wanted
 from bridge.store.codec import Form, decode_call, encode_call, from_ms, maybe_from_ms, maybe_ms, plain, to_ms
 from bridge.store.ledger import Ledger
+from bridge.store.places import Sheet
 from bridge.store.port import Doubt, Owed, Settlement
 
 Row = tuple[object, ...]
@@ -50,10 +51,17 @@ class Lent(msgspec.Struct, array_like=True):
         )
 
 
+def sheet_read(form: int | None, call: bytes | None, devices: bytes | None) -> Sheet:
+    """Return what a building shall be, from a row of the sheets."""
+    building = None if form is None or call is None else wanted(None, decode_call(form, call))
+    listed = None if devices is None else decode_call(Form.DEVICES, devices)
+    return Sheet(building=building, devices=listed if isinstance(listed, PutDevices) else None)
+
+
 def sheet_of(form: int | None, call: bytes | None, devices: bytes | None) -> tuple[Call, ...]:
     """Return what is sent again after a refusal, from a row of the sheets."""
-    building = None if form is None or call is None else decode_call(form, call)
-    return tuple(sheet(building, None if devices is None else decode_call(Form.DEVICES, devices)))
+    known = sheet_read(form, call, devices)
+    return tuple(sheet(known.building, known.devices))
 
 
 # ---- settling -------------------------------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
-"""New calls and the places they take, whichever keeper holds them.
+"""New calls and the places they take, whichever keeper holds them; and what their buildings shall be then.
 
-A whole state takes the place of an unsent older one; the older content stays as a row of its own, for `explain`.
+A whole state takes the place of an unsent older one, as `calls` says; the older content stays as a row of its own.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bridge.core.effects import Call
-from bridge.store.calls import laid_over, replaceable, size
+from bridge.core.effects import Call, ChangeBuilding, PutDevices, SendEvents
+from bridge.store.calls import laid_over, renewed, replaceable, size, unlisted, wanted
 from bridge.store.codec import Form, encode_call, form
 from bridge.store.ledger import Ledger
 from bridge.store.port import Outgoing
@@ -52,30 +53,114 @@ class Plan:
     new: dict[int, Planned] = field(default_factory=dict)
     changed: dict[int, Planned] = field(default_factory=dict)
     retired: list[Unsent] = field(default_factory=list)
-    whole: dict[Place, Planned] = field(default_factory=dict)
     grown: int = 0  # [bytes] of the rows with new content
 
 
-def find_place(ledger: Ledger, plan: Plan, unsent: dict[Place, Unsent], row: Planned, number: int, ms: int) -> None:
-    """Find the place of one call, whose number is used for its row or for the content that it displaces."""
-    ledger.queue(row.count)
-    if not replaceable(row.call):
-        plan.new[number] = row
-        return
-    place = (row.call.building, row.form)
-    older = unsent.get(place)
-    if older is not None:
-        ledger.replace()
+@dataclass(slots=True)
+class Standing:
+    """What stands in the lanes that calls are queued in, as far as it matters for their places."""
+
+    unsent: dict[Place, Unsent] = field(default_factory=dict)
+    awaited: dict[str, set[str]] = field(default_factory=dict)  # building -> devices of events behind its unsent list
+
+
+class Finder:
+    """Finds the places of calls, one after the other."""
+
+    def __init__(self, ledger: Ledger, standing: Standing, ms: int, *, again: bool = False) -> None:
+        """Begin with the lanes as they stand; `again` = the calls were counted when they were queued first."""
+        self._ledger = ledger
+        self._standing = standing
+        self.ms = ms
+        self._again = again
+        self.plan = Plan()
+
+    def place(self, row: Planned, number: int) -> None:
+        """Find the place of one call, whose number is used for its row or for the content that it displaces."""
+        if not self._again:
+            self._ledger.queue(row.count)
+        if not replaceable(row.call):
+            self.plan.new[number] = row
+            self._await(row.call)
+            return
+        place = (row.call.building, row.form)
+        older = self._older(place, row.call)
+        if older is None:
+            self.plan.new[number] = row
+            self._standing.unsent[place] = Unsent(number=number, content=row, queued=self.ms)
+            if row.form is Form.DEVICES:
+                self._standing.awaited.pop(row.call.building, None)
+        else:
+            self._displace(place, older, row, number)
+
+    def _older(self, place: Place, call: Call) -> Unsent | None:
+        """Return the unsent call whose place a newer one takes."""
+        older = self._standing.unsent.get(place)
+        if older is None:
+            return None
+        needed = self._standing.awaited.get(call.building, set())
+        return None if unlisted(older.content.call, call) & needed else older
+
+    def _displace(self, place: Place, older: Unsent, row: Planned, number: int) -> None:
+        """Put a call in an older one's place; the older content stays as a row of its own, for `explain`."""
+        plan = self.plan
+        self._ledger.replace()
         plan.retired.append(Unsent(number=number, content=older.content, queued=older.queued))
-        number, queued = older.number, older.queued
-        row = Planned.of(laid_over(older.content.call, row.call), row.cause)
-    else:
-        queued = ms
-    if older is None or number in plan.new:
-        plan.new[number] = row
-    else:
-        plan.changed[number] = row
-        plan.grown += len(row.data) - len(unsent[place].content.data)
-    unsent[place] = Unsent(number=number, content=row, queued=queued)
-    plan.whole.pop(place, None)  # last queued, last written
-    plan.whole[place] = row
+        merged = Planned.of(laid_over(older.content.call, row.call), row.cause)
+        if older.number in plan.new:
+            plan.new[older.number] = merged
+        else:
+            plan.changed[older.number] = merged
+            plan.grown += len(merged.data) - len(older.content.data)
+        self._standing.unsent[place] = Unsent(number=older.number, content=merged, queued=older.queued)
+
+    def _await(self, call: Call) -> None:
+        """Remember whose events stand behind an unsent list."""
+        if isinstance(call, SendEvents) and (call.building, Form.DEVICES) in self._standing.unsent:
+            self._standing.awaited.setdefault(call.building, set()).update(event.device for event in call.events)
+
+
+def questions(calls: Sequence[Planned], unsent: Mapping[Place, Unsent]) -> dict[int, tuple[str, frozenset[str]]]:
+    """Return what has to be known of the events behind unsent lists that newer ones come for.
+
+    Number of the unsent list -> its building, and the devices that one of the newer lists lacks.
+    """
+    lists: dict[Place, list[Call]] = {}
+    for row in calls:
+        if row.form is Form.DEVICES and (place := (row.call.building, row.form)) in unsent:
+            lists.setdefault(place, [unsent[place].content.call]).append(row.call)
+    asked = {
+        unsent[place].number: (
+            place[0],
+            frozenset(name for older, newer in itertools.combinations(listed, 2) for name in unlisted(older, newer)),
+        )
+        for place, listed in lists.items()
+    }
+    return {number: question for number, question in asked.items() if question[1]}
+
+
+@dataclass(slots=True)
+class Sheet:
+    """What a building shall be at MOOST, as far as queued calls say it."""
+
+    building: ChangeBuilding | None = None
+    devices: PutDevices | None = None
+
+
+def told(sheets: dict[str, Sheet], calls: Iterable[Call]) -> None:
+    """Bring what buildings shall be up to date with queued calls."""
+    for call in calls:
+        if replaceable(call):
+            known = sheets.setdefault(call.building, Sheet())
+            known.building = wanted(known.building, call)
+            known.devices = call if isinstance(call, PutDevices) else known.devices
+
+
+def once_more(sheets: Mapping[str, Sheet], rows: Iterable[Planned]) -> list[Planned]:
+    """Return calls that are sent once more as they have to be by now."""
+    none = Sheet()
+    return [
+        Planned.of(renewed(row.call, known.building, known.devices), row.cause) if replaceable(row.call) else row
+        for row in rows
+        for known in (sheets.get(row.call.building, none),)
+    ]

@@ -151,12 +151,19 @@ class TestRefusals:
             Refused(status=400, answer=""), case(kind=CallKind.HISTORICAL, count=2, repaired=True)
         )
 
-    @pytest.mark.parametrize("kind", [CallKind.CREATE, CallKind.CHANGE, CallKind.DEVICES])
-    def test_a_refused_whole_state_is_dead_at_once(self, kind: CallKind) -> None:
-        decision = decide(Refused(status=400, answer=""), case(kind=kind))
+    @pytest.mark.parametrize("status", [400, 404])
+    @pytest.mark.parametrize("kind", [CallKind.CHANGE, CallKind.DEVICES])
+    def test_a_refused_change_or_list_asks_for_the_building_first(self, kind: CallKind, status: int) -> None:
+        assert Repair() == decide(Refused(status=status, answer=""), case(kind=kind))
 
-        assert isinstance(decision, Bury)
-        assert DeadReason.REJECTED is decision.reason
+    @pytest.mark.parametrize("repaired", [True, False])
+    @pytest.mark.parametrize("kind", [CallKind.CREATE, CallKind.CHANGE, CallKind.DEVICES])
+    def test_a_refused_whole_state_is_dead(self, kind: CallKind, *, repaired: bool) -> None:
+        decision = decide(Refused(status=400, answer=""), case(kind=kind, repaired=repaired))
+
+        if repaired or kind is CallKind.CREATE:
+            assert isinstance(decision, Bury)
+            assert DeadReason.REJECTED is decision.reason
 
 
 class TestCredentials:

@@ -1,13 +1,15 @@
 """What arrives at MOOST, in which order, by which lane."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from structlog.testing import capture_logs
 
-from bridge.core.effects import ChangeBuilding, DeviceEntry, PutDevices
-from bridge.core.vocabulary import DeadReason, DeviceType
+from bridge.core.effects import ChangeBuilding, CreateBuilding, DeviceEntry, PutDevices, SendEvents
+from bridge.core.vocabulary import DeadReason, DeviceType, EventType
 
 pytestmark = pytest.mark.anyio
 Desk = Any
@@ -93,6 +95,234 @@ class TestChanges:
             (call["method"], call["status"]) for call in await d.sandbox.calls("/buildings")
         ]
         assert "DE" == (await d.sandbox.received())["buildings"]["new"]["countryCode"]
+        assert 1 == (await d.store.census()).delivered
+
+
+def lists(building: str, *names: str) -> PutDevices:
+    entries = [DeviceEntry(id=name, type=DeviceType.CAR, name=name) for name in names]
+    gateway = DeviceEntry(id=f"gateway:{building}", type=DeviceType.GATEWAY, name="Household")
+    return PutDevices(building=building, devices=(gateway, *entries))
+
+
+def car_event(d: Desk, name: str, value: float) -> SendEvents:
+    event = replace(
+        d.events(value).events[0], device=name, name=name, source=DeviceType.CAR, type=EventType.STATE_OF_CHARGE_RATE
+    )
+    return SendEvents(building="home-1", events=(event,))
+
+
+async def told(d: Desk, building: str = "home-1") -> list[str]:
+    """Return the devices that MOOST knows now."""
+    return sorted(entry["id"] for entry in (await d.sandbox.received())["devices"][building])
+
+
+async def loses_everything(d: Desk) -> None:
+    async with d.sandbox._http.delete(f"{d.sandbox.base_url}/_sandbox/received"):
+        pass
+
+
+class TestLostBuildings:
+    """MOOST lost a building: whichever call finds out, it is made again with all that it shall be."""
+
+    WANTED: ClassVar = [
+        CreateBuilding(building="home-1", attributes={"countryCode": "DE", "timeZoneId": "Europe/Berlin"}),
+        lists("home-1", "car-1"),
+        ChangeBuilding(building="home-1", attributes={"zip": "01067"}),
+        ChangeBuilding(building="home-1", tariff={"type": "SINGLE", "minPrice": "0.3"}, tariff_set=True),
+    ]
+
+    @pytest.mark.parametrize("what", ["a list", "a change", "an event", "a tariff"])
+    async def test_it_is_made_again(self, desk: Make, what: str) -> None:
+        d = desk()
+        d.start()
+        for call in self.WANTED:
+            await d.queue(call)
+            await d.done()
+        await loses_everything(d)
+        calls = {
+            "a list": lists("home-1", "car-1", "car-2"),
+            "a change": ChangeBuilding(building="home-1", attributes={"city": "Dresden"}),
+            "an event": d.events(1),
+            "a tariff": ChangeBuilding(
+                building="home-1", tariff={"type": "SINGLE", "minPrice": "0.4"}, tariff_set=True
+            ),
+        }
+        with capture_logs() as logged:
+            await d.queue(calls[what], d.events(2))
+            await d.done()
+        building = (await d.sandbox.received())["buildings"]["home-1"]
+
+        assert [] == await d.dead()
+        assert ["building_made_again"] == [line["event"] for line in logged if line["event"].startswith("building_")]
+        assert ["car-1", *(["car-2"] if what == "a list" else []), "gateway:home-1"] == await told(d)
+        assert ("01067", "0.4" if what == "a tariff" else "0.3") == (
+            building["zip"],
+            building["settings"]["tariff"]["minPrice"],
+        )
+        assert (what == "a change") == (building.get("city") == "Dresden")
+        assert 2 == (await d.sandbox.values())[-1]
+
+    @pytest.mark.parametrize("status", [400, 404])
+    async def test_a_list_that_moost_refuses_all_the_same_is_dead_after_one_repair(
+        self, desk: Make, status: int
+    ) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        before = len(await d.sandbox.calls())
+        await d.sandbox.faults({"kind": "status", "status": status, "path": "/devices/"})
+        await d.queue(lists("home-1", "car-1"), d.events(1))
+        await d.done()
+
+        calls = (await d.sandbox.calls())[before:]
+        assert [("PUT", status), ("POST", 409), ("PUT", status), ("POST", 201)] == [
+            (call["method"], call["status"]) for call in calls
+        ]
+        assert [DeadReason.REJECTED] == [letter.reason for letter in await d.dead()]
+
+    async def test_a_change_of_a_building_that_moost_denies_to_have_and_to_lack_is_done(self, desk: Make) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        await d.sandbox.faults({"kind": "status", "status": 404, "method": "GET", "path": "/buildings/"})
+        await d.queue(ChangeBuilding(building="home-1", attributes={"zip": "1"}), d.events(1))
+        await d.done()
+
+        assert [] == await d.dead()
+        assert [1] == await d.sandbox.values()
+
+
+class TestNothingIsTakenBack:
+    """A whole state that is sent once more never undoes what MOOST was told since."""
+
+    async def test_a_retried_list_does_not_remove_a_device(self, desk: Make) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        await d.sandbox.faults({"kind": "status", "status": 400, "path": "/devices/"})
+        await d.queue(lists("home-1", "car-1", "veh-1"))
+        await d.done()
+        await d.sandbox.faults()
+        await d.queue(lists("home-1", "bat-1", "car-1", "veh-1"))
+        await d.done()
+        await d.store.retry([letter.id for letter in await d.dead()], d.time.now())
+        d.sender.nudge.set()
+        await d.done()
+
+        assert ["bat-1", "car-1", "gateway:home-1", "veh-1"] == await told(d)
+        assert [] == await d.dead()
+
+    async def test_a_list_that_was_stuck_does_not_remove_a_device(self, desk: Make) -> None:
+        d = desk()
+        d.start()
+        await d.home("home-1", "other")
+        await d.sandbox.faults({"kind": "status", "status": 500, "path": "home-1/devices"})
+        await d.queue(lists("home-1", "car-1"))
+        for value in range(11):  # eleven tries over an hour
+            await d.until(lambda tries=value: not _owed(d) or _owed(d)[0].progress.attempts > tries)
+            await d.queue(d.events(value, building="other"))
+            await d.until(lambda: len(_owed(d)) <= 1)
+            d.time.offset += timedelta(minutes=6)
+            d.sender.nudge.set()
+        await d.done()
+        assert [DeadReason.STUCK] == [letter.reason for letter in await d.dead()]
+        await d.sandbox.faults()
+        await d.queue(lists("home-1", "bat-1", "car-1"))
+        await d.done()
+        d.time.offset += timedelta(minutes=61)
+        await d.until(lambda: not d.store._rows.letters)
+        await d.done()
+
+        assert ["bat-1", "car-1", "gateway:home-1"] == await told(d)
+
+    async def test_retried_changes_keep_what_came_later(self, desk: Make) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        await d.sandbox.faults({"kind": "status", "status": 400, "method": "PUT", "path": "^/buildings/v1"})
+        await d.queue(
+            ChangeBuilding(
+                building="home-1",
+                attributes={"zip": "1", "city": "Bern"},
+                tariff={"type": "SINGLE", "minPrice": "0.1"},
+                tariff_set=True,
+            )
+        )
+        await d.done()
+        await d.sandbox.faults()
+        await d.queue(
+            ChangeBuilding(
+                building="home-1",
+                attributes={"zip": "2"},
+                tariff={"type": "SINGLE", "minPrice": "0.2"},
+                tariff_set=True,
+            )
+        )
+        await d.done()
+        await d.store.retry([letter.id for letter in await d.dead()], d.time.now())
+        d.sender.nudge.set()
+        await d.done()
+        building = (await d.sandbox.received())["buildings"]["home-1"]
+
+        assert [] == await d.dead()
+        assert ("2", "Bern", "0.2") == (building["zip"], building["city"], building["settings"]["tariff"]["minPrice"])
+
+    async def test_a_repair_is_not_undone_by_an_older_list_behind_it(self, desk: Make) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        await d.stop()
+        await loses_everything(d)
+        await d.queue(d.events(1), lists("home-1", "car-1"), car_event(d, "car-1", 2), lists("home-1", "bat-1"))
+        d.start()
+        await d.done()
+
+        puts = [sorted(each["id"] for each in call["body"]) for call in await d.sandbox.calls("/devices/")]
+        assert [["bat-1", "gateway:home-1"], ["bat-1", "car-1", "gateway:home-1"], ["bat-1", "gateway:home-1"]] == puts
+        assert [] == await d.dead()
+
+    async def test_a_repair_tells_the_devices_whose_events_are_still_to_come(self, desk: Make) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        await d.queue(lists("home-1", "car-1"))
+        await d.done()
+        await d.stop()
+        await loses_everything(d)
+        await d.queue(d.events(1), car_event(d, "car-1", 2), lists("home-1"))
+        d.start()
+        await d.done()
+
+        puts = [sorted(each["id"] for each in call["body"]) for call in await d.sandbox.calls("/devices/")]
+        assert [["car-1", "gateway:home-1"], ["gateway:home-1"]] == puts
+        assert [] == await d.dead()
+
+
+async def test_no_event_arrives_for_a_device_that_moost_was_never_told(desk: Make) -> None:
+    d = desk()
+    d.start()
+    await d.home()
+    await d.sandbox.faults({"kind": "outage"})
+    await d.queue(lists("home-1", "car-1"))
+    await d.queue(car_event(d, "car-1", 50))
+    await d.queue(lists("home-1"))
+    await d.queue(lists("home-1", "car-2"))
+    await d.sandbox.faults()
+    await d.done(30)
+
+    calls = (await d.sandbox.received())["calls"]
+    known: set[str] = set()
+    for call in calls:
+        if call["status"] in {200, 201} and "/devices/" in call["path"]:
+            known |= {entry["id"] for entry in call["body"]}
+        if call["path"] == "/events/v1" and call["status"] == 201:
+            assert call["body"]["deviceId"] in known
+    assert 1 == len([call for call in calls if call["path"] == "/events/v1" and call["status"] == 201])
+    assert ["car-2", "gateway:home-1"] == await told(d)
+
+
+def _owed(d: Desk) -> list[Any]:
+    return [row for _, row in sorted(d.store._rows.outbox.items()) if row.owed]
 
 
 class TestLanes:

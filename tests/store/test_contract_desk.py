@@ -1,14 +1,31 @@
 """What every keeper promises the commands."""
 
+from dataclasses import replace
+
 import pytest
 
-from bridge.core.effects import Note
+from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, Note
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason
 from bridge.store.desk import CallTrip, DeadFilter, MessageTrip
 from bridge.store.port import Attempt, Return, Settlement, Work
 from tests.store.conftest import Keeper
-from tests.store.values import DAY, HOLD, NOW, SECOND, arrival, burial, devices, events, house, out, said, stillborn
+from tests.store.values import (
+    DAY,
+    HOLD,
+    NOW,
+    SECOND,
+    arrival,
+    burial,
+    change,
+    create,
+    devices,
+    events,
+    house,
+    out,
+    said,
+    stillborn,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -169,6 +186,79 @@ async def test_a_retried_call_goes_to_the_end_of_its_lane_as_a_row_of_its_own(st
     trip = await store.trip(3)
     assert trip is not None
     assert ["dead", "owed"] == [call.state for call in trip.calls]
+
+
+async def died(store: Keeper, *calls: Call) -> list[int]:
+    """Queue whole states of one building, each with a lease of its own, and bury all; return their letters."""
+    for call in calls:
+        await store.commit(Work(now=NOW, calls=out(call)))
+        (lane,) = await store.lease(NOW, 1, 10, HOLD)
+        end = Settlement(call_id=lane.calls[0].id, buried=burial())
+        await store.settle(NOW, [end], [], [Return(building="a", at=NOW)])
+    return [letter.id for letter in await store.dead_letters(DeadFilter())]
+
+
+async def delivered(store: Keeper, *calls: Call) -> None:
+    """Queue calls of one building and let MOOST take them."""
+    await store.commit(Work(now=NOW, calls=out(*calls)))
+    (lane,) = await store.lease(NOW, 1, 10, HOLD)
+    ends = [Settlement(call_id=row.id, delivered=1) for row in lane.calls]
+    await store.settle(NOW, ends, [], [Return(building="a", at=NOW)])
+
+
+async def owed(store: Keeper) -> list[Call]:
+    """Return what is owed for one building."""
+    return [row.call for lane in await store.lease(NOW + DAY, 1, 10, HOLD) for row in lane.calls]
+
+
+async def test_a_retried_list_is_the_one_that_is_right_by_now(store: Keeper) -> None:
+    letters = await died(store, devices("a", "c1"))
+    await delivered(store, devices("a", "c1", "b1"))
+    assert 1 == await store.retry(letters, NOW)
+    assert [devices("a", "c1", "b1")] == await owed(store)
+
+
+async def test_a_retried_list_takes_no_place_beside_a_newer_one_that_is_owed(store: Keeper) -> None:
+    letters = await died(store, devices("a", "c1"))
+    await store.commit(Work(now=NOW, calls=out(devices("a", "c1", "b1"), events("a", 1))))
+    await store.retry(letters, NOW)
+    assert [devices("a", "c1", "b1"), events("a", 1)] == await owed(store)
+    census = await store.census()
+    assert (3, 1, 2, 0) == (census.queued, census.replaced, census.calls_pending, census.calls_dead)
+
+
+async def test_of_several_retried_lists_the_newest_counts(store: Keeper) -> None:
+    letters = await died(store, devices("a", "c1"), devices("a", "c1", "b1"))
+    await store.retry(letters, NOW)
+    assert [devices("a", "c1", "b1")] == await owed(store)
+
+
+async def test_a_retried_creation_holds_all_that_the_building_shall_be(store: Keeper) -> None:
+    letters = await died(store, create("a", "Bern"))
+    await delivered(store, change("a", city="Basel", zip="4000"))
+    await store.retry(letters, NOW)
+    assert [CreateBuilding(building="a", attributes={"city": "Basel", "zip": "4000"})] == await owed(store)
+
+
+async def test_a_retried_change_says_what_it_named_as_it_is_by_now(store: Keeper) -> None:
+    old = ChangeBuilding(
+        building="a", attributes={"zip": "1", "city": "Bern"}, create={"k": 1}, tariff={"t": 1}, tariff_set=True
+    )
+    letters = await died(store, old)
+    newer = ChangeBuilding(
+        building="a", attributes={"zip": "2"}, removed=("city",), create={"k": 2}, tariff={"t": 2}, tariff_set=True
+    )
+    await delivered(store, newer)
+    await delivered(store, change("a", other="x"))
+    await store.retry(letters, NOW)
+    assert [replace(newer, create={"k": 2})] == await owed(store)
+
+
+async def test_a_retried_change_that_nothing_overtook_stays_as_it_is(store: Keeper) -> None:
+    old = ChangeBuilding(building="a", attributes={"zip": "1"}, removed=("city",), tariff=None, tariff_set=True)
+    letters = await died(store, old)
+    await store.retry(letters, NOW)
+    assert [old] == await owed(store)
 
 
 async def test_discarded_letters_are_gone_for_good(store: Keeper) -> None:

@@ -5,13 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.core.effects import ChangeBuilding, CreateBuilding, PutDevices, SendEvents
-from bridge.core.vocabulary import DeadReason
+from bridge.core.effects import ChangeBuilding, CreateBuilding, DeviceEntry, PutDevices, SendEvents
+from bridge.core.vocabulary import DeadReason, DeviceType
 from bridge.store import codec
 from bridge.store.desk import DeadFilter
 from bridge.store.port import Begin, Lane, Owed, Return, Settlement, Work
 from tests.store.conftest import Keeper
-from tests.store.values import DAY, HOLD, NOW, SECOND, burial, change, create, devices, doubt, events, out, said
+from tests.store.values import DAY, HOLD, NOW, SECOND, burial, change, create, devices, doubt, events, out, said, tariff
 
 pytestmark = pytest.mark.anyio
 
@@ -143,15 +143,29 @@ async def test_opening_frees_all_leases_and_counts_what_was_on_the_wire(store: K
     assert [] == [tried.outcome for call in await store.event_calls("b") for tried in call.attempts]
 
 
-async def test_a_lane_carries_the_sheet_as_last_queued(store: Keeper) -> None:
+async def test_a_lane_carries_all_that_its_building_shall_be(store: Keeper) -> None:
     await queued(store, create("a"), devices("a", "x"), events("a", 1))
     (lane,) = await leased(store)
     assert (create("a"), devices("a", "x")) == lane.sheet
     ends = [Settlement(call_id=row.id, delivered=1) for row in lane.calls[:2]]
     await store.settle(NOW, ends, [], [Return(building="a", at=NOW)])
-    await queued(store, change("a", zip="1"), devices("a", "y"))
+    await queued(store, change("a", zip="1"), devices("a", "y"), tariff("a", {"type": "SINGLE"}))
+    await queued(store, change("a", city="Basel"))
     (lane,) = await leased(store)
-    assert (change("a", zip="1"), devices("a", "y")) == lane.sheet
+    attributes = {"city": "Basel", "zip": "1", "settings": {"tariff": {"type": "SINGLE"}}}
+    assert (CreateBuilding(building="a", attributes=attributes), devices("a", "y")) == lane.sheet
+
+
+async def test_what_was_removed_is_no_part_of_what_a_building_shall_be(store: Keeper) -> None:
+    directory = {"zip": "1", "city": "Bern", "settings": {"tariff": {"type": "SINGLE"}, "x": 1}}
+    await queued(store, CreateBuilding(building="a", attributes=directory))
+    await queued(store, ChangeBuilding(building="a", removed=("zip",)), tariff("a", None))
+    await queued(store, ChangeBuilding(building="a", attributes={"zip": "2"}, removed=("city",)))
+    (lane,) = await leased(store)
+    assert [CreateBuilding(building="a", attributes={"zip": "2", "settings": {"x": 1}})] == list(lane.sheet)
+    assert (
+        ChangeBuilding(building="a", attributes={"zip": "2"}, removed=("city",), tariff_set=True) == lane.calls[1].call
+    )
 
 
 async def test_a_lane_of_events_alone_has_no_sheet(store: Keeper) -> None:
@@ -174,6 +188,42 @@ async def test_within_one_step_the_newest_whole_state_counts(store: Keeper) -> N
     await queued(store, devices("a", "x"), events("a", 1), devices("a", "y"), devices("a", "z"))
     assert [devices("a", "z"), events("a", 1)] == [row.call for row in await owed(store)]
     assert 2 == (await store.census()).replaced
+
+
+async def test_an_older_list_stays_while_events_of_a_device_that_the_newer_lacks_wait_behind_it(store: Keeper) -> None:
+    first, last = devices("a", "x", "vehicle_1"), devices("a", "x")
+    await queued(store, first, events("a", 1))
+    await queued(store, last)
+    await queued(store, devices("a", "x", "y"))
+    assert [first, events("a", 1), devices("a", "x", "y")] == [row.call for row in await owed(store)]
+    census = await store.census()
+    assert (4, 3, 1) == (census.queued, census.calls_pending, census.replaced)
+
+
+async def test_within_one_step_too_a_device_is_told_before_its_events(store: Keeper) -> None:
+    first, last = devices("a", "x", "vehicle_1"), devices("a", "x")
+    await queued(store, devices("a", "x"), first, events("a", 1), last, events("b", 1))
+    assert [first, events("a", 1), last] == [row.call for row in await owed(store)]
+
+
+async def test_a_list_that_came_to_name_a_device_keeps_its_place_too(store: Keeper) -> None:
+    await queued(store, devices("a", "x"), events("a", 1))
+    await queued(store, devices("a", "vehicle_1"), devices("a", "x"))
+    assert [devices("a", "vehicle_1"), events("a", 1), devices("a", "x")] == [row.call for row in await owed(store)]
+
+
+async def test_a_device_that_becomes_another_is_told_as_what_its_events_say(store: Keeper) -> None:
+    pump = DeviceEntry(id="vehicle_1", type=DeviceType.HEAT_PUMP, name="vehicle_1")
+    now_a_pump = PutDevices(building="a", devices=(pump,))
+    await queued(store, devices("a", "vehicle_1"), events("a", 1))
+    await queued(store, now_a_pump)
+    assert [devices("a", "vehicle_1"), events("a", 1), now_a_pump] == [row.call for row in await owed(store)]
+
+
+async def test_an_older_list_goes_where_no_events_of_its_devices_wait_behind_it(store: Keeper) -> None:
+    await queued(store, events("a", 1), devices("a", "x", "vehicle_1"), events("b", 1))
+    await queued(store, devices("a", "x"))
+    assert [events("a", 1), devices("a", "x")] == [row.call for row in await owed(store)]
 
 
 async def test_a_newer_change_is_laid_over_an_unsent_older_one(store: Keeper) -> None:

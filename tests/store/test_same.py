@@ -39,6 +39,7 @@ from tests.store.values import (
     house,
     said,
     stillborn,
+    tariff,
 )
 
 T = TypeVar("T")
@@ -53,7 +54,13 @@ calls = st.one_of(
     st.builds(lambda name, count: events(name, *map(float, range(count))), houses, st.integers(1, 3)),
     st.builds(create, houses, st.sampled_from(["x", "y"])),
     st.builds(lambda name, city: change(name, city=city), houses, st.sampled_from(["x", "y"])),
-    st.builds(devices, houses, st.sampled_from(["p", "q"])),
+    st.builds(lambda name, zips: change(name, **zips), houses, st.sampled_from([{"zip": "1"}, {"zip": "2"}])),
+    st.builds(tariff, houses, st.sampled_from([None, {"type": "SINGLE"}])),
+    st.builds(
+        lambda name, listed: devices(name, *listed),
+        houses,
+        st.sampled_from([["p"], ["q"], ["p", "vehicle_1"], ["vehicle_1"], ["q", "vehicle_1"]]),
+    ),
 )
 arrivals = st.one_of(
     st.builds(

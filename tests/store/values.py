@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from bridge.core.effects import ChangeBuilding, CreateBuilding, DeviceEntry, Event, PutDevices, SendEvents
+from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, DeviceEntry, Event, PutDevices, SendEvents
 from bridge.core.model import Building
 from bridge.core.vocabulary import DeadReason, DeviceType, EventType
 from bridge.store.port import Arrival, Attempt, Burial, Doubt, Outgoing, Versioned
@@ -56,6 +56,10 @@ def create(building: str, city: str = "Bern") -> CreateBuilding:
 
 def change(building: str, **attributes: object) -> ChangeBuilding:
     return ChangeBuilding(building=building, attributes=attributes)
+
+
+def tariff(building: str, wanted: Attributes | None) -> ChangeBuilding:
+    return ChangeBuilding(building=building, tariff=wanted, tariff_set=True)
 
 
 def devices(building: str, *names: str) -> PutDevices:

@@ -144,7 +144,7 @@ class MemoryForgetting:
         rows.ticks = [(name, replace(one, state=None) if name == building else one) for name, one in rows.ticks]
         lane = self._rows.lanes.get(building)
         if lane is not None:
-            for name in ("building_call", "devices_call"):
+            for name in ("building", "devices"):
                 call = getattr(lane, name)
                 setattr(lane, name, None if call is None else redacted(call, what))
         return Erased(calls=len(naming), letters=letters)

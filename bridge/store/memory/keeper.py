@@ -9,13 +9,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from bridge.core.effects import Call
 from bridge.core.vocabulary import DeadReason, Kind
-from bridge.store.calls import LOST_AT_THE_END, CallState, advance, item, laid_over, replaceable, rest, sheet
-from bridge.store.codec import form, from_ms, plain, to_ms
+from bridge.store.calls import LOST_AT_THE_END, CallState, advance, item, rest, sheet, size
+from bridge.store.codec import from_ms, plain, to_ms
 from bridge.store.desk import Ticked
 from bridge.store.memory.desk import MemoryDesk
-from bridge.store.memory.rows import CallRow, LaneRow, Letter
+from bridge.store.memory.rows import CallRow, Letter
 from bridge.store.port import (
     Arrival,
     Attempt,
@@ -127,7 +126,8 @@ class MemoryStore(MemoryDesk):
             self._rows.buildings[new.state.id] = replace(new, version=version)
         self._plan(work)
         for outgoing in work.calls:
-            self._queue(outgoing.call, outgoing.cause, work.now)
+            self._rows.ledger.queue(size(outgoing.call))
+            self._rows.queue(outgoing.call, outgoing.cause, work.now)
         for number, note in work.notes:
             self._rows.ledger.note(note.name)
             if number and note.detail:
@@ -225,36 +225,6 @@ class MemoryStore(MemoryDesk):
             else:
                 self._rows.homes[device] = Home(building=home.building, user=home.user)
 
-    def _queue(self, call: Call, cause: int, now: datetime) -> None:
-        ledger = self._rows.ledger
-        older = self._unsent(call, now) if replaceable(call) else None
-        if older is None:
-            row = self._rows.queue(call, cause, now)
-        else:
-            row = older
-            self._retire(older, now)
-            row.call, row.cause = laid_over(older.call, call), cause
-            row.progress = replace(row.progress, repaired=False)
-        ledger.queue(row.progress.left if older is None else 1)
-        if older is not None:
-            ledger.replace()
-        self._rows.remember(row.call)
-
-    def _unsent(self, call: Call, now: datetime) -> CallRow | None:
-        lane = self._rows.lanes.get(call.building, LaneRow())
-        lent = lane.lent if lane.lent_until is not None and lane.lent_until > now else 0
-        rows = [row for row in self._rows.owed(call.building) if form(row.call) is form(call)]
-        rows = [row for row in rows if row.id > lent and row.doubt is None]
-        return rows[-1] if rows else None
-
-    def _retire(self, row: CallRow, now: datetime) -> None:
-        """Keep the content whose place is taken, for `explain`."""
-        self._rows.ledger.last_call += 1
-        number = self._rows.ledger.last_call
-        progress = replace(row.progress, state=CallState.REPLACED)
-        settled = from_ms(to_ms(now))
-        self._rows.outbox[number] = replace(row, id=number, progress=progress, settled=settled, attempts=[])
-
     async def due(self, now: datetime, limit: int) -> tuple[datetime, Sequence[str]]:
         """Return the horizon and the buildings due at it."""
         oldest = self._rows.oldest_pending()
@@ -285,7 +255,7 @@ class MemoryStore(MemoryDesk):
             building=building,
             calls=tuple(_owed(row) for row in rows),
             until=until,
-            sheet=tuple(sheet(lane.building_call, lane.devices_call)),
+            sheet=tuple(sheet(lane.building, lane.devices)),
         )
 
     async def settle(

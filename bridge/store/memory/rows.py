@@ -1,14 +1,14 @@
 """What the keeper in memory holds, and the movements that its store and its desk share."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from bridge.core.effects import Call, Note
+from bridge.core.effects import Call, ChangeBuilding, Note, PutDevices, SendEvents
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason, Kind
-from bridge.store.calls import CallState, Progress, size
-from bridge.store.codec import Form, form, from_ms, plain, to_ms
+from bridge.store.calls import CallState, Progress, laid_over, renewed, replaceable, size, unlisted, wanted
+from bridge.store.codec import form, from_ms, plain, to_ms
 from bridge.store.desk import Ticked
 from bridge.store.ledger import Ledger
 from bridge.store.port import Arrival, Attempt, Doubt, Home, Pending, Versioned
@@ -36,13 +36,13 @@ class CallRow:
 
 @dataclass(slots=True, kw_only=True)
 class LaneRow:
-    """The turn of one building, and what was last queued of its whole state."""
+    """The turn of one building, and what it shall be at MOOST."""
 
     due: datetime | None = None
     lent_until: datetime | None = None
     lent: int = 0  # newest row that is lent
-    building_call: Call | None = None
-    devices_call: Call | None = None
+    building: ChangeBuilding | None = None
+    devices: PutDevices | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +146,42 @@ class Rows:
         """Return what is owed for a building, oldest first."""
         return [row for _, row in sorted(self.outbox.items()) if row.owed and row.call.building == building]
 
-    def queue(self, call: Call, cause: int, now: datetime) -> CallRow:
-        """Put a call at the end of its lane."""
+    def queue(self, call: Call, cause: int, now: datetime) -> None:
+        """Put a call at the end of its lane, or in the place of an unsent older one."""
+        older = self._unsent(call, now) if replaceable(call) else None
+        if older is None:
+            self._append(call, cause, now)
+        else:
+            self.ledger.replace()
+            self._retire(older, now)
+            older.call, older.cause = laid_over(older.call, call), cause
+            older.progress = replace(older.progress, repaired=False)
+        self._remember(call)
+
+    def queue_again(self, call: Call, cause: int, now: datetime) -> None:
+        """Queue a call that was dead as it has to be by now."""
+        lane = self.lanes.get(call.building, LaneRow())
+        self.queue(renewed(call, lane.building, lane.devices) if replaceable(call) else call, cause, now)
+
+    def _unsent(self, call: Call, now: datetime) -> CallRow | None:
+        lane = self.lanes.get(call.building, LaneRow())
+        lent = lane.lent if lane.lent_until is not None and lane.lent_until > now else 0
+        owed = self.owed(call.building)
+        rows = [row for row in owed if form(row.call) is form(call) and row.id > lent and row.doubt is None]
+        if not rows:
+            return None
+        behind = [row.call for row in owed if row.id > rows[-1].id]
+        awaited = {event.device for each in behind if isinstance(each, SendEvents) for event in each.events}
+        return None if unlisted(rows[-1].call, call) & awaited else rows[-1]
+
+    def _retire(self, row: CallRow, now: datetime) -> None:
+        """Keep the content whose place is taken, for `explain`."""
+        self.ledger.last_call += 1
+        number = self.ledger.last_call
+        progress = replace(row.progress, state=CallState.REPLACED)
+        self.outbox[number] = replace(row, id=number, progress=progress, settled=_whole(now), attempts=[])
+
+    def _append(self, call: Call, cause: int, now: datetime) -> None:
         self.ledger.last_call += 1
         row = CallRow(
             id=self.ledger.last_call, call=call, cause=cause, queued=_whole(now), progress=Progress(count=size(call))
@@ -156,18 +190,12 @@ class Rows:
         lane = self.lanes.setdefault(call.building, LaneRow())
         if lane.lent_until is None and lane.due is None:
             lane.due = _whole(now)
-        return row
 
-    def remember(self, call: Call) -> None:
-        """Keep the whole state that was last queued."""
+    def _remember(self, call: Call) -> None:
+        """Keep what the building shall be."""
         lane = self.lanes.setdefault(call.building, LaneRow())
-        match form(call):
-            case Form.CREATE | Form.CHANGE:
-                lane.building_call = call
-            case Form.DEVICES:
-                lane.devices_call = call
-            case Form.EVENTS:
-                pass
+        lane.building = wanted(lane.building, call)
+        lane.devices = call if isinstance(call, PutDevices) else lane.devices
 
     def expire(self, now: datetime) -> None:
         """Take back lanes whose lease has run out."""

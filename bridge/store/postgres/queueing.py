@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import Final
 
 from bridge.store.calls import CallState, replaceable
-from bridge.store.codec import Form, decode_call, to_ms
+from bridge.store.codec import Form, decode_call, encode_call, to_ms
 from bridge.store.ledger import Ledger
-from bridge.store.places import Place, Plan, Planned, Unsent, find_place
+from bridge.store.owed import sheet_read
+from bridge.store.places import Finder, Place, Planned, Sheet, Standing, Unsent, once_more, questions, told
 from bridge.store.postgres.clock import server_ms
 from bridge.store.postgres.connection import Connection, columns
 
@@ -47,19 +48,48 @@ ON CONFLICT (building) DO UPDATE SET form = coalesce(excluded.form, sheet.form),
 """
 
 
+_SHEETS: Final = "SELECT building, form, call, devices FROM sheet WHERE building = ANY($1)"
+_BEHIND: Final = """
+SELECT DISTINCT asked.building, asked.device
+FROM unnest($1::bigint[], $2::text[], $3::text[]) AS asked (older, building, device)
+WHERE EXISTS (
+    SELECT FROM outbox
+    WHERE building = asked.building AND state = 'owed' AND id > asked.older AND form = 0
+        AND strpos(call, '"device":"' || asked.device || '"') > 0
+)
+"""
+
+
 async def queue(con: Connection, ledger: Ledger, calls: Sequence[Planned], now: datetime, at: int | None) -> None:
     """Queue calls in order; they are due `at` once [ms], None = by the server's clock."""
-    if not calls:
-        return
-    ms = to_ms(now)
-    await _take_turns(con, (row.call.building for row in calls), at)
-    unsent = await _unsent(con, {(row.call.building, row.form) for row in calls if replaceable(row.call)}, at)
-    plan = Plan()
+    if calls:
+        await _take_turns(con, (row.call.building for row in calls), at)
+        sheets = await _sheets(con, {row.call.building for row in calls if row.form is Form.CHANGE})
+        finder = Finder(ledger, await _standing(con, calls, at), to_ms(now))
+        await _queue(con, ledger, finder, calls, sheets)
+
+
+async def requeue(con: Connection, ledger: Ledger, rows: Iterable[Planned], now: datetime, at: int | None) -> None:
+    """Queue single calls that were dead once more, as they have to be by now; the ledger has counted them already."""
+    found = list(rows)
+    if found:
+        await _take_turns(con, (row.call.building for row in found), at)
+        sheets = await _sheets(con, {row.call.building for row in found if replaceable(row.call)})
+        calls = once_more(sheets, found)
+        finder = Finder(ledger, await _standing(con, calls, at), to_ms(now), again=True)
+        await _queue(con, ledger, finder, calls, sheets)
+
+
+async def _queue(
+    con: Connection, ledger: Ledger, finder: Finder, calls: Sequence[Planned], sheets: dict[str, Sheet]
+) -> None:
+    ms, plan = finder.ms, finder.plan
     for (number,), row in zip(await con.fetch(_NUMBERS, len(calls)), calls, strict=True):
-        find_place(ledger, plan, unsent, row, number, ms)
+        finder.place(row, number)
     appended = [_row(number, row, CallState.OWED, ms, None) for number, row in plan.new.items()]
     appended += [_row(old.number, old.content, CallState.REPLACED, old.queued, ms) for old in plan.retired]
-    await con.execute(_APPEND, *columns(appended, 9))
+    if appended:
+        await con.execute(_APPEND, *columns(appended, 9))
     if plan.changed:
         changed = [(number, row.data.decode(), row.cause) for number, row in plan.changed.items()]
         await con.execute(_CHANGE, *columns(changed, 3))
@@ -67,24 +97,43 @@ async def queue(con: Connection, ledger: Ledger, calls: Sequence[Planned], now: 
     ledger.outbox_rows += len(new)
     ledger.outbox_settled += len(plan.retired)
     ledger.outbox_bytes += plan.grown + sum(len(row.data) for row in new)
-    await _write_sheets(con, plan)
+    told(sheets, (row.call for row in calls))
+    if sheets:
+        await con.execute(_SHEET, *columns([_sheet(building, known) for building, known in sheets.items()], 4))
+
+
+async def _standing(con: Connection, calls: Sequence[Planned], at: int | None) -> Standing:
+    """Read what stands in the lanes that whole states come to."""
+    unsent = await _unsent(con, {(row.call.building, row.form) for row in calls if replaceable(row.call)}, at)
+    asked = [
+        (number, building, name)
+        for number, (building, names) in questions(calls, unsent).items()
+        for name in sorted(names)
+    ]
+    awaited: dict[str, set[str]] = {}
+    for building, name in await con.fetch(_BEHIND, *columns(asked, 3)) if asked else ():
+        awaited.setdefault(building, set()).add(name)
+    return Standing(unsent=unsent, awaited=awaited)
+
+
+async def _sheets(con: Connection, buildings: set[str]) -> dict[str, Sheet]:
+    """Read what buildings shall be."""
+    if not buildings:
+        return {}
+    return {
+        building: sheet_read(form, None if call is None else call.encode(), None if listed is None else listed.encode())
+        for building, form, call, listed in await con.fetch(_SHEETS, sorted(buildings))
+    }
+
+
+def _sheet(building: str, known: Sheet) -> tuple[object, ...]:
+    kept = None if known.building is None else encode_call(known.building).decode()
+    devices = None if known.devices is None else encode_call(known.devices).decode()
+    return (building, None if kept is None else int(Form.CHANGE), kept, devices)
 
 
 async def _take_turns(con: Connection, buildings: Iterable[str], at: int | None) -> None:
     await con.execute(_TURN, list(dict.fromkeys(buildings)), at)
-
-
-async def _write_sheets(con: Connection, plan: Plan) -> None:
-    """Write whole states as last queued; one row a building, because a statement may not write a row twice."""
-    sheets: dict[str, list[object]] = {}
-    for (building, kind), row in plan.whole.items():
-        sheet = sheets.setdefault(building, [building, None, None, None])
-        if kind is Form.DEVICES:
-            sheet[3] = row.data.decode()
-        else:
-            sheet[1:3] = [int(kind), row.data.decode()]
-    if sheets:
-        await con.execute(_SHEET, *columns([tuple(sheet) for sheet in sheets.values()], 4))
 
 
 async def _unsent(con: Connection, places: set[Place], at: int | None) -> dict[Place, Unsent]:
@@ -102,16 +151,3 @@ def _row(number: int, row: Planned, state: CallState, queued: int, settled: int 
     return (
         *(number, row.call.building, state, int(row.form), row.cause, queued, settled, row.count, row.data.decode()),
     )
-
-
-async def requeue(con: Connection, ledger: Ledger, rows: Iterable[Planned], now: datetime, at: int | None) -> None:
-    """Put single calls that were dead at the end of their lanes; the ledger has counted them already."""
-    ms, found = to_ms(now), list(rows)
-    if not found:
-        return
-    await _take_turns(con, (row.call.building for row in found), at)
-    numbers = [row[0] for row in await con.fetch(_NUMBERS, len(found))]
-    appended = [_row(number, row, CallState.OWED, ms, None) for number, row in zip(numbers, found, strict=True)]
-    await con.execute(_APPEND, *columns(appended, 9))
-    ledger.outbox_rows += len(found)
-    ledger.outbox_bytes += sum(len(row.data) for row in found)

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Final
 
 from bridge.store.calls import CallState, replaceable
-from bridge.store.codec import Form, decode_call, to_json, to_ms
+from bridge.store.codec import Form, decode_call, encode_call, to_json, to_ms
 from bridge.store.ledger import Ledger
-from bridge.store.places import Place, Plan, Planned, Unsent, find_place
+from bridge.store.owed import sheet_read
+from bridge.store.places import Finder, Place, Planned, Sheet, Standing, Unsent, once_more, questions, told
 from bridge.store.sqlite.statements import Batch
 
 _APPEND: Final = Batch("INSERT INTO outbox (id, building, state, form, cause, queued, settled, count, call) VALUES ", 9)
@@ -34,16 +35,48 @@ ORDER BY outbox.id
 """
 
 
+_SHEETS: Final = "SELECT building, form, call, devices FROM sheet WHERE building IN (SELECT value FROM json_each(?))"
+_BEHIND: Final = """
+SELECT DISTINCT asked.value ->> 1, name.value
+FROM json_each(?) AS asked, json_each(asked.value, '$[2]') AS name
+WHERE EXISTS (
+    SELECT 1 FROM outbox
+    WHERE building = asked.value ->> 1 AND state = 'owed' AND id > asked.value ->> 0 AND form = 0
+        AND instr(CAST(call AS TEXT), '"device":"' || name.value || '"') > 0
+)
+"""
+
+
 def queue(con: sqlite3.Connection, ledger: Ledger, calls: Sequence[Planned], now: datetime) -> None:
     """Queue calls in order."""
-    if not calls:
-        return
+    if calls:
+        changed = {row.call.building for row in calls if row.form is Form.CHANGE}
+        _queue(con, ledger, calls, now, _sheets(con, changed), again=False)
+
+
+def requeue(con: sqlite3.Connection, ledger: Ledger, rows: Iterable[Planned], now: datetime) -> None:
+    """Queue single calls that were dead once more, as they have to be by now; the ledger has counted them already."""
+    found = list(rows)
+    if found:
+        sheets = _sheets(con, {row.call.building for row in found if replaceable(row.call)})
+        _queue(con, ledger, once_more(sheets, found), now, sheets, again=True)
+
+
+def _queue(
+    con: sqlite3.Connection,
+    ledger: Ledger,
+    calls: Sequence[Planned],
+    now: datetime,
+    sheets: dict[str, Sheet],
+    *,
+    again: bool,
+) -> None:
     ms = to_ms(now)
-    unsent = _unsent(con, {(row.call.building, row.form) for row in calls if replaceable(row.call)}, ms)
-    plan = Plan()
+    finder = Finder(ledger, _standing(con, calls, ms), ms, again=again)
     for row in calls:
         ledger.last_call += 1
-        find_place(ledger, plan, unsent, row, ledger.last_call, ms)
+        finder.place(row, ledger.last_call)
+    plan = finder.plan
     _APPEND.run(con, [_row(number, row, CallState.OWED, ms, None) for number, row in plan.new.items()])
     _APPEND.run(con, [_row(old.number, old.content, CallState.REPLACED, old.queued, ms) for old in plan.retired])
     for number, row in plan.changed.items():
@@ -53,7 +86,18 @@ def queue(con: sqlite3.Connection, ledger: Ledger, calls: Sequence[Planned], now
     ledger.outbox_settled += len(plan.retired)
     ledger.outbox_bytes += plan.grown + sum(len(row.data) for row in appended)
     _TURN.run(con, [(building, ms) for building in dict.fromkeys(row.call.building for row in calls)])
-    _SHEET.run(con, [_sheet(place, row) for place, row in plan.whole.items()])
+    told(sheets, (row.call for row in calls))
+    _SHEET.run(con, [_sheet(building, known) for building, known in sheets.items()])
+
+
+def _standing(con: sqlite3.Connection, calls: Sequence[Planned], now: int) -> Standing:
+    """Read what stands in the lanes that whole states come to."""
+    unsent = _unsent(con, {(row.call.building, row.form) for row in calls if replaceable(row.call)}, now)
+    asked = [(number, building, sorted(names)) for number, (building, names) in questions(calls, unsent).items()]
+    awaited: dict[str, set[str]] = {}
+    for building, name in con.execute(_BEHIND, (to_json(asked),)) if asked else ():
+        awaited.setdefault(building, set()).add(name)
+    return Standing(unsent=unsent, awaited=awaited)
 
 
 def _unsent(con: sqlite3.Connection, places: set[Place], now: int) -> dict[Place, Unsent]:
@@ -66,23 +110,19 @@ def _unsent(con: sqlite3.Connection, places: set[Place], now: int) -> dict[Place
     }
 
 
+def _sheets(con: sqlite3.Connection, buildings: set[str]) -> dict[str, Sheet]:
+    """Read what buildings shall be."""
+    if not buildings:
+        return {}
+    found = con.execute(_SHEETS, (to_json(sorted(buildings)),))
+    return {building: sheet_read(form, call, devices) for building, form, call, devices in found}
+
+
+def _sheet(building: str, known: Sheet) -> tuple[object, ...]:
+    kept = None if known.building is None else encode_call(known.building)
+    devices = None if known.devices is None else encode_call(known.devices)
+    return (building, None if kept is None else int(Form.CHANGE), kept, devices)
+
+
 def _row(number: int, row: Planned, state: CallState, queued: int, settled: int | None) -> tuple[object, ...]:
     return (number, row.call.building, state, int(row.form), row.cause, queued, settled, row.count, row.data)
-
-
-def _sheet(place: Place, row: Planned) -> tuple[object, ...]:
-    building, kind = place
-    if kind is Form.DEVICES:
-        return (building, None, None, row.data)
-    return (building, int(kind), row.data, None)
-
-
-def requeue(con: sqlite3.Connection, ledger: Ledger, rows: Iterable[Planned], now: datetime) -> None:
-    """Put single calls that were dead at the end of their lanes; the ledger has counted them already."""
-    ms, found = to_ms(now), list(rows)
-    first = ledger.last_call + 1
-    ledger.last_call += len(found)
-    _APPEND.run(con, [_row(number, row, CallState.OWED, ms, None) for number, row in enumerate(found, first)])
-    ledger.outbox_rows += len(found)
-    ledger.outbox_bytes += sum(len(row.data) for row in found)
-    _TURN.run(con, [(building, ms) for building in dict.fromkeys(row.call.building for row in found)])
