@@ -73,6 +73,7 @@ class Refused:
 
     status: int
     answer: str
+    why: str = ""  # where it is we who refuse: MOOST's own record is such that nothing can be made of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +270,8 @@ def backoff(case: Case) -> timedelta:
 
 
 def _refused(outcome: Refused, case: Case) -> Decision:
+    if outcome.why:
+        return Bury(reason=DeadReason.REJECTED, detail=outcome.why)
     if not case.repaired and case.kind is not CallKind.CREATE:
         return Repair()  # "400 invalid, for example unknown customerBuildingId"; 404 for a building that MOOST lost
     if case.count > 1:

@@ -1,7 +1,8 @@
 """One call on the wire: one request, or for a changed building read, change, write.
 
 Rules:
-- MOOST's own record is the base of a change; a building that MOOST does not know is created instead.
+- MOOST's own record is the base of a change; a building that MOOST does not know is created instead. A record that
+  cannot be read is no reason to wait: the change is refused, and its building goes on.
 - The outcome of the step that failed is the outcome of the call: all steps may be repeated.
 - All steps together take no longer than one call may: the lease of the lane is counted on it.
 
@@ -9,14 +10,13 @@ Source: MOOST documentation, "Common integration" (PUT /buildings/v1: 200, 404; 
 """
 
 import asyncio
-import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from http import HTTPStatus as Http
 from typing import Protocol
 
 from bridge.core.effects import Attributes, ChangeBuilding
-from bridge.core.retry import CallKind, LostReply, Outcome, ServerTrouble
+from bridge.core.retry import CallKind, LostReply, Outcome, Refused, ServerTrouble
 from bridge.sender.lanes import Job
 from bridge.sink import encode
 from bridge.sink.classify import Failure, Reply, classify, is_page, oddity
@@ -48,13 +48,15 @@ async def _change(job: Job, effect: ChangeBuilding, caller: Caller, token: str, 
     reply = await caller.call(encode.read(effect.building), token)
     if _unknown(reply):
         return await _missing(job, effect, reply, caller, token, now)
-    current = _record(reply)
-    if current is None:
-        if isinstance(reply, Reply) and reply.status == Http.OK:
-            what = oddity(reply) or "JSON that is no building"
-            return ServerTrouble(status=reply.status, cause=f"status {reply.status} with {what}")
+    if isinstance(reply, Failure) or reply.status != Http.OK:
         return classify(CallKind.CHANGE, reply, now(), caller.mask)
-    reply = await caller.call(encode.update(encode.changed_building(current, effect)), token)
+    if what := "" if _is_object(reply.body) else oddity(reply) or "JSON that is no building":
+        return ServerTrouble(status=reply.status, cause=f"status {reply.status} with {what}")
+    try:
+        changed = encode.changed_building(encode.record(reply.body), effect)
+    except encode.UnreadableRecordError as error:
+        return Refused(status=reply.status, answer="", why=f"the building that MOOST sent cannot be read: {error}")
+    reply = await caller.call(encode.update(changed), token)
     if _unknown(reply):
         return await _missing(job, effect, reply, caller, token, now)
     return classify(CallKind.CHANGE, reply, now(), caller.mask)
@@ -84,12 +86,6 @@ def _unknown(reply: Reply | Failure) -> bool:
     return isinstance(reply, Reply) and reply.status == Http.NOT_FOUND and not is_page(reply)
 
 
-def _record(reply: Reply | Failure) -> dict[str, object] | None:
-    """Return the building that MOOST answered with."""
-    if isinstance(reply, Failure) or reply.status != Http.OK:
-        return None
-    try:
-        value = json.loads(reply.body)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+def _is_object(body: bytes) -> bool:
+    """Tell whether a body begins as a JSON object does."""
+    return body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")

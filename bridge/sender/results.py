@@ -278,7 +278,7 @@ def _attempt(outcome: Outcome, now: datetime) -> Attempt:  # noqa: PLR0911 - one
         case AlreadyThere():
             return Attempt(at=now, outcome=str(outcome.status), detail="it exists already")
         case Refused():
-            return Attempt(at=now, outcome=f"refused {outcome.status}", detail=outcome.answer)
+            return Attempt(at=now, outcome=f"refused {outcome.status}", detail=outcome.why or outcome.answer)
         case Unauthorized():
             return Attempt(at=now, outcome="unauthorized 401")
         case Forbidden():

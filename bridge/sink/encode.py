@@ -3,7 +3,8 @@
 Rules:
 - The only place with epoch seconds. Values are finite, rounded to 3 decimals, whole ones without a point, -0 as 0.
 - The same effect always gives the same bytes, so that a repeated call is an identical one.
-- A changed building carries everything through that MOOST sent, known or not, except what MOOST alone may set.
+- A changed building carries everything through that MOOST sent, known or not, except what MOOST alone may set: as it
+  was written, byte for byte. A record that cannot be taken apart is not changed.
 - A building's `tariff` travels as `settings.tariff`; the other settings are left alone.
 
 Source: MOOST documentation, "Common integration" (Event schema; building and device attributes; a PUT is treated as a
@@ -11,9 +12,12 @@ replacement: read, change, strip `id`, `customerId`, `activationTimestamp`, `pro
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
+
+import msgspec
 
 from bridge.core.effects import (
     Attributes,
@@ -52,6 +56,74 @@ class WireCall:
 def body_of(value: object) -> bytes:
     """Return compact JSON; raises ValueError for what JSON cannot say (NaN, lone surrogates)."""
     return _compact(value).encode()
+
+
+# ---- MOOST's own record ---------------------------------------------------------------------------------------------
+
+
+class UnreadableRecordError(ValueError):
+    """MOOST's record of a building cannot be taken apart; the sentence says why."""
+
+
+def record(body: bytes) -> dict[str, msgspec.Raw]:
+    """Return the attributes of a building as MOOST wrote them; raises UnreadableRecordError."""
+    try:
+        return dict(_members(body.decode().removeprefix("\ufeff")))
+    except UnicodeDecodeError:
+        why = "it is not text in UTF-8"
+    except RecursionError:
+        why = "it has too many levels"
+    except ValueError as error:
+        why = error.args[0] if isinstance(error, UnreadableRecordError) else _BROKEN
+    raise UnreadableRecordError(why)
+
+
+def _members(text: str) -> Iterator[tuple[str, msgspec.Raw]]:
+    """Yield name and value of each member of an object, the value as it is written."""
+    place = _after(text, 0, "{")
+    if text[place : place + 1] == "}":
+        return
+    sign = ","
+    while sign == ",":
+        if text[place : place + 1] != '"':
+            raise ValueError(_BROKEN)
+        name, end = _values.raw_decode(text, place)
+        if not _is_writable(name):
+            raise UnreadableRecordError("one of its names is no text")
+        begin = _after(text, end, ":")
+        _, end = _values.raw_decode(text, begin)
+        yield name, msgspec.Raw(text[begin:end].encode())
+        place = _blanks_to(text, end)
+        sign = text[place : place + 1]
+        place = _after(text, place, "," if sign == "," else "}")
+    if place < len(text):
+        raise ValueError(_BROKEN)
+
+
+def _after(text: str, place: int, sign: str) -> int:
+    """Return the place behind a sign, and behind the blanks around it."""
+    place = _blanks_to(text, place)
+    if text[place : place + 1] != sign:
+        raise ValueError(_BROKEN)
+    return _blanks_to(text, place + 1)
+
+
+def _blanks_to(text: str, place: int) -> int:
+    """Return where the blanks end that stand at a place."""
+    while text[place : place + 1] in _BLANKS:
+        place += 1
+    return place
+
+
+def _no_number(word: str) -> object:
+    raise UnreadableRecordError(f"it holds {word}, which is no number of JSON")
+
+
+_BROKEN: Final = "it is not whole, or not JSON"
+_is_writable: Final = re.compile("[^\ud800-\udfff]*").fullmatch
+_BLANKS: Final = frozenset(" \t\n\r")
+# Numbers are not converted: they may be longer than can be.
+_values: Final = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=_no_number)
 
 
 def number(value: float) -> float | int:
@@ -105,7 +177,7 @@ def new_building(building: str, attributes: Attributes, tariff: Attributes | Non
 
 
 def changed_building(current: Mapping[str, object], effect: ChangeBuilding) -> JsonObject:
-    """Return MOOST's own record with the wanted changes and nothing else changed."""
+    """Return MOOST's own record with the wanted changes and nothing else changed; raises UnreadableRecordError."""
     result = {key: value for key, value in current.items() if key not in MOOST_ONLY}
     result["customerBuildingId"] = effect.building
     for name in effect.removed:
@@ -126,6 +198,8 @@ def _write(result: JsonObject, attributes: Attributes) -> None:
 def _set_tariff(result: JsonObject, tariff: Attributes | None) -> None:
     """Change `settings.tariff` only; None removes it."""
     settings = result.get("settings")
+    if isinstance(settings, msgspec.Raw):
+        settings = record(bytes(settings)) if bytes(settings).startswith(b"{") else None
     others = {key: value for key, value in settings.items() if key != "tariff"} if isinstance(settings, Mapping) else {}
     if tariff is not None:
         result["settings"] = {**others, "tariff": dict(tariff)}
@@ -152,8 +226,8 @@ def read(building: str) -> WireCall:
 
 
 def update(body: JsonObject) -> WireCall:
-    """Return the call that replaces a building."""
-    return WireCall(method="PUT", path=BUILDINGS, body=body_of(body))
+    """Return the call that replaces a building; what is `Raw` in it goes as it is."""
+    return WireCall(method="PUT", path=BUILDINGS, body=msgspec.json.encode(body))
 
 
 def devices(effect: PutDevices) -> WireCall:

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 from structlog.testing import capture_logs
 
 from bridge.core.effects import ChangeBuilding, CreateBuilding, DeviceEntry, PutDevices, SendEvents
 from bridge.core.vocabulary import DeadReason, DeviceType, EventType
+from bridge.sink.classify import Failure, Reply
+from bridge.sink.encode import WireCall
 
 pytestmark = pytest.mark.anyio
 Desk = Any
@@ -96,6 +98,56 @@ class TestChanges:
         ]
         assert "DE" == (await d.sandbox.received())["buildings"]["new"]["countryCode"]
         assert 1 == (await d.store.census()).delivered
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            (f'{{"customerBuildingId": "home-1", "x": {"[" * 100_000}{"]" * 100_000}}}', "it has too many levels"),
+            ('{"customerBuildingId": "home-1", "x": NaN}', "it holds NaN, which is no number of JSON"),
+            ('{"customerBuildingId": "home-1", "x": 1', "it is not whole, or not JSON"),
+        ],
+    )
+    async def test_a_record_that_cannot_be_read_is_refused_at_once_and_the_building_goes_on(
+        self, desk: Make, text: str, why: str
+    ) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        record = {"answer": text, "media_type": "application/json"}
+        await d.sandbox.faults({"kind": "status", "status": 200, "method": "GET", "path": "^/buildings/", **record})
+        await d.queue(ChangeBuilding(building="home-1", attributes={"zip": "1"}), d.events(1))
+        await d.done()
+        (letter,) = await d.dead()
+
+        assert [1] == await d.sandbox.values()
+        assert DeadReason.REJECTED is letter.reason
+        assert f"the building that MOOST sent cannot be read: {why}" == letter.detail
+        assert [] == [call for call in await d.sandbox.calls("/buildings/v1") if call["method"] == "PUT"]
+
+    @pytest.mark.parametrize("value", ["9" * 5000, '"\\ud800"', "[" * 500 + "]" * 500])
+    async def test_a_record_with_odd_values_is_changed_all_the_same(
+        self, desk: Make, monkeypatch: pytest.MonkeyPatch, value: str
+    ) -> None:
+        d = desk()
+        d.start()
+        await d.home()
+        real, written = d.client.call, []
+
+        async def odd(wire: WireCall, token: str) -> Reply | Failure:
+            if wire.method == "GET":
+                return Reply(status=200, body=f'{{"customerBuildingId": "home-1", "x": {value}}}'.encode())
+            if wire.path == "/buildings/v1":
+                written.append(wire.body)
+                return Reply(status=200)
+            return cast("Reply | Failure", await real(wire, token))
+
+        monkeypatch.setattr(d.client, "call", odd)
+        await d.queue(ChangeBuilding(building="home-1", attributes={"zip": "1"}), d.events(1))
+        await d.done()
+
+        assert [] == await d.dead()
+        assert [1] == await d.sandbox.values()
+        assert [f'{{"customerBuildingId":"home-1","x":{value},"zip":"1"}}'.encode()] == written
 
 
 def lists(building: str, *names: str) -> PutDevices:

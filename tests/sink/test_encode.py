@@ -67,6 +67,29 @@ def test_the_same_effect_always_gives_the_same_bytes(value: float) -> None:
     assert abs(json.loads(bodies[0])["value"] - value) <= 0.000501
 
 
+BROKEN = [
+    b"",
+    b"[]",
+    b"{",
+    b'{"a"',
+    b'{"a":',
+    b'{"a": 1',
+    b'{"a": 1,',
+    b'{"a": 1,}',
+    b'{"a": 1} x',
+    b"{a: 1}",
+    b'{"a" 1}',
+    b'{"a": }',
+    b'{"a": "x\ny"}',
+    b'{"a": 01}',
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
 class TestBuildings:
     record: dict[str, Any] = {  # noqa: RUF012 - only read
         "id": "66d07a7fd51e3528aa5673ba",
@@ -108,6 +131,79 @@ class TestBuildings:
         body = encode.new_building("b", {"zip": "1", "tariff": {"type": "SINGLE"}, "id": "not ours"})
 
         assert {"customerBuildingId": "b", "zip": "1", "settings": {"tariff": {"type": "SINGLE"}}} == body
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "9" * 5000,
+            "1.10",
+            "1e999",
+            "-0.0",
+            '"\\ud800"',
+            '"Z\u00fcrich \\u00fc \\n"',
+            "[" * 500 + "]" * 500,
+            '{ "a" : [1, {"b": null}] }',
+            "true",
+            "[]",
+            "{}",
+        ],
+    )
+    @pytest.mark.parametrize("blank", ["", " \n\t"])
+    def test_what_moost_wrote_goes_back_as_it_was_written(self, value: str, blank: str) -> None:
+        text = f'{blank}{{{blank}"zip"{blank}:{blank}"1"{blank},{blank}"theirs":{blank}{value}{blank}}}{blank}'
+        changed = encode.changed_building(
+            encode.record(text.encode()), ChangeBuilding(building="b", attributes={"zip": "2"})
+        )
+
+        expected = f'{{"zip":"2","theirs":{value},"customerBuildingId":"b"}}'
+        assert expected.encode() == encode.update(changed).body
+
+    def test_what_moost_wrote_of_other_settings_goes_back_too(self) -> None:
+        text = b'{"settings": {"tariff": {"type": "SINGLE"}, "theirs": 1.10}}'
+        effect = ChangeBuilding(building="b", tariff={"type": "DYNAMIC"}, tariff_set=True)
+
+        expected = b'{"settings":{"theirs":1.10,"tariff":{"type":"DYNAMIC"}},"customerBuildingId":"b"}'
+        assert expected == encode.update(encode.changed_building(encode.record(text), effect)).body
+
+    @pytest.mark.parametrize("settings", ["null", "[]", '"x"'])
+    def test_settings_that_are_no_object_are_replaced(self, settings: str) -> None:
+        effect = ChangeBuilding(building="b", tariff={"type": "DYNAMIC"}, tariff_set=True)
+        changed = encode.changed_building(encode.record(f'{{"settings": {settings}}}'.encode()), effect)
+
+        assert {"tariff": {"type": "DYNAMIC"}} == changed["settings"]
+
+    def test_an_attribute_that_a_row_no_longer_has_goes(self) -> None:
+        effect = ChangeBuilding(building="b", removed=("zip", "city"))
+
+        assert {"zip", "city"}.isdisjoint(encode.changed_building(self.record, effect))
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            (b'{"a": NaN}', "it holds NaN, which is no number of JSON"),
+            (b'{"a": [-Infinity]}', "it holds -Infinity, which is no number of JSON"),
+            (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "it has too many levels"),
+            (b'{"a": "\xfc"}', "it is not text in UTF-8"),
+            (b'{"\\ud800": 1}', "one of its names is no text"),
+            *((text, "it is not whole, or not JSON") for text in BROKEN),
+        ],
+    )
+    def test_a_record_that_cannot_be_taken_apart_says_why(self, text: bytes, why: str) -> None:
+        with pytest.raises(encode.UnreadableRecordError) as caught:
+            encode.record(text)
+
+        assert why == str(caught.value)
+
+    @given(st.dictionaries(st.text(), JSON, max_size=5), st.sampled_from([None, 1]))
+    def test_every_object_is_taken_apart_as_json_does(self, value: dict[str, Any], indent: int | None) -> None:
+        written = json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        try:
+            written.decode()
+        except UnicodeDecodeError:
+            return
+        found = encode.record(written)
+
+        assert value == {name: json.loads(bytes(raw)) for name, raw in found.items()}
 
     def test_the_record_of_moost_is_not_changed_in_place(self) -> None:
         before = json.dumps(self.record)
