@@ -148,7 +148,7 @@ async def test_a_parked_delete_still_follows_the_update_that_was_parked_before_i
     await desk.hear(car("10:00", 10), ("vehicle.delete", body("vehicle", "10:01")))
     await desk.know(row("b-1"))
     assert {} == (await desk.state("b-1")).devices
-    assert [[]] == lists(await desk.owed("b-1"))
+    assert [["vehicle:d-1"], []] == lists(await desk.owed("b-1")), "its event is told of a device that MOOST knows"
 
 
 async def test_a_message_whose_place_the_directory_does_not_know_is_parked_again() -> None:
@@ -283,7 +283,7 @@ async def test_offline_without_a_place_and_delete_from_the_wrong_one_reach_it_wh
 async def test_a_device_of_another_user_moves_to_that_user() -> None:
     desk = Desk()
     await desk.hear(car("10:00", 10), car("10:05", 20, userId="user-2"))
-    assert [[]] == lists(await desk.owed("user-1"))
+    assert [["vehicle:d-1"], []] == lists(await desk.owed("user-1")), "its event is told of a device that MOOST knows"
     assert [["vehicle:d-1"]] == lists(await desk.owed("user-2"))
     assert Home(building="user-2", user="user-2") == await desk.home(Kind.VEHICLE)
 
