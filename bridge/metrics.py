@@ -56,6 +56,9 @@ class Metrics:
         self.outbox_pending = gauge("outbox_pending", "Calls owed to MOOST; events count one each.")
         self.oldest_inbox_seconds = gauge("oldest_inbox_seconds", "Age of the oldest waiting message, 0 if none [s].")
         self.oldest_outbox_seconds = gauge("oldest_outbox_seconds", "Age of the oldest owed call, 0 if none [s].")
+        self.store_bytes = gauge("store_bytes", "Size of the store: what is in use, and the log of SQLite [bytes].")
+        self.store_log_bytes = gauge("store_log_bytes", "Of that, the log of SQLite, which shrinks by itself [bytes].")
+        self.store_unwritable = gauge("store_unwritable", "1 from a write that failed until one has gone through.")
         self.dead_letters = gauge("dead_letters", "Dead letters kept in the store, by reason.", "reason")
 
     def _kafka(self) -> None:

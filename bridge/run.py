@@ -138,6 +138,39 @@ async def open_store(settings: Settings) -> AsyncIterator[Keeper]:
         await keeper.close()
 
 
+def backup(settings: Settings, target: Path) -> None:
+    """Write a copy of the embedded store, beside a running daemon or without one.
+
+    Raises UsageError where there is nothing to copy, or the copy is there already, BridgeError where that fails.
+    """
+    if _is_shared(settings):
+        msg = "store.url: a PostgreSQL store is backed up by the server's own tools, such as pg_dump"
+        raise errors.UsageError(msg)
+    if (missing := missing_file(settings)) is not None:
+        msg = f"there is no store at {missing.absolute()}"
+        raise errors.UsageError(msg)
+
+    async def copied() -> None:
+        keeper = SqliteStore(str(sqlite_path(settings.store.url.get_secret_value())))
+        await keeper.open()
+        try:
+            await keeper.backup(target)
+        finally:
+            await keeper.close()
+
+    try:
+        asyncio.run(copied())
+    except FileExistsError:
+        msg = f"{target} is there already: name a file that is not"
+        raise errors.UsageError(msg) from None
+    except OSError as why:
+        msg = f"{target} cannot be written ({why.strerror})"
+        raise errors.BridgeError(msg) from None
+    except StoreUnavailable as why:
+        msg = f"the store cannot be copied: {why}"
+        raise errors.BridgeError(msg) from None
+
+
 def migrate(settings: Settings) -> int:
     """Bring the schema of the store up to date; return how many steps were taken.
 

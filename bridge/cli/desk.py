@@ -228,6 +228,22 @@ def compact(config: Config = DEFAULT_CONFIG) -> None:
 
 
 @store.command()
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes; must not be there yet.")],
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Write a copy of the SQLite store as of one moment, also beside a running daemon."""
+    from bridge.config import load
+
+    loaded = load(config, serving=False)  # before the rooms are imported: a mistake is told at once
+    from bridge import run
+
+    with progress("copying"):
+        run.backup(loaded, target)
+    say(f"copied to {target}")
+
+
+@store.command()
 def migrate(config: Config = DEFAULT_CONFIG) -> None:
     """Bring the schema of the store up to date; on PostgreSQL before the replicas are replaced one by one."""
     from bridge.config import load

@@ -2,6 +2,8 @@
 
 Rules:
 - The door closes for a reason that the sender can wait out; every refusal says when to come again.
+- After a write that failed it is ready when a write has gone through. That the store can be read proves nothing:
+  another process may hold it, or the disk may be full.
 - What is still owed counts with the bytes taken since the store was last asked, so a burst cannot overshoot; on the
   disk they count twice, for they stand in the log before they stand in the database.
 - Bodies in hand are bounded; small ones keep half of the room to themselves, so that half-sent large bodies never
@@ -48,7 +50,8 @@ class Gate:
     draining: bool = False  # ready fails, accepts go on
     shut: bool = False  # draining, and accepts no longer go on
     store: bool = False  # the store cannot even be asked
-    unwritable: bool = False  # the last accept failed; each new one is a try
+    unwritable: bool = False  # the last accept failed, and no write has gone through since; each new one is a try
+    _held: bool = False  # the store says that writes fail, and tries by itself: nobody else has to wait for that
     _owed: int = 0
     _taken: int = 0
     _free: int | None = None  # bytes left on the disk when the store was last asked
@@ -56,14 +59,15 @@ class Gate:
     def refresh(self, census: Census | None) -> None:
         """Take in what the store says of itself; None = it cannot be asked."""
         self.store = census is None
-        self.unwritable = census is not None and census.full
         if census is not None:
+            self._held = not census.writable
+            self.unwritable = census.full or self._held
             self._owed, self._taken = census.owed_bytes, 0
             self._free = census.free_disk_bytes
 
     def took(self, size: int) -> None:
         """Count bytes that were accepted."""
-        self.unwritable = False
+        self.unwritable = self._held = False
         self._taken += size
 
     @property
@@ -83,7 +87,7 @@ class Gate:
             return STARTING
         if self.shut:
             return DRAINING
-        if self.store:
+        if self.store or self._held:
             return STORE
         return WATERMARK if self.watermark else None
 

@@ -80,7 +80,8 @@ class Health:
         failing = self._gate.failing()
         troubles = [name for name in failing if name not in ("draining", "starting")]
         silent = ["store"] if self._silent else []
-        problems = list(dict.fromkeys([*troubles, *silent, *self._sources.problems(), *self._limits.problems()]))
+        others = (*census.problems, *self._sources.problems(), *self._limits.problems())
+        problems = list(dict.fromkeys([*troubles, *silent, *others]))
         draining = "draining" in failing
         kafka = self._sources.kafka()
         return {
@@ -111,6 +112,9 @@ class Health:
         metrics.outbox_pending.set(census.calls_pending)
         metrics.oldest_inbox_seconds.set(self._age(census.oldest_pending))
         metrics.oldest_outbox_seconds.set(self._age(census.oldest_owed))
+        metrics.store_bytes.set(census.size_bytes)
+        metrics.store_log_bytes.set(census.log_bytes)
+        metrics.store_unwritable.set(self._silent or census.full or not census.writable)
         metrics.dead_letters.clear()
         for reason, count in census.dead_letters.items():
             metrics.dead_letters.labels(reason=reason).set(count)

@@ -256,6 +256,9 @@ class Census:
     owed_bytes: int = 0  # of that, what may not be deleted yet (estimate)
     free_disk_bytes: int | None = None
     full: bool = False  # new messages are refused until there is room again
+    writable: bool = True  # False from a write that failed until one has gone through
+    log_bytes: int = 0  # of the size, what is not yet written back
+    problems: Sequence[str] = ()  # of the store, as `/health` names them
 
 
 class Outdated(Exception):  # noqa: N818 - not a mistake: the step begins again

@@ -12,7 +12,7 @@ from bridge.store.port import (
     StoreUnavailable,
     Work,
 )
-from bridge.store.postgres import PostgresStore, connection, replicas
+from bridge.store.postgres import PostgresStore, connection, keeper, replicas
 from bridge.store.refusal import StoreRefused
 from tests.postgres import PASSWORD, Server, Standby, running
 from tests.store.replicas import SOON, Opened, bodies, named, of, stop_heart, until
@@ -327,3 +327,27 @@ async def test_a_session_waits_for_the_disk_whatever_the_server_is_set_to(server
     finally:
         server.execute("ALTER DATABASE postgres RESET synchronous_commit")
     assert "on" == found
+
+
+async def test_a_server_that_answers_but_takes_nothing_is_not_writable_until_a_write_has_gone_through(
+    opened: Opened, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "DOOR_S", 0.3)
+    store = await opened()
+    assert (await store.census()).writable
+    other = await connection.connect(url, statement_s=None)
+    await other.execute("BEGIN")
+    await other.execute("LOCK TABLE inbox IN EXCLUSIVE MODE")  # which can still be read
+    with pytest.raises(StoreUnavailable):
+        await store.accept([of("u", 1)])
+    for _ in range(5):
+        assert not (await store.census()).writable
+        await asyncio.sleep(0.2)
+    await other.execute("ROLLBACK")
+    await connection.leave(other)
+
+    async def writable() -> bool:
+        return (await store.census()).writable
+
+    await until(writable, "a write has gone through")
+    await store.accept([of("u", 1)])

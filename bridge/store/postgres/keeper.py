@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeVar
@@ -68,6 +68,9 @@ DOOR_S: Final = 5.0
 _log = logs.logger("store")
 
 _LINES: Final = (*replicas.PARTS, "look")
+
+_AS_TO_ACCEPT: Final = "LOCK TABLE inbox, waiting, seen IN ROW EXCLUSIVE MODE"
+"""What another session that holds a table keeps from the door; the counts are written in any case."""
 
 T = TypeVar("T")
 Whose = Callable[[Arrival], tuple[str | None, str | None]]
@@ -129,6 +132,8 @@ class PostgresStore(PostgresDesk):
         self._unheard: _Unheard | None = None
         self._swept = 0
         self._pulse: asyncio.Task[None] | None = None
+        self._writable = True  # False from an accept that failed until a write of the door has gone through
+        self._proof: asyncio.Task[None] | None = None
         self.steps_taken = 0  # of the schema, at `open`
 
     # ---- opening ----
@@ -155,10 +160,11 @@ class PostgresStore(PostgresDesk):
 
     async def close(self) -> None:
         """Finish what was begun, give everything back, close."""
-        if self._pulse is not None:
-            self._pulse.cancel()
-            await asyncio.gather(self._pulse, return_exceptions=True)
-            self._pulse = None
+        tasks = [task for task in (self._pulse, self._proof) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._pulse = self._proof = None
         await self._door.close()
         if self._share.replica:
             with contextlib.suppress(StoreUnavailable, TimeoutError):  # the others take over when the lease ends
@@ -266,10 +272,19 @@ class PostgresStore(PostgresDesk):
             self._belongs.forget()
             self._belongs_until = time.monotonic() + BELONGS_S
         try:
-            return await self._write("door", lambda con, ledger: inbox.accept(con, ledger, entries, self._belongs))
-        except BaseException:
+            receipts = await self._write("door", lambda con, ledger: inbox.accept(con, ledger, entries, self._belongs))
+        except BaseException as error:
             self._belongs.forget()  # what was written may not be there
+            self._writable = self._writable and not isinstance(error, StoreUnavailable)
             raise
+        self._writable = True
+        return receipts
+
+    async def _prove(self) -> None:
+        """Find out whether a write of the door goes through again: that the server can be asked proves nothing."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._write("door", lambda con, _: con.execute(_AS_TO_ACCEPT))
+            self._writable = True
 
     # ---- the worker ----
 
@@ -390,7 +405,10 @@ class PostgresStore(PostgresDesk):
 
     async def census(self) -> Census:
         """Return the counts of all replicas together."""
-        return await self._look(upkeep.census)
+        found = await self._look(upkeep.census)
+        if not self._writable and (self._proof is None or self._proof.done()):
+            self._proof = asyncio.create_task(self._prove(), name="store-proof")
+        return replace(found, writable=self._writable)
 
     async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
         """Take steps until one has deleted something, or nothing is left to look at; then begin at the front again."""

@@ -9,6 +9,7 @@ shortens the file, so that a full disk finds it no longer than the reserve.
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,9 @@ from bridge.store.sqlite.files import BUSY_TIMEOUT_S, LOG_BYTES, log_bytes
 
 INTERVAL_S: Final = 0.25
 """Pause between two checkpoints while there is something to write back."""
+
+AGAIN_S: Final = 5.0
+"""How long a log that could not be shortened is left as it is, unless it grows by a quarter of what is long."""
 
 LONG_PAGES: Final = 2_000
 """From this length on (8 MiB) the writer finishes a checkpoint itself."""
@@ -30,6 +34,7 @@ class Checkpoints:
         self._connect = connect
         self._path = path
         self._limit = LOG_BYTES
+        self._again_at = 0.0  # [s of the monotonic clock]
         self._turn = threading.Lock()  # SQLite turns a second checkpoint away
         self._dirty = threading.Event()
         self._ending = threading.Event()
@@ -42,9 +47,11 @@ class Checkpoints:
         if self._rest.is_set():
             self._rest.clear()
             write_back(con)
-        if log_bytes(self._path) > self._limit:
-            self.shorten(con)
-            self._limit = max(LOG_BYTES, log_bytes(self._path) + LOG_BYTES // 4)  # a reader may be in the way
+        length = log_bytes(self._path)
+        if length > LOG_BYTES and (length > self._limit or time.monotonic() > self._again_at):
+            self.shorten(con)  # in vain while a reader is in the way
+            self._limit = max(LOG_BYTES, log_bytes(self._path) + LOG_BYTES // 4)
+            self._again_at = time.monotonic() + AGAIN_S
         if not self._dirty.is_set():
             self._dirty.set()
 

@@ -231,6 +231,31 @@ class SqliteDesk(Eraser):
             finally:
                 con.close()
 
+    async def backup(self, target: Path) -> None:
+        """Write a copy of the store as of one moment, beside a running daemon; raise FileExistsError if it is there.
+
+        The copy is complete, or not there. The log grows as long as it takes.
+        """
+        await asyncio.to_thread(self._copy, target)
+
+    def _copy(self, target: Path) -> None:
+        if target.exists():
+            raise FileExistsError(target)
+        part = target.with_name(target.name + "-part")
+        part.unlink(missing_ok=True)
+        try:
+            with translated():
+                con = files.connect(self._path, write=False)
+                try:
+                    files.copy(con, part)
+                finally:
+                    con.close()
+            part.rename(target)
+            files.sync_folder(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
     async def verify(self) -> Sequence[str]:
         """Check the file, and the ledger against the rows; one sentence per problem.
 

@@ -189,6 +189,25 @@ def rewrite(con: sqlite3.Connection, path: Path) -> None:
     con.execute("VACUUM")
 
 
+def copy(con: sqlite3.Connection, target: Path) -> None:
+    """Write all that a database holds at this moment to a new file, for nobody else to read, and fsync it."""
+    file = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        con.execute("VACUUM INTO ?", (str(target),))
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the name of a file certain."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def empty_log(con: sqlite3.Connection) -> None:
     """Write the log back and cut it to nothing; a reader, or another checkpoint, is waited for."""
     end = time.monotonic() + EMPTY_S

@@ -15,6 +15,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,7 @@ from bridge.store.sqlite.checkpoint import Checkpoints
 from bridge.store.sqlite.commands import SqliteDesk
 from bridge.store.sqlite.inspection import Inspection
 from bridge.store.sqlite.lock import Lock, refuse_another_name
+from bridge.store.sqlite.problems import Problems
 from bridge.store.sqlite.reads import Read, transaction, translated
 from bridge.store.sqlite.rounds import Rounds, Turn, Writer
 
@@ -90,6 +92,7 @@ class SqliteStore(SqliteDesk):
         self._file: tuple[int, int] | None = None
         self._shown: dict[str, int] = {}
         self._recent = Recent()
+        self._problems = Problems()
         self._switch_interval = sys.getswitchinterval()
 
     @property
@@ -301,7 +304,13 @@ class SqliteStore(SqliteDesk):
             raise StoreBroken(self._inspection.damage)
         if files.identity(self._path) != self._file:
             raise StoreBroken("the file of the store is another than the one that was opened")
-        return await self._read(partial(upkeep.census, path=self._path, full=self._writing().full))
+        rounds = self._writing()
+        found = await self._read(partial(upkeep.census, path=self._path, full=rounds.full))
+        if rounds.full or rounds.trouble is not None:
+            rounds.probe()
+        log = files.log_bytes(self._path)
+        problems = self._problems.seen(log_bytes=log, trouble=rounds.trouble)
+        return replace(found, writable=rounds.trouble is None, log_bytes=log, problems=problems)
 
     async def sweep(self, now: datetime, retention: timedelta, max_size: int) -> int:
         """Take steps until one has deleted something, or nothing is left to look at."""

@@ -135,6 +135,7 @@ class Rounds:
         self._scheduled: asyncio.Handle | None = None
         self._gather_until = 0.0  # [s of the loop's clock]
         self._closed = False
+        self._probe: asyncio.Future[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._writer = writer
@@ -147,12 +148,30 @@ class Rounds:
         """Whether new messages are refused because the disk is full."""
         return self._writer.full
 
+    @property
+    def trouble(self) -> StoreUnavailable | None:
+        """Why the last transaction failed; None = it went through."""
+        return self._writer.trouble
+
+    def probe(self) -> None:
+        """Find out whether a write goes through again, unless that is being found out."""
+        if self._probe is None and not self._closed:
+            self._probe = asyncio.ensure_future(self.write(Turn.DESK, _rewrite))
+            self._probe.add_done_callback(self._probed)
+
+    def _probed(self, probe: asyncio.Future[None]) -> None:
+        self._probe = None
+        if not probe.cancelled():
+            probe.exception()  # which the writer knows
+
     def give_back(self, pages: int) -> None:
         """Have so many free pages given back to the disk after the round under way; called within it."""
         self._writer.spare = pages
 
     async def accept(self, entries: Sequence[Entry]) -> list[Receipt]:
-        """Store new messages in the next round."""
+        """Store new messages in the next round; refused at once while a try after a failure is under way."""
+        if self._under_way and self._writer.trouble is not None:
+            raise StoreUnavailable(str(self._writer.trouble))
         part = Part(turn=Turn.ACCEPT, future=self._loop.create_future(), entries=entries)
         self._waiting.accepts.append(part)
         if len(self._waiting.accepts) == GATHER_PARTS:
@@ -231,6 +250,11 @@ class Rounds:
         await asyncio.to_thread(self._thread.join)
 
 
+def _rewrite(con: sqlite3.Connection, _: Ledger) -> None:
+    """Write something, and nothing new."""
+    con.execute("UPDATE bridge SET ledger = ledger")
+
+
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Ledger)
 
@@ -254,6 +278,7 @@ class Writer:
         self._con: sqlite3.Connection | None = None
         self._path = path
         self._file: tuple[int, int] | None = None  # which file the path meant at first
+        self.trouble: StoreUnavailable | None = None  # why the last transaction failed
         self.full = reserve.wanted and not reserve.held  # new messages are refused until the reserve is held
         self._looked = 0.0
         self._lacking: str | None = None  # what the system says of the last failure, where room is lacking
@@ -314,6 +339,7 @@ class Writer:
             con.execute("UPDATE bridge SET ledger = ?", (written,))
         con.execute("COMMIT")
         self._committed(time.monotonic() - started)
+        self.trouble = None
         for part in begun:
             part.error, part.done = None, True
 
@@ -363,6 +389,7 @@ class Writer:
             condition = unavailable(error, self._lacking)
             if condition is not None:
                 condition.__cause__ = error
+                self.trouble = condition
                 return condition
         return error
 
