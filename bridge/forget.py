@@ -13,38 +13,39 @@ Theory of operation: the worker has noted whose each message was. What it has no
 nobody can read is the user's if the id stands in it as a string of its own.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
+from bridge.core.devices import moost_id
 from bridge.core.effects import ChangeBuilding, CreateBuilding, PutDevices, SendEvents
-from bridge.core.identity import device_id
+from bridge.core.identity import device_ids
+from bridge.core.inheritance import inherited
 from bridge.core.messages import Forgotten, Inbound, Tombstone, Unreadable
-from bridge.core.model import Building, Device, Residence
+from bridge.core.model import Building, Device, Residence, identity_of
 from bridge.core.reduce import reduce
 from bridge.core.routing import device_of
 from bridge.core.rules import Rules
 from bridge.core.slots import due
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import DeviceKey
 from bridge.store.desk import Desk, Erased, Forgetting, Redaction
 from bridge.store.port import Loaded, Outgoing, Pending, Versioned, Work
 from bridge.worker.step import read
 
 PAGE: Final = 100
-
-Name = tuple[Kind, str]
-"""Of a device."""
+IDS: Final = 2  # of those that a device may have had at MOOST: without its subscription, and with it
 
 
 class Keeper(Desk, Protocol):
     """The desk, and of the worker's side what reads and writes a state."""
 
-    async def load(self, users: Sequence[str], devices: Sequence[Name], buildings: Sequence[str]) -> Loaded:
+    async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states."""
 
-    async def homes_of(self, user: str) -> Mapping[Name, str]:
+    async def homes_of(self, user: str) -> Mapping[DeviceKey, str]:
         """Return all devices of a user, each with the building it lives in."""
 
     async def commit(self, work: Work) -> Sequence[str]:
@@ -58,7 +59,7 @@ class Found:
     user: str
     raw_users: frozenset[str]  # as its subscriptions spell it
     messages: set[int] = field(default_factory=set)
-    devices: set[Name] = field(default_factory=set)
+    devices: set[DeviceKey] = field(default_factory=set)
     buildings: Sequence[str] = ()
     known: bool = False  # to the directory, or as the owner of a device
 
@@ -129,17 +130,18 @@ async def _look(keeper: Keeper, rules: Rules, row: Pending, found: Found) -> Non
         prefix = rules.subscription(row.subscription).user_prefix
         if found.user.startswith(prefix) and _stands_in(row.body, found.user.removeprefix(prefix)):
             found.messages.add(row.id)
-    elif await _whose(keeper, message) == found.user:
+    elif await _whose(keeper, rules, message) == found.user:
         found.messages.add(row.id)
         found.devices.add(device_of(message))
 
 
-async def _whose(keeper: Keeper, message: Inbound) -> str | None:
+async def _whose(keeper: Keeper, rules: Rules, message: Inbound) -> str | None:
     """Return whose a message is; where it does not say, whose its device is."""
     if message.user is not None:
         return message.user
-    home = (await keeper.load([], [device_of(message)], [])).homes.get(device_of(message))
-    return None if home is None else home.user
+    device = device_of(message)
+    homes = (await keeper.load([], [device, *rules.former(device)], [])).homes
+    return next((home.user for home in homes.values()), None)
 
 
 def _stands_in(body: bytes, name: str) -> bool:
@@ -204,7 +206,7 @@ async def _withdrawn(
             calls=[Outgoing(call=effect) for effect in effects if isinstance(effect, _CALLS)],
         )
         if not await keeper.commit(work):
-            return _redaction(found, _living(known.state), names)
+            return _redaction(found, _living(inherited(known.state, rules)), names)
 
 
 _CALLS: Final = (CreateBuilding, ChangeBuilding, PutDevices, SendEvents)
@@ -223,6 +225,8 @@ def _others(state: Building, found: Found) -> bool:
 
 def _redaction(found: Found, living: Sequence[Device], names: frozenset[str]) -> Redaction:
     """Return what may not be named any more: the user, and its devices that nobody else has by now."""
-    theirs = {(device.kind, device.id) for device in living if device.user != found.user}
-    mine = found.devices | {(device.kind, device.id) for device in living if device.user == found.user}
-    return Redaction(devices=frozenset(device_id(*each) for each in mine - theirs), users=names)
+    theirs = [device for device in living if device.user != found.user]
+    gone = found.devices - {identity_of(device) for device in theirs}
+    mine = {name for device in gone for name in itertools.islice(device_ids(*device), IDS)}
+    mine |= {moost_id(device) for device in living if device.user == found.user}
+    return Redaction(devices=frozenset(mine.difference(map(moost_id, theirs))), users=names)

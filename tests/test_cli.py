@@ -487,7 +487,7 @@ def test_a_building_is_shown_with_its_devices(bridge: Bridge, store: Path) -> No
 
 def test_buildings_with_a_flag_are_listed_with_what_would_mend_them(bridge: Bridge, store: Path) -> None:
     remember(store)
-    state = Building(id="other", flags=("unit-jump",), about={"unit-jump": ("meter:m-1",)})
+    state = Building(id="other", flags=("unit-jump",), about={"unit-jump": ("s/meter:m-1",)})
 
     async def put() -> None:
         keeper = SqliteStore(str(store))

@@ -4,6 +4,7 @@ import base64
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -321,6 +322,67 @@ def test_a_network_of_mapped_addresses_is_the_network_of_those_addresses() -> No
     assert ["10.0.0.0/8", "10.0.0.9/32", "0.0.0.0/0", "::/0"] == [str(each) for each in made]
 
 
+# ---- several subscriptions ------------------------------------------------------------------------------------------
+
+
+def several(*lines: str) -> str:
+    """Return a sound file but for the lines of its subscriptions."""
+    tables = (
+        f'[[subscriptions]]\nid = "s-{number}"\nsecrets = ["{WHSEC}"]\n{line}\n' for number, line in enumerate(lines)
+    )
+    return "".join(tables) + "[moost]" + GOOD.partition("[moost]")[2]
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "wrong"),
+    [
+        (("", ""), ()),  # they share their households, and trust each other
+        (("a", "b"), ()),
+        (("a-", "b-", ""), (2,)),  # a user of the third could be called "a-1"
+        (("a", "ab"), (0,)),
+        (("a", "a"), (0, 1)),
+    ],
+)
+def test_no_subscription_can_write_the_users_of_another(
+    tmp_path: Path, prefixes: Sequence[str], wrong: Sequence[int]
+) -> None:
+    text = several(*(f'user_prefix = "{prefix}"' for prefix in prefixes))
+    if not wrong:
+        assert prefixes == tuple(each.user_prefix for each in load(tmp_path, text).subscriptions)
+        return
+    found = problems(tmp_path, text)
+    assert [f"subscriptions.{index}.user_prefix" for index in wrong] == [line.partition(":")[0] for line in found]
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (('inherits = ["s-1"]', ""), "subscriptions.0.inherits.0: 's-1' is the id of a subscription"),
+        (
+            ('inherits = ["old"]', 'inherits = ["old"]'),
+            "subscriptions.1.inherits.0: 'old' is inherited by 's-0' already",
+        ),
+        (('inherits = ["a.b"]',), "subscriptions.0.inherits.0: must be up to 100 characters without dots"),
+        (
+            ('[[devices]]\nkind = "meter"\nid = "m"\nsubscription = "x"',),
+            "devices.0.subscription: 'x' is no subscription",
+        ),
+    ],
+)
+def test_only_what_can_be_is_inherited_or_named(tmp_path: Path, lines: Sequence[str], problem: str) -> None:
+    (found,) = problems(tmp_path, several(*lines))
+    assert found.startswith(problem)
+
+
+def test_a_device_may_be_named_once_for_each_subscription(tmp_path: Path) -> None:
+    device = '[[devices]]\nkind = "meter"\nid = "m"\nrole = "{}"\nsubscription = "{}"\n'
+    named = device.format("load", "s-0") + device.format("sub", "s-1")
+    rules = load(tmp_path, several("", named)).rules()
+    assert [Role.LOAD, Role.SUB] == [rules.device(f"s-{n}", Kind.METER, "m").role for n in (0, 1)]
+    (found,) = problems(tmp_path, several('inherits = ["old"]', named + device.format("grid", "old")))
+    assert "devices.2.id: 'm' is named twice" == found
+
+
 # ---- the environment ------------------------------------------------------------------------------------------------
 
 
@@ -546,25 +608,28 @@ def test_the_defaults_are_those_of_the_core() -> None:
 def test_the_rules_carry_every_setting(tmp_path: Path) -> None:
     text = GOOD + (
         "battery_soc = true\nlive_max_age = '1h'\n"
-        "[[subscriptions]]\nid = 'b'\nsecrets = ['whsec_YQ==']\nuser_prefix = 'b-'\n"
+        "[[subscriptions]]\nid = 'b'\nsecrets = ['whsec_YQ==']\nuser_prefix = 'b-'\ninherits = ['old-b']\n"
         "meter_sign = 'export-positive'\nmeter_counter = 'import'\nunit = 'W'\n"
         "[[devices]]\nkind = 'meter'\nid = 'm'\nsign = 'export-positive'\ncounter = 'none'\n"
+        "[[devices]]\nkind = 'meter'\nid = 'm'\nsubscription = 'old-b'\nrole = 'sub'\n"
         "[[devices]]\nkind = 'battery'\nid = 'b'\nsign = 'discharge-positive'\nunit = 'kW'\n"
         "[[devices]]\nkind = 'battery'\nid = 'c'\nsign = 'charge-positive'\nrole = 'ignore'\n"
         "[[devices]]\nkind = 'pv-inverter'\nid = 'p'\nrole = 'ignore'\n"
         "[intervals]\nstamp = 'inside'\ngrace = '1m'\n[buildings]\nunknown = 'park'\ndefault_country = 'AT'\n"
     )
-    rules = load(tmp_path, text).rules()
+    rules = load(tmp_path, text.replace("[moost]", "user_prefix = 'a-'\n[moost]", 1)).rules()
     assert SubscriptionRule(
         user_prefix="b-", meter_sign=-1, meter_counter=True, unit=PowerUnit.WATT
     ) == rules.subscription("b")
-    assert SubscriptionRule() == rules.subscription("sub-1")
+    assert SubscriptionRule(user_prefix="a-") == rules.subscription("sub-1")
     assert {
         (Kind.METER, "m"): MeterRule(sign=-1, counter=False),
         (Kind.BATTERY, "b"): MeterRule(sign=-1, unit=PowerUnit.KILOWATT),
         (Kind.BATTERY, "c"): MeterRule(sign=1, role=Role.IGNORE),
         (Kind.PV_INVERTER, "p"): MeterRule(role=Role.IGNORE),
     } == rules.devices
+    assert {("b", Kind.METER, "m"): MeterRule(role=Role.SUB)} == rules.own_devices
+    assert {"old-b": "b"} == rules.heirs
     assert (True, timedelta(hours=1), timedelta(minutes=1)) == (rules.battery_soc, rules.live_max_age, rules.grace)
     assert ("inside", "park", "AT") == (rules.stamp, rules.unknown, rules.default_country)
 

@@ -1,16 +1,19 @@
 """What made one value: its samples, their messages, and what became of it."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from bridge.core.vocabulary import EventType, Kind
+from bridge.core.vocabulary import DeviceKey, EventType, Kind
 from bridge.replay import Question, explain_device, explain_value
 from bridge.store.memory import MemoryStore
+from tests.core.house import own
 from tests.past import MINUTE, START, Past, car, device, inverter, meter
 
 pytestmark = pytest.mark.anyio
+
+CAR: Final = own(Kind.VEHICLE, "car-1")
 
 SLOT_END = START + 15 * MINUTE
 
@@ -29,7 +32,7 @@ async def past() -> Past:
     return past
 
 
-async def ask(past: Past, type_: EventType, at: datetime, kind: tuple[Kind, str] | None = None) -> list[dict[str, Any]]:
+async def ask(past: Past, type_: EventType, at: datetime, kind: DeviceKey | None = None) -> list[dict[str, Any]]:
     return await explain_value(past.store, past.rules, Question(building="user-1", type=type_, at=at, device=kind))
 
 
@@ -89,7 +92,7 @@ async def test_an_on_change_value_names_its_message(past: Past) -> None:
 
 
 async def test_a_devices_value_is_found_by_the_device(past: Past) -> None:
-    (shown,) = await ask(past, EventType.ENERGY_CONSUMPTION, SLOT_END, (Kind.VEHICLE, "car-1"))
+    (shown,) = await ask(past, EventType.ENERGY_CONSUMPTION, SLOT_END, CAR)
     assert ("vehicle:car-1", 0.0) == (shown["device"], shown["value"])
     assert "its power, integrated over the slot" == shown["formula"]
 
@@ -136,7 +139,7 @@ async def test_a_value_whose_messages_are_forgotten_still_shows_its_calls(past: 
 
 
 async def test_a_device_shows_its_samples_and_its_last_events(past: Past) -> None:
-    shown = await explain_device(past.store, past.rules, (Kind.VEHICLE, "car-1"))
+    shown = await explain_device(past.store, past.rules, CAR, "user-1")
     assert shown is not None
     assert ("user-1", "CAR") == (shown["building"], shown["type"])
     series = {one["quantity"]: one for one in shown["series"]}
@@ -145,10 +148,10 @@ async def test_a_device_shows_its_samples_and_its_last_events(past: Past) -> Non
 
 
 async def test_an_unknown_device_is_not_explained(past: Past) -> None:
-    assert None is await explain_device(past.store, past.rules, (Kind.METER, "nobody"))
+    assert None is await explain_device(past.store, past.rules, own(Kind.METER, "nobody"), "user-1")
 
 
 async def test_a_meters_role_is_told(past: Past) -> None:
-    shown = await explain_device(past.store, past.rules, (Kind.METER, "m-1"))
+    shown = await explain_device(past.store, past.rules, own(Kind.METER, "m-1"), "user-1")
     assert shown is not None
     assert "grid" == shown["role"]

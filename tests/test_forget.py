@@ -202,7 +202,7 @@ async def test_in_a_shared_building_the_others_keep_their_devices_and_their_call
     assert not any("car-1" in event[1] for event in events)
     state = await scene.store.building("house-1")
     assert state is not None
-    assert (["meter:meter-2"], ("user-2",)) == (list(state.state.devices), state.state.users)
+    assert (["sub-1/meter:meter-2"], ("user-2",)) == (list(state.state.devices), state.state.users)
 
     found, replayed = await past.again()
     assert [] == found, "a past without its messages is not made again"

@@ -24,7 +24,7 @@ from bridge.store.desk import DeadFilter
 from bridge.store.memory import MemoryStore
 from bridge.store.port import Arrival, Home, Settlement, StoreBroken, StoreUnavailable, Versioned, Work
 from bridge.worker import Worker, room, step
-from tests.core.house import BLOCKS, NOON, at, body, iso, prices
+from tests.core.house import BLOCKS, NOON, at, body, iso, own, prices
 
 pytestmark = pytest.mark.anyio
 
@@ -97,7 +97,8 @@ class Desk:
 
     async def home(self, kind: Kind, device: str = "d-1") -> Home | None:
         """Return where a device lives."""
-        return (await self.store.load([], [(kind, device)], [])).homes.get((kind, device))
+        me = own(kind, device)
+        return (await self.store.load([], [me], [])).homes.get(me)
 
     async def dead(self) -> list[tuple[str, str, str | None]]:
         """Return (reason, detail, user) of each dead letter."""
@@ -241,7 +242,7 @@ async def test_a_device_that_moves_counts_in_one_place_at_a_time() -> None:
     await desk.hear(inverter("10:02", "loc-1"), received="10:02")
     await desk.hear(inverter("10:40", "loc-2"), inverter("10:05", "loc-1"), received="10:40")
     city, lake = await desk.state("city"), await desk.state("lake")
-    assert city.departed[0].until == at("10:40") == lake.devices["pv-inverter:d-1"].since
+    assert city.departed[0].until == at("10:40") == lake.devices["sub-1/pv-inverter:d-1"].since
     assert {"10:30": 1000.0, "10:45": 666.667} == generation(city, "11:02")
     assert {"11:00": 1000.0} == generation(lake, "11:02")
 
@@ -252,7 +253,7 @@ async def test_a_device_that_the_directory_moves_counts_in_one_place_at_a_time()
     await desk.know(row("lake"))  # it is noon then
     await desk.hear(inverter("12:01", "loc-1", "11:32"), received="12:01")
     former, lake = await desk.state("user-1"), await desk.state("lake")
-    assert former.departed[0].until == at(NOON) == lake.devices["pv-inverter:d-1"].since
+    assert former.departed[0].until == at(NOON) == lake.devices["sub-1/pv-inverter:d-1"].since
     assert {"12:00": 1000.0} == generation(former, "12:32")
     assert {"12:15": 1000.0, "12:30": 1000.0} == generation(lake, "12:32")
 
@@ -272,7 +273,7 @@ async def test_offline_without_a_place_and_delete_from_the_wrong_one_reach_it_wh
     desk = Desk()
     await desk.know(*TWO)
     await desk.hear(charger("update", "10:00", "loc-2"), charger("offline", "10:01", None))
-    assert (await desk.state("lake")).devices["charger:d-1"].offline
+    assert (await desk.state("lake")).devices["sub-1/charger:d-1"].offline
     await desk.owed("lake")
     await desk.hear(charger("delete", "10:02", "loc-1"))
     assert [[]] == lists(await desk.owed("lake"))
@@ -335,10 +336,10 @@ async def test_a_row_for_a_user_who_has_a_building_already_moves_all_its_devices
     state = await desk.state("b-1")
     away = {name: (device.offline, device.disconnected) for name, device in state.devices.items()}
     assert {
-        "vehicle:d-1": (False, False),
-        "battery:d-1": (True, False),
-        "hvac:d-1": (False, True),
-        "tariff:d-1": (False, False),
+        "sub-1/vehicle:d-1": (False, False),
+        "sub-1/battery:d-1": (True, False),
+        "sub-1/hvac:d-1": (False, True),
+        "sub-1/tariff:d-1": (False, False),
     } == away
     tariffs = [call.tariff for call in calls if isinstance(call, ChangeBuilding) and call.tariff_set]
     assert tariffs[-1] is not None

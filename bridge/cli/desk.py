@@ -186,6 +186,7 @@ def _building(building: str, rows: "Sequence[Residence]", state: "Versioned | No
 def _device(device: "Device") -> dict[str, Any]:
     """Return what is known of a device, without its series."""
     return {
+        "subscription": device.subscription,
         "kind": device.kind.value,
         "id": device.id,
         "name": device.facts.name,

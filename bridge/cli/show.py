@@ -60,7 +60,9 @@ def map_(
 @app.command()
 def explain(
     message_id: Annotated[int | None, typer.Argument(min=1, help="The id that the 202 named.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="KIND:ID", help="As the device cloud names it.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="[S/]KIND:ID", help="As the device cloud names it; S = its subscription.")
+    ] = None,
     building: Annotated[str | None, typer.Option(metavar="ID", help="Its customerBuildingId.")] = None,
     type_: Annotated[EventType | None, typer.Option("--type", metavar="TYPE", help="MOOST's event type.")] = None,
     at: When = None,

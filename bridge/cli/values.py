@@ -16,8 +16,7 @@ from bridge.cli.common import (
     unreached,
     waits,
 )
-from bridge.core.vocabulary import EventType, Kind
-from bridge.errors import UsageError
+from bridge.core.vocabulary import EventType
 
 if TYPE_CHECKING:
     from bridge.replay.keeper import Keeper
@@ -29,24 +28,24 @@ def value(
     config: Path, building: str | None, device: str | None, type_: EventType, at: datetime, *, json: bool
 ) -> None:
     """Show what made the values of one type at one time."""
-    named = _named(device) if device is not None else None
     from bridge.config import load
+    from bridge.replay import asked_for
 
     rules = load(config, serving=False).rules()
+    asked = asked_for(device, rules) if device is not None else None
 
     async def find(desk: "Keeper") -> list[dict[str, Any]]:
-        from bridge.replay import Question, explain_value, home_of
+        from bridge.replay import Question, explain_value, whereabouts
 
         cause = await trouble(desk)
-
-        home = building if building is not None or named is None else await home_of(desk, named)
+        named, home = (None, building) if asked is None else await whereabouts(desk, rules, asked, building)
         if home is None:
             raise unknown(f"device {device!r} in this store")
         if await desk.building(home) is None:
             raise unknown(f"building {home!r} in this store")
         with progress("reading") as advance:
-            asked = Question(building=home, type=type_, at=at, device=named)
-            shown = await explain_value(desk, rules, asked, advance)
+            question = Question(building=home, type=type_, at=at, device=named)
+            shown = await explain_value(desk, rules, question, advance)
         return [{**one, "moost_cause": cause if waits(one["calls"]) else None} for one in shown]
 
     found = at_desk(config, find)
@@ -62,15 +61,17 @@ def value(
 
 def device(config: Path, name: str, *, json: bool) -> None:
     """Show what is known of one device."""
-    named = _named(name)
     from bridge.config import load
+    from bridge.replay import asked_for
 
     rules = load(config, serving=False).rules()
+    asked = asked_for(name, rules)
 
     async def find(desk: "Keeper") -> dict[str, Any] | None:
-        from bridge.replay import explain_device
+        from bridge.replay import explain_device, whereabouts
 
-        return await explain_device(desk, rules, named)
+        named, home = await whereabouts(desk, rules, asked)
+        return await explain_device(desk, rules, named, home) if home is not None else None
 
     found = at_desk(config, find)
     if found is None:
@@ -79,14 +80,6 @@ def device(config: Path, name: str, *, json: bool) -> None:
         print_json([found])
     else:
         _print_device(found)
-
-
-def _named(text: str) -> tuple[Kind, str]:
-    """Return a device's kind and id."""
-    kind, _, number = text.partition(":")
-    if kind not in set(Kind) or not number:
-        raise UsageError(f"--device: write KIND:ID; the kinds are {', '.join(Kind)}")
-    return Kind(kind), number
 
 
 # ---- for people -----------------------------------------------------------------------------------------------------
@@ -116,7 +109,12 @@ def _print_value(one: Shown) -> None:
 
 
 def _print_taking(taking: Shown) -> None:
-    print_fields({"device": f"{taking['device']}, {taking['role']}", "counted": _with(taking["counted"], "Wh")})
+    print_fields(
+        {
+            "device": f"{taking['device']} of {taking['subscription']}, {taking['role']}",
+            "counted": _with(taking["counted"], "Wh"),
+        }
+    )
     _print_samples(taking["samples"], taking["unit"])
     for piece in taking["known"]:
         print_fields({"    known": f"{_time(piece['from'])} to {_time(piece['to'])}: {_with(piece['value'], 'W')}"})

@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -62,7 +62,9 @@ def problems(settings: Settings, *, serving: bool, wrong: Collection[Place] = ()
     `wrong` are the places whose values are known to be wrong and stand at their defaults.
     """
     yield from _subscriptions(settings, serving=serving, wrong=wrong)
-    yield from _devices(settings.devices)
+    yield from _prefixes(settings.subscriptions)
+    yield from _heirs(settings.subscriptions)
+    yield from _devices(settings)
     if serving:
         yield from _credentials(settings)
     yield from _store(settings)
@@ -142,15 +144,54 @@ _SECRET_FORMS: Final[Mapping[Auth, Callable[[str], str | None]]] = {
 }
 
 
-def _devices(devices: tuple[DeviceException, ...]) -> Iterator[Problem]:
-    seen = Counter[tuple[Kind | None, str]]()
-    for index, each in enumerate(devices):
-        seen[each.kind, each.id] += 1
+def _prefixes(subscriptions: Sequence[Subscription]) -> Iterator[Problem]:
+    """Yield the prefixes with which one subscription could write another's user ids; without any they share them."""
+    if not any(each.user_prefix for each in subscriptions):
+        return
+    for index, each in enumerate(subscriptions):
+        other = next(
+            (other for other in subscriptions if other is not each and other.user_prefix.startswith(each.user_prefix)),
+            None,
+        )
+        if other is None:
+            continue
+        yield (
+            ("subscriptions", index, "user_prefix"),
+            f"is needed: a user id of {each.id!r} could begin with the prefix of {other.id!r}, {other.user_prefix!r}"
+            if not each.user_prefix
+            else f"the prefix of {other.id!r} begins with it: the two could write each other's users",
+        )
+
+
+def _heirs(subscriptions: Sequence[Subscription]) -> Iterator[Problem]:
+    """Yield the former ids that cannot be."""
+    ids = {each.id for each in subscriptions}
+    heirs: dict[str, str] = {}
+    for index, each in enumerate(subscriptions):
+        for number, old in enumerate(each.inherits):
+            place = ("subscriptions", index, "inherits", number)
+            if old in ids:
+                yield place, f"{old!r} is the id of a subscription; only one that is there no more leaves its devices"
+            elif old in heirs:
+                yield place, f"{old!r} is inherited by {heirs[old]!r} already"
+            else:
+                heirs[old] = each.id
+
+
+def _devices(settings: Settings) -> Iterator[Problem]:
+    seen = Counter[tuple[str, Kind | None, str]]()
+    heirs = settings.heirs()
+    known = {*heirs, *(each.id for each in settings.subscriptions)}
+    for index, each in enumerate(settings.devices):
+        if each.subscription and each.subscription not in known:
+            yield ("devices", index, "subscription"), f"{each.subscription!r} is no subscription"
+        name = (heirs.get(each.subscription, each.subscription), each.kind, each.id)
+        seen[name] += 1
         if each.kind is None:
             yield ("devices", index, "kind"), "is missing"
         if not each.id:
             yield ("devices", index, "id"), "is missing"
-        elif seen[each.kind, each.id] == 2:  # noqa: PLR2004 - say it once
+        elif seen[name] == 2:  # noqa: PLR2004 - say it once
             yield ("devices", index, "id"), f"{each.id!r} is named twice"
         if each.kind is not None:
             yield from ((("devices", index, key), problem) for key, problem in _exception(each, each.kind))

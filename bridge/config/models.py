@@ -43,7 +43,7 @@ from bridge.config.fields import (
     secret_fits,
 )
 from bridge.core.rules import MeterRule, PowerUnit, Role, Rules, Stamp, SubscriptionRule, Unknown
-from bridge.core.vocabulary import DeviceType, EventType, Kind
+from bridge.core.vocabulary import DeviceKey, DeviceType, EventType, Kind
 
 Codes = Mapping[str, Mapping[str, Mapping[str, int]]]
 """Event type -> device type -> word -> code."""
@@ -52,6 +52,9 @@ ClientSecret = Annotated[SecretStr, secret_fits(r"[a-zA-Z0-9_-]{1,100}", "1 to 1
 Country = Annotated[str, Field(min_length=1), fits("[A-Z]{2}", 'a two-letter country code such as "DE"')]
 
 _NEGATIVE: Final = frozenset({DeviceSign.EXPORT, DeviceSign.DISCHARGE})
+
+
+SubscriptionId = Annotated[str, fits(r"[^\s./?#%]{1,100}", "up to 100 characters without dots, slashes or spaces")]
 
 
 class _Section(BaseModel):
@@ -77,12 +80,13 @@ class Server(_Section):
 class Subscription(_Section):
     """One subscription of the device cloud."""
 
-    id: Annotated[str, fits(r"[^\s./?#%]{1,100}", "up to 100 characters without dots, slashes or spaces")] = ""
+    id: SubscriptionId = ""
     auth: Auth = Auth.STANDARD_WEBHOOKS
     secrets: tuple[SecretStr, ...] = ()
     allowed_networks: Networks = ()
     rate_limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0  # messages per second, 0 = none
     user_prefix: Annotated[str, fits(r"[a-zA-Z0-9:._@-]{1,50}", "up to 50 letters, digits or : . _ @ -")] = ""
+    inherits: tuple[SubscriptionId, ...] = ()  # ids that it had before: their devices are its own
     header: HeaderName = ""  # this and the next three: hmac only
     algorithm: Algorithm = Algorithm.SHA256
     encoding: Encoding = Encoding.HEX
@@ -99,6 +103,7 @@ class DeviceException(_Section):
 
     kind: Kind | None = None
     id: str = ""
+    subscription: str = ""  # empty = of any that has such a device
     role: Role | None = None
     sign: DeviceSign | None = None
     counter: MeterCounter | None = None
@@ -231,6 +236,10 @@ class Settings(BaseSettings):
         """Return a subscription by its id."""
         return next((each for each in self.subscriptions if each.id == name), None)
 
+    def heirs(self) -> dict[str, str]:
+        """Return the ids that subscriptions had before, and the one that each has now."""
+        return {old: each.id for each in self.subscriptions for old in each.inherits}
+
     def consumed(self) -> tuple[Subscription, ...]:
         """Return the subscriptions whose messages come by Kafka."""
         kafka = self.kafka
@@ -262,9 +271,20 @@ class Settings(BaseSettings):
 
     def rules(self) -> Rules:
         """Return what the core may know of the settings."""
+        heirs = self.heirs()
         return Rules(
             subscriptions={each.id: _subscription_rule(each) for each in self.subscriptions},
-            devices={(each.kind, each.id): _meter_rule(each) for each in self.devices if each.kind},
+            heirs=heirs,
+            devices={
+                (each.kind, each.id): _meter_rule(each)
+                for each in self.devices
+                if each.kind is not None and not each.subscription
+            },
+            own_devices={
+                DeviceKey(heirs.get(each.subscription, each.subscription), each.kind, each.id): _meter_rule(each)
+                for each in self.devices
+                if each.kind is not None and each.subscription
+            },
             codes={
                 (EventType(event), DeviceType(device)): dict(words)
                 for event, tables in self.codes.items()

@@ -20,7 +20,7 @@ from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, Effe
 from bridge.core.findings import marked
 from bridge.core.identity import moost_user
 from bridge.core.messages import Message, Moved, Prices, Readdressed, Report, Tick
-from bridge.core.model import Building, Device, Flag, Residence, key
+from bridge.core.model import Building, Device, Flag, Residence, name_of
 from bridge.core.rules import Rules, Unknown
 from bridge.core.tracks import is_ignored
 from bridge.core.vocabulary import Action, Kind
@@ -57,8 +57,8 @@ def announce(
 def _creates(building: Building, message: Message) -> bool:
     """Tell whether a message makes MOOST hear of the building (M1.4)."""
     if isinstance(message, Prices):
-        return message.id in building.prices
-    if not isinstance(message, Report) or key(message.kind, message.id) not in building.devices:
+        return name_of(message) in building.prices
+    if not isinstance(message, Report) or name_of(message) not in building.devices:
         return False
     return message.action in (CREATING_TARIFF if message.kind is Kind.TARIFF else CREATING)
 
@@ -137,8 +137,17 @@ def _tariffs_differ(before: Building, after: Building) -> bool:
     old, new = before.devices, after.devices
     if not before.prices or old is new:
         return False
-    names = {name for name in (*old, *new) if name.startswith(Kind.TARIFF)}
-    return any(name not in old or name not in new or old[name].facts is not new[name].facts for name in names)
+    return any(
+        _another_tariff(other.get(name), device)
+        for devices, other in ((new, old), (old, new))
+        for name, device in devices.items()
+        if device.kind is Kind.TARIFF
+    )
+
+
+def _another_tariff(other: Device | None, tariff: Device) -> bool:
+    """Tell whether a tariff has come or gone, or says something new of itself."""
+    return other is None or other.facts is not tariff.facts
 
 
 def _sheet(building: Building, rules: Rules, residence: Residence | None) -> Attributes:

@@ -38,7 +38,7 @@ from bridge.core.household import (
 from bridge.core.intervals import QUARTER, QUARTER_S, trim, value_before
 from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG, Part
 from bridge.core.messages import Quantity
-from bridge.core.model import Building, Device, Flag, Series, Sum, key
+from bridge.core.model import Building, Device, Flag, Series, Sum, name_of
 from bridge.core.rules import Role, Rules, Stamp
 from bridge.core.tracks import Track, counts, hold_always, is_ignored, present, roles, track
 from bridge.core.units import tidy
@@ -183,7 +183,7 @@ def _silent(slot: Slot, device: Device) -> bool:
         return True
     if device.kind is Kind.VEHICLE:
         return slot.has_charger or device.facts.engine in ENGINES_WITHOUT_PLUG
-    return device.kind is Kind.METER and slot.roles[device.id] not in {Role.LOAD, Role.SUB}
+    return device.kind is Kind.METER and slot.roles[name_of(device)] not in {Role.LOAD, Role.SUB}
 
 
 def _sent(slot: Slot, energy: Sum) -> float | None:
@@ -201,8 +201,9 @@ def _instant(slot: Slot, one: Track, quantity: Quantity) -> float | None:
 
 def _energy(slot: Slot, one: Track, part: Part) -> Sum:
     """Return the energy [Wh] of one part of a device's power in the slot, and the time for which it is known."""
-    if one.device.kind is Kind.METER and one.device.id in slot.counted:
-        return Sum(slot.counted[one.device.id], QUARTER_S)
+    counted_wh = slot.counted.get(name_of(one.device)) if one.device.kind is Kind.METER else None
+    if counted_wh is not None:
+        return Sum(counted_wh, QUARTER_S)
     tally = Tally()
     for start, end, power_w in one.pieces:
         tally.add(max(-power_w if part is Part.NEGATIVE else power_w, 0.0), end - start)
@@ -213,7 +214,7 @@ def _count(slot: Slot, one: Track) -> Reading | None:
     """Read a meter's counter for the slot into `slot.counted`; returns where the next slot goes on (M4.4)."""
     found = count(one.device, slot.start, slot.end, slot.rules, served=bool(one.pieces))
     if found.energy_wh is not None:
-        slot.counted[one.device.id] = found.energy_wh
+        slot.counted[name_of(one.device)] = found.energy_wh
     return found.base
 
 
@@ -255,7 +256,7 @@ def _suspected(building: Building, who: Members) -> Building:
     """Return a building whose balance cannot be, with the one sign that would explain it (M4.5)."""
     found = suspects(who)
     known = building.about.get(Flag.WRONG_METER_SIGN, ())
-    about = (_key(found[0]),) if len(found) == 1 else known
+    about = (name_of(found[0].device),) if len(found) == 1 else known
     return marked(building, Flag.WRONG_METER_SIGN, on=True, about=about)
 
 
@@ -264,12 +265,14 @@ def _is_sound(building: Building, who: Members, values: Mapping[EventType, float
     if values.get(EventType.ENERGY_GENERATION, 0.0) >= SIGN_MARGIN_WH:
         return True
     about = building.about.get(Flag.WRONG_METER_SIGN, ())
-    return any(_key(one) in about and wrong_sign(flows(turned(who, one))) for one in (*who.grid, *who.batteries))
+    return any(
+        name_of(one.device) in about and wrong_sign(flows(turned(who, one))) for one in (*who.grid, *who.batteries)
+    )
 
 
 def _waiting(slot: Slot, building: Building, who: Members) -> Building:
     """Return the building with the devices for want of which its values are withheld (M4.5)."""
-    names = [_key(one) for one in lacking(who, slot.enough)]
+    names = [name_of(one.device) for one in lacking(who, slot.enough)]
     if not names and not building.waits:
         return building
     waits = {name: building.waits.get(name, slot.start) for name in names}
@@ -278,10 +281,6 @@ def _waiting(slot: Slot, building: Building, who: Members) -> Building:
     if len(names) == 1 and slot.end - waits[names[0]] > PATIENCE:
         return marked(building, Flag.WAITS_FOR_DEVICE, on=True, about=(names[0],))
     return building if set(about) & set(names) else marked(building, Flag.WAITS_FOR_DEVICE, on=False)
-
-
-def _key(one: Track) -> str:
-    return key(one.device.kind, one.device.id)
 
 
 def _half_hour(slot: Slot, first: Sum | None, excess: Sum | None) -> tuple[Sum | None, float | None]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bridge.core.effects import DeviceEntry
-from bridge.core.identity import HOUSEHOLD, device_id, device_name, gateway_id, product_name
+from bridge.core.identity import HOUSEHOLD, device_id, device_ids, device_name, gateway_id, product_name
 from bridge.core.mapping import DEVICE_TYPES, HVAC_OTHER, HVAC_TYPES
 from bridge.core.messages import Quantity, Value
 from bridge.core.model import Device
-from bridge.core.vocabulary import DeviceType, Kind
+from bridge.core.vocabulary import DeviceKey, DeviceType, Kind
 
 STATUS_WORDS = ("disconnected", "offline", "fault", "active", "online")
 """DEVICE_STATUS, the first that applies; what has no code of its own falls back as `STATUS_FALLBACK` says."""
@@ -28,13 +28,32 @@ def device_type(device: Device) -> DeviceType | None:
     return DEVICE_TYPES[device.kind]
 
 
+def moost_id(device: Device) -> str:
+    """Return MOOST's deviceId of a device."""
+    return device_id(device.kind, device.id) if device.moost_id is None else device.moost_id
+
+
+def new_moost_id(new: DeviceKey, others: Iterable[Device]) -> str | None:
+    """Return MOOST's deviceId of a device that joins others, for `Device.moost_id`; None = the usual one.
+
+    It is another one if a device of the same kind and id is there, from another subscription, or one that has taken
+    the id in this way (M0.6).
+    """
+    taken = {moost_id(other) for other in others}
+    taken |= {device_id(new.kind, new.id) for other in others if (other.kind, other.id) == (new.kind, new.id)}
+    if not taken:
+        return None
+    found = next(name for name in device_ids(*new) if name not in taken)
+    return None if found == device_id(new.kind, new.id) else found
+
+
 def entry_of(device: Device) -> DeviceEntry | None:
     """Return a device as the list carries it."""
     type_ = device_type(device)
     if type_ is None:
         return None
     return DeviceEntry(
-        id=device_id(device.kind, device.id),
+        id=moost_id(device),
         type=type_,
         name=device_name(device.kind, device.id, device.facts),
         product_name=product_name(device.facts),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.core.copying import replace
-from bridge.core.model import Building, Flag, flagged
+from bridge.core.model import Building, Flag, flagged, parted
 from bridge.core.rules import Rules
 from bridge.core.tracks import sign_of
 from bridge.core.vocabulary import Kind
@@ -61,21 +61,32 @@ def changes(before: Building | None, after: Building) -> tuple[tuple[str, bool],
 _Sentences = tuple[str, str]
 
 
-def _listed(about: tuple[str, ...]) -> str:
+def _listed(building: Building, about: tuple[str, ...]) -> str:
     """Return devices for a sentence."""
     more = f" and {len(about) - MOST_NAMED} more" if len(about) > MOST_NAMED else ""
-    return ", ".join(about[:MOST_NAMED]) + more
+    return ", ".join(_named(building, name) for name in about[:MOST_NAMED]) + more
+
+
+def _named(building: Building, name: str) -> str:
+    """Return a device for a sentence, with its subscription where another one has such a device here."""
+    return name if _is_shared(building, name) else name.partition("/")[2]
+
+
+def _is_shared(building: Building, name: str) -> bool:
+    """Tell whether several subscriptions have a device of this kind and id in a building."""
+    _, kind, id_ = parted(name)
+    return sum((one.kind, one.id) == (kind, id_) for one in building.devices.values()) > 1
 
 
 def _table(building: Building, name: str, key: str) -> str:
     """Return the lines of the configuration that say something of one device."""
-    device = building.devices.get(name)
-    kind, id_ = (device.kind.value, device.id) if device is not None else name.split(":", 1)
-    return f'[[devices]] kind = "{kind}", id = "{id_}", {key}'
+    subscription, kind, id_ = parted(name)
+    whose = f', subscription = "{subscription}"' if _is_shared(building, name) else ""
+    return f'[[devices]] kind = "{kind.value}", id = "{id_}"{whose}, {key}'
 
 
-def _of_no_sentence(_building: Building, about: tuple[str, ...], _rules: Rules) -> _Sentences:
-    return _listed(about), ""
+def _of_no_sentence(building: Building, about: tuple[str, ...], _rules: Rules) -> _Sentences:
+    return _listed(building, about), ""
 
 
 def _ambiguous_location(_building: Building, _about: tuple[str, ...], _rules: Rules) -> _Sentences:
@@ -87,7 +98,7 @@ def _ambiguous_location(_building: Building, _about: tuple[str, ...], _rules: Ru
 
 def _ambiguous_meters(building: Building, about: tuple[str, ...], _rules: Rules) -> _Sentences:
     return (
-        f"it has several meters, and those without a role count nowhere: {_listed(about)}",
+        f"it has several meters, and those without a role count nowhere: {_listed(building, about)}",
         _table(building, about[0], 'role = "grid" (or "load", "sub", "ignore"), for each of them'),
     )
 
@@ -102,7 +113,9 @@ def _wrong_meter_sign(building: Building, about: tuple[str, ...], rules: Rules) 
         mended = "discharge-positive" if sign > 0 else "charge-positive"
     else:
         mended = "export-positive" if sign > 0 else "import-positive"
-    return f"{what}; the sign of {about[0]} would explain it", _table(building, about[0], f'sign = "{mended}"')
+    return f"{what}; the sign of {_named(building, about[0])} would explain it", _table(
+        building, about[0], f'sign = "{mended}"'
+    )
 
 
 def _left_behind(_building: Building, _about: tuple[str, ...], _rules: Rules) -> _Sentences:
@@ -111,14 +124,15 @@ def _left_behind(_building: Building, _about: tuple[str, ...], _rules: Rules) ->
 
 def _unit_jump(building: Building, about: tuple[str, ...], _rules: Rules) -> _Sentences:
     return (
-        f"powers over 100 times the largest so far are withheld: {_listed(about)}",
+        f"powers over 100 times the largest so far are withheld: {_listed(building, about)}",
         _table(building, about[0], 'unit = "W" (or "kW" where they are right), or unit of the subscription'),
     )
 
 
 def _waits_for_device(building: Building, about: tuple[str, ...], _rules: Rules) -> _Sentences:
+    named = _listed(building, about)
     return (
-        f"for over 6 hours values of the household have been withheld for want of one device: {_listed(about)}",
+        f"for over 6 hours values of the household have been withheld for want of one device: {named}",
         _table(building, about[0], 'role = "ignore", if it never will'),
     )
 

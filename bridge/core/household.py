@@ -19,7 +19,7 @@ from typing import Final
 
 from bridge.core.copying import replace
 from bridge.core.intervals import QUARTER_S, SECONDS_PER_HOUR, Piece, merged
-from bridge.core.model import Sum
+from bridge.core.model import Sum, name_of
 from bridge.core.rules import Role, Rules
 from bridge.core.tracks import Track, is_ignored
 from bridge.core.vocabulary import EventType, Kind
@@ -77,8 +77,8 @@ def members(tracks: Sequence[Track], roles_: Mapping[str, Role], rules: Rules) -
     return Members(
         inverters=tuple(one for one in tracks if one.device.kind is Kind.PV_INVERTER),
         batteries=tuple(one for one in tracks if one.device.kind is Kind.BATTERY),
-        grid=tuple(one for one in meters if roles_[one.device.id] is Role.GRID),
-        load=tuple(one for one in meters if roles_[one.device.id] is Role.LOAD),
+        grid=tuple(one for one in meters if roles_[name_of(one.device)] is Role.GRID),
+        load=tuple(one for one in meters if roles_[name_of(one.device)] is Role.LOAD),
     )
 
 
@@ -227,7 +227,7 @@ _ALL_DRAW: Final = "all-draw"
 
 def _together(meters: Sequence[Track], counted: Mapping[str, float]) -> Sum | None:
     """Return what the counters of all these meters grew [Wh]; None as soon as one does not serve."""
-    found = [counted.get(meter.device.id) if meter.device.until is None else None for meter in meters]
+    found = [counted.get(name_of(meter.device)) if meter.device.until is None else None for meter in meters]
     known = [energy_wh for energy_wh in found if energy_wh is not None]
     return Sum(sum(known), QUARTER_S) if len(known) == len(found) else None
 
@@ -235,7 +235,7 @@ def _together(meters: Sequence[Track], counted: Mapping[str, float]) -> Sum | No
 def energies(who: Members, found: Flows, counted: Mapping[str, float], *, counter_mode: bool) -> dict[str, Sum]:
     """Return the household's energies [Wh] of a slot, each with the time for which it is known.
 
-    `counted` says what each meter's counter grew [Wh], by its id; `counter_mode`, whether the grid meters count (M4.4).
+    `counted` says what each meter's counter grew [Wh], by name; `counter_mode`, whether the grid meters count (M4.4).
     """
     energies_: dict[str, Sum] = {}
     behind_meter = bool(who.inverters or who.batteries)

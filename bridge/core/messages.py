@@ -14,7 +14,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from bridge.core.order import Time
-from bridge.core.vocabulary import Action, DeadReason, Kind
+from bridge.core.vocabulary import Action, DeadReason, DeviceKey, Kind
 
 
 class Quantity(StrEnum):
@@ -160,6 +160,7 @@ class Tick:
 class Moved:
     """A device's newest message or directory row names another building (mapping rule M1.6)."""
 
+    subscription: str
     kind: Kind
     id: str
     stamp: datetime
@@ -185,7 +186,7 @@ class Forgotten:
 
     user: str  # with the subscription's prefix
     raw_users: frozenset[str]  # as the device cloud may spell it
-    devices: frozenset[tuple[Kind, str]]  # all that the user's messages were about, also what is gone by now
+    devices: frozenset[DeviceKey]  # all that the user's messages were about, also what is gone by now
     received: datetime
 
 

@@ -14,9 +14,9 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from bridge.core.effects import Attributes
-from bridge.core.messages import Facts, Quantity, Value
+from bridge.core.messages import Envelope, Facts, Moved, Quantity, Value
 from bridge.core.order import Time
-from bridge.core.vocabulary import EventType, Kind
+from bridge.core.vocabulary import DeviceKey, EventType, Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +91,7 @@ class Device:
     shown: Shown = NOTHING_SHOWN
     not_before: datetime | None = None  # deleted, or in another building, until then: it does not count before
     own_from: datetime | None = None  # its own slots before then are closed, those of the household may be open
+    moost_id: str | None = None  # MOOST's id, where another device's had to be avoided; None = `identity.device_id`
 
     @property
     def time(self) -> Time:
@@ -116,9 +117,9 @@ class Building:
     users: tuple[str, ...] = ()  # MOOST userIds
     sheet: Mapping[str, str] = field(default_factory=dict)  # directory attribute -> fingerprint of what was queued
     time_zone: str = "Europe/Berlin"
-    devices: Mapping[str, Device] = field(default_factory=dict)  # key "<kind>:<id>"
+    devices: Mapping[str, Device] = field(default_factory=dict)  # see `key`
     departed: tuple[Device, ...] = ()  # deleted, but still counted in open slots
-    gone: Mapping[str, datetime] = field(default_factory=dict)  # deleted devices: key -> stamp of the delete
+    gone: Mapping[str, datetime] = field(default_factory=dict)  # deleted devices -> stamp of the delete
     gone_sent: Mapping[str, datetime] = field(default_factory=dict)  # as sent, where that was later than the receipt
     newest_stamp: datetime | None = None
     last_received: datetime | None = None
@@ -128,7 +129,7 @@ class Building:
     clock: datetime | None = None  # the building's clock (M5.4); never goes back
     half: Sum | None = None  # excess of the first quarter of the open half hour
     days: Mapping[str, Sum] = field(default_factory=dict)  # household sums of the local day so far
-    prices: Mapping[str, tuple[Slice, ...]] = field(default_factory=dict)  # tariff id -> what it costs from now on
+    prices: Mapping[str, tuple[Slice, ...]] = field(default_factory=dict)  # tariff -> what it costs from now on
     flags: tuple[str, ...] = ()  # what an operator should look at: see `Flag`
     about: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # flag -> keys of the devices that it is about
     waits: Mapping[str, datetime] = field(default_factory=dict)  # key of a device -> since when its values are missing
@@ -148,8 +149,30 @@ class Flag:
     WAITS_FOR_DEVICE = "waits-for-device"  # M4.5
 
 
-def key(kind: Kind, device_id: str) -> str:
-    """Return the name of a device within a state: (kind, id) is its identity (mapping rule M0.6)."""
+def key(subscription: str, kind: Kind, device_id: str) -> str:
+    """Return the name of a device within a state, "<subscription>/<kind>:<id>"; no subscription has a slash in it."""
+    return f"{subscription}/{kind.value}:{device_id}"
+
+
+def parted(name: str) -> DeviceKey:
+    """Return what the device is that has a name within a state."""
+    subscription, _, rest = name.partition("/")
+    kind, _, device_id = rest.partition(":")
+    return DeviceKey(subscription, Kind(kind), device_id)
+
+
+def name_of(what: Device | Envelope | Moved) -> str:
+    """Return the name of a device within a state; `what` is the device, or a message about it."""
+    return f"{what.subscription}/{what.kind.value}:{what.id}"
+
+
+def identity_of(device: Device) -> DeviceKey:
+    """Return what a device is."""
+    return DeviceKey(device.subscription, device.kind, device.id)
+
+
+def label(kind: Kind, device_id: str) -> str:
+    """Return a device for people: "<kind>:<id>"."""
     return f"{kind.value}:{device_id}"
 
 

@@ -12,7 +12,7 @@ from bridge.core.devices import STATUS_FALLBACK, device_type, entry_of, mode, st
 from bridge.core.effects import Event
 from bridge.core.mapping import ENGINES_WITHOUT_PLUG, ON_CHANGE
 from bridge.core.messages import Report
-from bridge.core.model import Building, Device, key
+from bridge.core.model import Building, Device, name_of
 from bridge.core.rules import Rules
 from bridge.core.tracks import is_ignored
 from bridge.core.units import tidy
@@ -21,7 +21,7 @@ from bridge.core.vocabulary import DeviceType, EventType
 
 def on_change(building: Building, message: Report, rules: Rules) -> tuple[Building, tuple[Event, ...]]:
     """Return the events that leave at once (M3.2, M3.3), and the building that remembers what was sent."""
-    name = key(message.kind, message.id)
+    name = name_of(message)
     device = building.devices.get(name)
     type_ = device_type(device) if device is not None else None
     if device is None or type_ is None or is_ignored(device, rules):

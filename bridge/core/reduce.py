@@ -18,14 +18,14 @@ from bridge.core.announce import announce
 from bridge.core.copying import replace
 from bridge.core.effects import Effect, Event, Note, SendEvents
 from bridge.core.findings import marked
+from bridge.core.inheritance import inherited
 from bridge.core.jumps import flagged as jumped
 from bridge.core.messages import Command, Forgotten, Message, Moved, Prices, Readdressed, Report, Schedules, Tick
-from bridge.core.model import Building, Device, Flag, Residence, key
+from bridge.core.model import Building, Device, Flag, Residence, key, label, name_of
 from bridge.core.on_change import on_change
 from bridge.core.report import delete, report
 from bridge.core.rules import Rules
 from bridge.core.slots import advance
-from bridge.core.vocabulary import Kind
 
 
 def reduce(
@@ -35,6 +35,7 @@ def reduce(
 
     `residence` is the directory row that led here, None where the directory has none.
     """
+    before, building = building, inherited(building, rules)
     notes: tuple[Note, ...] = ()
     last: Sequence[Event] = ()  # of a device before it changes or leaves: MOOST lists it as it was
     events: tuple[Event, ...] = ()
@@ -59,7 +60,7 @@ def reduce(
             after, events, notes = advance(building, message, rules)
         case _:
             assert_never(message)
-    after, calls = announce(building, after, message, rules, residence)
+    after, calls = announce(before, after, message, rules, residence)
     return after, (*notes, *_sent(building, last), *calls, *_sent(building, events))
 
 
@@ -71,23 +72,21 @@ def _sent(building: Building, events: Sequence[Event]) -> tuple[SendEvents, ...]
 def _remark(message: Command) -> Note:
     """Return what `explain` tells of a command (M7); failed ones are counted by a name of their own."""
     name = "command_failed" if message.state == "FAILED" else "command"
-    return Note(name=name, detail=f"{message.type} {message.state} for {key(message.kind, message.device)}")
+    return Note(name=name, detail=f"{message.type} {message.state} for {label(message.kind, message.device)}")
 
 
 def _prices(building: Building, message: Prices) -> Building:
     """Merge new prices; a tariff that was deleted stays deleted (M0.5)."""
-    name = key(message.kind, message.id)
+    name = name_of(message)
     if name in building.gone and name not in building.devices:
         return building
-    stored = building.prices.get(message.id, ())
-    return replace(
-        building, prices={**building.prices, message.id: tariffs.merge(stored, message.entries, message.received)}
-    )
+    stored = building.prices.get(name, ())
+    return replace(building, prices={**building.prices, name: tariffs.merge(stored, message.entries, message.received)})
 
 
 def _schedules(building: Building, message: Schedules) -> Building:
     """Keep the weekly schedule with its device; of an unknown device there is nothing to keep."""
-    name = key(message.kind, message.id)
+    name = name_of(message)
     device = building.devices.get(name)
     if device is None:
         return building
@@ -97,10 +96,9 @@ def _schedules(building: Building, message: Schedules) -> Building:
 
 def _moved(building: Building, message: Moved, rules: Rules) -> tuple[Building, Sequence[Event]]:
     """Take a device out that lives in another building now, and leave the building to the operator (M1.6)."""
-    name = key(message.kind, message.id)
-    if name not in building.devices:
+    if name_of(message) not in building.devices:
         return building, ()
-    after, last = delete(building, message.kind, message.id, message.time, message.received, rules)
+    after, last = delete(building, message, message.time, message.received, rules)
     # It was not deleted: any later message that names this building may bring it back.
     after = replace(after, gone=building.gone, gone_sent=building.gone_sent)
     return marked(after, Flag.LEFT_BEHIND, on=not after.devices), last
@@ -122,7 +120,7 @@ def _forgotten(building: Building, message: Forgotten) -> Building:
         departed=tuple(device for device in building.departed if theirs(device)),
         gone={name: stamp for name, stamp in building.gone.items() if name not in mine},
         gone_sent={name: stamp for name, stamp in building.gone_sent.items() if name not in mine},
-        prices={tariff: slices for tariff, slices in building.prices.items() if key(Kind.TARIFF, tariff) not in mine},
+        prices={tariff: slices for tariff, slices in building.prices.items() if tariff not in mine},
         forgotten=message.received,
         waits={name: since for name, since in building.waits.items() if name not in mine},
         about={flag: others for flag, about in building.about.items() if (others := _without(about, mine))},

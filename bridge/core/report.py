@@ -15,19 +15,19 @@ from typing import Final
 
 from bridge.core.closing import close_own
 from bridge.core.copying import replace
-from bridge.core.devices import device_type, entry_of
+from bridge.core.devices import device_type, entry_of, new_moost_id
 from bridge.core.effects import Event, Note
 from bridge.core.intervals import GONE, NEVER, Limit, holds_until, in_force, insert, is_absence, room, slot_of, taken
 from bridge.core.jumps import flagged as jumped
 from bridge.core.jumps import judge
 from bridge.core.mapping import QUANTITIES
-from bridge.core.messages import Facts, Quantity, Reading, Report, Value
-from bridge.core.model import Building, Device, Residence, Sample, Series, Shown, Slice, key
+from bridge.core.messages import Facts, Moved, Quantity, Reading, Report, Value
+from bridge.core.model import Building, Device, Residence, Sample, Series, Shown, Slice, identity_of, label, name_of
 from bridge.core.order import Time, is_before, later
 from bridge.core.rules import Rules
 from bridge.core.slots import next_slot
 from bridge.core.tracks import hold_always, limit_of, runs_backwards
-from bridge.core.vocabulary import Action, Kind
+from bridge.core.vocabulary import Action, DeviceKey, Kind
 
 NEARBY_M: Final = 1_000.0  # M3.1: a vehicle further from its building does not charge there
 EARTH_M: Final = 6_371_000.0
@@ -49,9 +49,9 @@ def report(
     if message.odd_times:
         notes += tuple(Note(name="odd_time", detail=text) for text in message.odd_times)
     if message.action is Action.DELETE:
-        after, last = delete(building, message.kind, message.id, message.time, message.received, rules)
+        after, last = delete(building, message, message.time, message.received, rules)
         return _heard(after, message, rules), last, notes
-    name = key(message.kind, message.id)
+    name = name_of(message)
     before = building.devices.get(name)
     refusal = _refusal(building, name, message)
     if refusal is not None:
@@ -113,13 +113,15 @@ def _new(building: Building, message: Report) -> Device:
         stamp=message.stamp,
         stamp_sent=message.stamp_sent,
         not_before=not_before,
+        moost_id=new_moost_id(DeviceKey(message.subscription, message.kind, message.id), building.devices.values()),
     )
 
 
 def _last_end(building: Building, message: Report) -> datetime | None:
     """Return up to when earlier lives of a device here count."""
-    deleted = building.gone.get(key(message.kind, message.id))
-    lives = [gone.until for gone in building.departed if (gone.kind, gone.id) == (message.kind, message.id)]
+    me = DeviceKey(message.subscription, message.kind, message.id)
+    deleted = building.gone.get(name_of(message))
+    lives = [gone.until for gone in building.departed if identity_of(gone) == me]
     return max((end for end in (deleted, *lives) if end is not None), default=None)
 
 
@@ -135,7 +137,8 @@ def _refusal(building: Building, name: str, message: Report) -> Note | None:
     deleted = deleted_at(building, name)
     there = name in building.devices
     if deleted is not None and (message.time.is_before(deleted) if there else not _brings_back(message, deleted)):
-        return Note(name="after_delete", detail=f"{name} was deleted at {deleted.at.isoformat()}")
+        text = f"{label(message.kind, message.id)} was deleted at {deleted.at.isoformat()}"
+        return Note(name="after_delete", detail=text)
     return Note(name="unknown_device_ignored") if message.user is None and not there else None
 
 
@@ -220,7 +223,7 @@ def _prices(building: Building, before: Device | None, device: Device) -> Mappin
     known = before.facts.currency if before is not None else None
     if known is None or known == device.facts.currency:
         return building.prices
-    return {**building.prices, device.id: ()}
+    return {**building.prices, name_of(device): ()}
 
 
 # ---- away ------------------------------------------------------------------------------------------------------------
@@ -355,7 +358,7 @@ def _present(
         )
     remarks += (_ABSENT,) * absent
     if late:
-        text = f"{late} sample(s) of {key(device.kind, device.id)} came after their slot had closed"
+        text = f"{late} sample(s) of {label(device.kind, device.id)} came after their slot had closed"
         remarks = (*remarks, Note(name="late_sample", detail=text))
     stamp = _newest_stamp(device, message)
     device = replace(device, series=series, since=since, stamp=stamp.at, stamp_sent=stamp.sent, shown=shown)
@@ -461,14 +464,14 @@ def _makes_slots(reading: Reading) -> bool:
 
 
 def delete(
-    building: Building, kind: Kind, device_id: str, stamp: Time, received: datetime, rules: Rules
+    building: Building, what: Report | Moved, stamp: Time, received: datetime, rules: Rules
 ) -> tuple[Building, Sequence[Event]]:
     """Take a device out, after its last slots have closed; the household counts it up to its end (M0.5, M5.7).
 
     Deletes are remembered for good, so that an older message does not bring the device back, and a repeat of the
     delete does not take it away again once a newer one has.
     """
-    name = key(kind, device_id)
+    name = name_of(what)
     device = building.devices.get(name)
     known = deleted_at(building, name)
     if known is not None and not known.is_before(stamp) and (device is None or known.is_before(device.time)):
@@ -476,14 +479,15 @@ def delete(
     newest = later(known, stamp)
     gone = {**building.gone, name: newest.at}
     after = replace(building, gone=gone, gone_sent=_with_sent(building.gone_sent, name, newest.sent))
+    if name in building.prices:
+        after = replace(after, prices={tariff: slices for tariff, slices in building.prices.items() if tariff != name})
     if device is None:
         return after, ()
     after = replace(after, devices={other: kept for other, kept in building.devices.items() if other != name})
     if device.shown.jumped is not None:
         after = jumped(after)
-    if kind is Kind.TARIFF:
-        prices = {tariff: slices for tariff, slices in building.prices.items() if tariff != device_id}
-        return replace(after, prices=prices), ()
+    if what.kind is Kind.TARIFF:
+        return after, ()
     _, last = close_own(building, device, stamp.at, rules)
     departed = (*building.departed, replace(device, until=_end(device, stamp, received).at, sent={}, days={}))
     return replace(after, departed=departed), last

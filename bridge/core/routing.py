@@ -15,7 +15,7 @@ from bridge.core.identity import building_id
 from bridge.core.messages import Command, Inbound, Prices, Report
 from bridge.core.model import Residence
 from bridge.core.rules import Rules, Unknown
-from bridge.core.vocabulary import Action, DeadReason, Kind
+from bridge.core.vocabulary import Action, DeadReason, DeviceKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,10 @@ class Place:
     residence: Residence | None = None
 
 
-def device_of(message: Inbound) -> tuple[Kind, str]:
+def device_of(message: Inbound) -> DeviceKey:
     """Return the device a message is about."""
-    return (message.kind, message.device if isinstance(message, Command) else message.id)
+    id_ = message.device if isinstance(message, Command) else message.id
+    return DeviceKey(message.subscription, message.kind, id_)
 
 
 def location_of(message: Inbound) -> str | None:

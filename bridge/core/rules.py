@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-from bridge.core.vocabulary import DeviceType, EventType, Kind
+from bridge.core.vocabulary import DeviceKey, DeviceType, EventType, Kind
 
 
 class Role(StrEnum):
@@ -67,7 +67,9 @@ class Rules:
     """All settings of the law."""
 
     subscriptions: Mapping[str, SubscriptionRule] = field(default_factory=dict)
-    devices: Mapping[tuple[Kind, str], MeterRule] = field(default_factory=dict)
+    heirs: Mapping[str, str] = field(default_factory=dict)  # former subscription -> the one whose its devices are now
+    devices: Mapping[tuple[Kind, str], MeterRule] = field(default_factory=dict)  # of whichever subscription
+    own_devices: Mapping[DeviceKey, MeterRule] = field(default_factory=dict)  # of one: these count alone
     codes: Mapping[tuple[EventType, DeviceType], Mapping[str, int]] = field(default_factory=dict)
     unknown: Unknown = Unknown.CREATE
     default_time_zone: str = "Europe/Berlin"
@@ -85,15 +87,31 @@ class Rules:
 
     def subscription(self, name: str) -> SubscriptionRule:
         """Return what is set for a subscription, or the defaults."""
-        return self.subscriptions.get(name, _DEFAULT)
+        return self.subscriptions.get(self.heir(name), _DEFAULT)
 
-    def device(self, kind: Kind, device: str) -> MeterRule:
+    def heir(self, subscription: str) -> str:
+        """Return the subscription whose the devices of another are now; nearly always that is itself."""
+        return self.heirs.get(subscription, subscription)
+
+    def present(self, device: DeviceKey) -> DeviceKey:
+        """Return what a device of a former subscription is now."""
+        return device._replace(subscription=self.heir(device.subscription)) if self.heirs else device
+
+    def former(self, device: DeviceKey) -> tuple[DeviceKey, ...]:
+        """Return what a device may have been under former subscriptions."""
+        return tuple(device._replace(subscription=old) for old, new in self.heirs.items() if new == device.subscription)
+
+    def device(self, subscription: str, kind: Kind, device: str) -> MeterRule:
         """Return what is set for one device, or the defaults."""
+        if self.own_devices:
+            own = self.own_devices.get(DeviceKey(self.heir(subscription), kind, device))
+            if own is not None:
+                return own
         return self.devices.get((kind, device), _NO_EXCEPTION) if self.devices else _NO_EXCEPTION
 
     def unit(self, subscription: str, kind: Kind, device: str) -> PowerUnit | None:
         """Return the unit that is set for the powers of a device; its own setting wins over its subscription's."""
-        return self.device(kind, device).unit or self.subscription(subscription).unit
+        return self.device(subscription, kind, device).unit or self.subscription(subscription).unit
 
 
 _DEFAULT = SubscriptionRule()

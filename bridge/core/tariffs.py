@@ -16,7 +16,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
 from bridge.core.effects import Attributes
-from bridge.core.model import Building, Slice
+from bridge.core.model import Building, Slice, name_of
 from bridge.core.order import Time
 from bridge.core.vocabulary import Kind
 
@@ -89,9 +89,9 @@ def desired(building: Building, now: datetime) -> Desired | None:
     """Return what MOOST should hold for the building; None = no dynamic tariff (M6.3)."""
     found: Desired | None = None
     chosen: Time | None = None
-    for tariff in sorted(building.devices.values(), key=lambda device: device.id):
+    for tariff in sorted(building.devices.values(), key=lambda device: (device.id, device.subscription)):
         currency, updated = tariff.facts.currency, tariff.facts.updated
-        slices = future(building.prices.get(tariff.id, ()), now) if tariff.kind is Kind.TARIFF else ()
+        slices = future(building.prices.get(name_of(tariff), ()), now) if tariff.kind is Kind.TARIFF else ()
         if not slices or currency is None:
             continue
         time = Time(updated, tariff.facts.updated_sent) if updated is not None else Time(_OLDEST)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from bridge.core.intervals import QUARTER_S, Limit, Piece, pieces
 from bridge.core.messages import Quantity, Value
-from bridge.core.model import Building, Device, Series, key
+from bridge.core.model import Building, Device, Series, name_of
 from bridge.core.rules import MeterRule, Role, Rules
 from bridge.core.vocabulary import Kind
 
@@ -41,7 +41,7 @@ def hold_always(rules: Rules) -> Limit:
 
 def meter_rule(device: Device, rules: Rules) -> MeterRule:
     """Return what is set for one device."""
-    return rules.device(device.kind, device.id)
+    return rules.device(device.subscription, device.kind, device.id)
 
 
 def is_ignored(device: Device, rules: Rules) -> bool:
@@ -73,7 +73,7 @@ def counts(device: Device, rules: Rules) -> bool:
 
 
 def roles(devices: Sequence[Device], rules: Rules) -> tuple[dict[str, Role], tuple[str, ...]]:
-    """Return the role of each meter by its id, and the keys of those that have none beside others (M4.2).
+    """Return the role of each meter by its name, and the names of those that have none beside others (M4.2).
 
     A meter that takes the place of another within a slot is single as long as the two were never there at once.
     """
@@ -83,11 +83,11 @@ def roles(devices: Sequence[Device], rules: Rules) -> tuple[dict[str, Role], tup
     for meter in meters:
         role = meter_rule(meter, rules).role
         if role is None:
-            single = not any(_meet(meter, other) for other in meters if other.id != meter.id)
+            single = not any(_meet(meter, other) for other in meters if name_of(other) != name_of(meter))
             if not single:
-                unclear.append(key(meter.kind, meter.id))
+                unclear.append(name_of(meter))
             role = Role.GRID if single else Role.IGNORE
-        found[meter.id] = role
+        found[name_of(meter)] = role
     return found, tuple(unclear)
 
 

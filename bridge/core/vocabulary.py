@@ -12,7 +12,7 @@ MOOST documentation, "Common integration" (device types, customer-provided event
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class Kind(StrEnum):
@@ -25,6 +25,14 @@ class Kind(StrEnum):
     METER = "meter"
     HVAC = "hvac"
     TARIFF = "tariff"
+
+
+class DeviceKey(NamedTuple):
+    """What a device is: the subscription that it comes from, its kind, and its id there (mapping rule M0.6)."""
+
+    subscription: str
+    kind: Kind
+    id: str
 
 
 class Action(StrEnum):

@@ -19,6 +19,16 @@ Rooms: `world`, `clusters`, `trust`, `remake`, `differences`, `explain`, and `an
 """
 
 from bridge.replay.differences import Difference, Span, Tally, replay
-from bridge.replay.explain import Question, explain_device, explain_value, home_of
+from bridge.replay.explain import Question, asked_for, explain_device, explain_value, whereabouts
 
-__all__ = ["Difference", "Question", "Span", "Tally", "explain_device", "explain_value", "home_of", "replay"]
+__all__ = [
+    "Difference",
+    "Question",
+    "Span",
+    "Tally",
+    "asked_for",
+    "explain_device",
+    "explain_value",
+    "replay",
+    "whereabouts",
+]

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from bridge.core.counters import count
+from bridge.core.devices import moost_id
 from bridge.core.household import Flows, Tally, energies, flows, members, powers, wrong_sign
-from bridge.core.identity import device_id
 from bridge.core.intervals import GONE, NEVER, QUARTER, QUARTER_S
 from bridge.core.mapping import BY_SOURCE, Part
 from bridge.core.messages import Quantity, Tick
-from bridge.core.model import Building, Device, Sample, Sum
+from bridge.core.model import Building, Device, Sample, Sum, name_of
 from bridge.core.reduce import reduce
 from bridge.core.rules import Role, Rules
 from bridge.core.tracks import Track, counts, present, roles, sign_of, track
@@ -93,10 +93,10 @@ class Slot:
         return found.known_s if found is not None else 0.0
 
     def _device_known_s(self, type_: EventType, device: str) -> float | None:
-        one = next((one for one in self.tracks if device_id(one.device.kind, one.device.id) == device), None)
+        one = next((one for one in self.tracks if moost_id(one.device) == device), None)
         if one is None or not type_.value.startswith("ENERGY_"):
             return None
-        if one.device.kind is Kind.METER and one.device.id in self.counted:
+        if one.device.kind is Kind.METER and name_of(one.device) in self.counted:
             return QUARTER_S
         return sum(piece.end - piece.start for piece in one.pieces)
 
@@ -110,17 +110,17 @@ class Slot:
 
     def _takes_part(self, one: Device, type_: EventType, device: str | None) -> bool:
         if device is not None:
-            return device_id(one.kind, one.id) == device
+            return moost_id(one) == device
         if one.kind not in _TAKES.get(type_, _ALL):
             return False
         if one.kind is not Kind.METER:
             return True
         grid = Role.GRID in self.roles.values()
-        return self.roles[one.id] is (Role.GRID if grid else Role.LOAD)
+        return self.roles[name_of(one)] is (Role.GRID if grid else Role.LOAD)
 
     def _taking(self, one: Track, quantity: Quantity) -> Taking:
         device = one.device
-        counted = self.counted.get(device.id) if device.kind is Kind.METER else None
+        counted = self.counted.get(name_of(device)) if device.kind is Kind.METER else None
         used = Quantity.COUNTER if counted is not None else quantity
         return Taking(
             device=device,
@@ -138,7 +138,7 @@ class Slot:
         if device.kind is not Kind.METER:
             return {Kind.PV_INVERTER: "production", Kind.BATTERY: "battery, + = charging"}.get(device.kind, "consumer")
         sign = "import" if sign_of(device, self.rules) > 0 else "export"
-        return f"{self.roles[device.id].value} meter, {sign} is positive"
+        return f"{self.roles[name_of(device)].value} meter, {sign} is positive"
 
 
 def _in_force(series: Sequence[Sample], start: datetime, end: datetime) -> list[Sample]:
@@ -179,7 +179,7 @@ def dissect(building: Building, start: datetime, rules: Rules) -> Slot:
         if counts(one.device, rules):
             grown = count(one.device, start, end, rules, served=bool(one.pieces)).energy_wh
             if grown is not None:
-                counted[one.device.id] = grown
+                counted[name_of(one.device)] = grown
 
     who = members(tracks, roles_, rules)
     moved = flows(who)
@@ -252,7 +252,7 @@ def day_sum(slot: Slot, type_: EventType, device: str | None) -> Sum | None:
     base = type_.value.removesuffix("_YESTERDAY")
     if device is None:
         return _added(slot.building.days.get(base), slot.sums.get(base))
-    one = next((one for one in slot.tracks if device_id(one.device.kind, one.device.id) == device), None)
+    one = next((one for one in slot.tracks if moost_id(one.device) == device), None)
     if one is None:
         return None
     row = next((row for rows in BY_SOURCE.values() for row in rows if row.type is type_), None)
@@ -260,7 +260,7 @@ def day_sum(slot: Slot, type_: EventType, device: str | None) -> Sum | None:
     for piece in one.pieces:
         negative = row is not None and row.part is Part.NEGATIVE
         tally.add(max(-piece.value if negative else piece.value, 0.0), piece.end - piece.start)
-    own = Sum(slot.counted[one.device.id], QUARTER_S) if one.device.id in slot.counted else tally.sum
+    own = Sum(slot.counted[name_of(one.device)], QUARTER_S) if name_of(one.device) in slot.counted else tally.sum
     return _added(one.device.days.get(type_), own)
 
 

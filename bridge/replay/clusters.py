@@ -13,7 +13,7 @@ from typing import Final
 from bridge.core.messages import Inbound, Tombstone, Unreadable
 from bridge.core.routing import Place, device_of, home_of, place
 from bridge.core.rules import Rules
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import DeviceKey
 from bridge.replay.keeper import Keeper
 from bridge.replay.world import Directory
 from bridge.store.port import Home, Pending
@@ -39,7 +39,7 @@ class Clusters:
         """Begin with nothing."""
         self._rules = rules
         self._directory = directory
-        self._homes: dict[tuple[Kind, str], Home] = {}
+        self._homes: dict[DeviceKey, Home] = {}
         self._nodes: dict[tuple[str, str], int] = {}  # ("building" or "user", name) -> its node
         self._parents = array("l")
         self._ids = array("q")
@@ -49,9 +49,9 @@ class Clusters:
         """Tell whether only the store can say where a message belongs."""
         return message.user is None and device_of(message) not in self._homes
 
-    def live(self, device: tuple[Kind, str], home: Home) -> None:
+    def live(self, device: DeviceKey, home: Home) -> None:
         """Learn where a device lives of which no message says so."""
-        self._homes.setdefault(device, home)
+        self._homes.setdefault(self._rules.present(device), home)
 
     def add(self, message: Inbound) -> None:
         """Note where a message belongs."""
@@ -131,8 +131,9 @@ async def _add(keeper: Keeper, rules: Rules, clusters: Clusters, rows: Sequence[
     """Note where the messages of a page belong."""
     read_ = [read(row, rules) for row in rows]
     messages = [message for message in read_ if not isinstance(message, Tombstone | Unreadable)]
-    if lost := sorted({device_of(message) for message in messages if clusters.unknown(message)}):
-        for device, home in (await keeper.load((), lost, ())).homes.items():
+    if lost := {device_of(message) for message in messages if clusters.unknown(message)}:
+        lost |= {old for device in lost for old in rules.former(device)}
+        for device, home in (await keeper.load((), sorted(lost), ())).homes.items():
             clusters.live(device, home)
     for message in messages:
         clusters.add(message)

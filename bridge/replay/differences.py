@@ -15,8 +15,9 @@ from datetime import datetime
 from typing import Final
 
 from bridge import errors
+from bridge.core.devices import moost_id
 from bridge.core.effects import Event, SendEvents
-from bridge.core.identity import device_id, gateway_id
+from bridge.core.identity import gateway_id
 from bridge.core.model import Building
 from bridge.core.rules import Rules
 from bridge.replay.clusters import Cluster, sorted_out
@@ -155,7 +156,7 @@ def _forgotten(made: Made, remade: Remade, rules: Rules, time_zone: str) -> bool
 
 def _devices(state: Building) -> frozenset[str]:
     """Return what MOOST knows of a household now."""
-    return frozenset({gateway_id(state.id), *(device_id(one.kind, one.id) for one in state.devices.values())})
+    return frozenset({gateway_id(state.id), *(moost_id(one) for one in state.devices.values())})
 
 
 async def _queue(

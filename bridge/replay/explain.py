@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 from bridge.core.days import day_end, day_start
-from bridge.core.devices import device_type
+from bridge.core.devices import device_type, moost_id
 from bridge.core.effects import Event, SendEvents
 from bridge.core.identity import device_id, gateway_id
+from bridge.core.inheritance import inherited
 from bridge.core.intervals import NEVER, QUARTER, holds_until, is_absence, slot_of
 from bridge.core.mapping import DEVICE_TYPES
 from bridge.core.messages import Quantity, Tick
-from bridge.core.model import Building, Device, Sample, key
+from bridge.core.model import Building, Device, Sample, identity_of, key, label, name_of
 from bridge.core.rules import Rules
 from bridge.core.tracks import hold_always, limit_of, roles
 from bridge.core.units import tidy
-from bridge.core.vocabulary import EVENT_TYPES, Cadence, DeviceType, EventType, Kind
+from bridge.core.vocabulary import EVENT_TYPES, Cadence, DeviceKey, DeviceType, EventType, Kind
+from bridge.errors import UsageError
 from bridge.replay import anatomy
 from bridge.replay.clusters import sorted_out_for
 from bridge.replay.keeper import Keeper
@@ -45,12 +47,12 @@ _UNITS: Final[Mapping[Quantity, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Which value is meant: `device` as (kind, id), None = the household's, or whatever is there."""
+    """Which value is meant: `device` = whose, None = the household's, or whatever is there."""
 
     building: str
     type: EventType
     at: datetime  # the event's own time, or any within its interval
-    device: tuple[Kind, str] | None = None
+    device: DeviceKey | None = None
 
 
 @dataclass(slots=True)
@@ -79,21 +81,22 @@ async def explain_value(
     kept = await keeper.reach()
     clusters = await sorted_out_for(keeper, rules, directory, kept.processed, asked.building, advance)
     cluster = next(clusters.found(asked.building), None)
-    live = await keeper.building(asked.building)
-    zone = live.state.time_zone if live is not None else rules.default_time_zone
+    live = await _state(keeper, rules, asked.building)
+    own = _moost_id(asked, live)
+    zone = live.time_zone if live is not None else rules.default_time_zone
     captured = _Captured(asked.building, _slot_start(asked, zone, rules))
     remade = None
     if cluster is not None:
         remade = await remake(keeper, rules, directory, cluster, kept.processed, captured.look)
     history = [call async for call in calls(keeper, asked.building)]
-    wanted = _wanted(asked, rules, zone, remade, history)
+    wanted = _wanted(asked, own, rules, zone, remade, history)
     slot = None
-    closed = live is not None and live.state.open_from is not None and live.state.open_from > captured.start
+    closed = live is not None and live.open_from is not None and live.open_from > captured.start
     if closed and captured.state is not None and EVENT_TYPES[asked.type].cadence is not Cadence.CHANGE:
         state = anatomy.opened(captured.state, captured.start, rules)
         slot = anatomy.dissect(state, captured.start, rules) if state is not None else None
     if not wanted and slot is not None:
-        wanted = [_absent(asked)]
+        wanted = [_absent(asked, own)]
     past = _Past(rules=rules, zone=zone, slot=slot, remade=remade, history=history)
     return [await _explained(keeper, past, *one) for one in wanted]
 
@@ -113,14 +116,31 @@ def _slot_start(asked: Question, zone: str, rules: Rules) -> datetime:
     return start + QUARTER if length > QUARTER and start.minute % 30 == 0 else start
 
 
-def _absent(asked: Question) -> tuple[Key, Event | None]:
-    device = device_id(*asked.device) if asked.device is not None else gateway_id(asked.building)
-    source = DEVICE_TYPES.get(asked.device[0], DeviceType.APPLIANCE) if asked.device is not None else DeviceType.GATEWAY
+async def _state(keeper: Keeper, rules: Rules, building: str) -> Building | None:
+    """Return a household as it is now."""
+    found = await keeper.building(building)
+    return inherited(found.state, rules) if found is not None else None
+
+
+def _moost_id(asked: Question, live: Building | None) -> str | None:
+    """Return MOOST's id of the device that is meant; None = no device is."""
+    if asked.device is None:
+        return None
+    devices = (*live.devices.values(), *live.departed) if live is not None else ()
+    known = next((device for device in devices if identity_of(device) == asked.device), None)
+    return moost_id(known) if known is not None else device_id(asked.device.kind, asked.device.id)
+
+
+def _absent(asked: Question, own: str | None) -> tuple[Key, Event | None]:
+    device = own if own is not None else gateway_id(asked.building)
+    source = (
+        DEVICE_TYPES.get(asked.device.kind, DeviceType.APPLIANCE) if asked.device is not None else DeviceType.GATEWAY
+    )
     return (asked.building, device, source.value, asked.type.value, asked.at), None
 
 
 def _wanted(
-    asked: Question, rules: Rules, zone: str, remade: Remade | None, history: Iterable[CallTrip]
+    asked: Question, own: str | None, rules: Rules, zone: str, remade: Remade | None, history: Iterable[CallTrip]
 ) -> list[tuple[Key, Event | None]]:
     """Return the events that are meant: those of exactly that time, else those whose interval holds it."""
     found: dict[Key, Event] = {}
@@ -130,8 +150,7 @@ def _wanted(
     for call in history:
         if isinstance(call.call, SendEvents):
             found |= {key_of(asked.building, event): event for event in call.call.events}
-    device = device_id(*asked.device) if asked.device is not None else None
-    fits = {k: e for k, e in found.items() if e.type is asked.type and device in (None, e.device)}
+    fits = {k: e for k, e in found.items() if e.type is asked.type and own in (None, e.device)}
     exact = {k: e for k, e in fits.items() if e.at == asked.at}
     if not exact and EVENT_TYPES[asked.type].cadence is not Cadence.CHANGE:
         exact = {k: e for k, e in fits.items() if interval_start(e, rules, zone) <= asked.at < slot_end(e, rules)}
@@ -267,7 +286,8 @@ async def _message(keeper: Keeper, number: int) -> dict[str, Any] | None:
 
 async def _taking(keeper: Keeper, one: anatomy.Taking) -> dict[str, Any]:
     return {
-        "device": key(one.device.kind, one.device.id),
+        "device": label(one.device.kind, one.device.id),
+        "subscription": one.device.subscription,
         "role": one.role,
         "quantity": one.quantity.value,
         "unit": _UNITS.get(one.quantity),
@@ -296,25 +316,53 @@ async def _samples(keeper: Keeper, samples: Sequence[Sample]) -> list[dict[str, 
 # ---- a device -------------------------------------------------------------------------------------------------------
 
 
-async def home_of(keeper: Keeper, device: tuple[Kind, str]) -> str | None:
-    """Return the building that a device lives in; None = it is not known."""
-    home = (await keeper.load((), [device], ())).homes.get(device)
-    return home.building if home is not None else None
+def asked_for(text: str, rules: Rules) -> DeviceKey:
+    """Return the device that "KIND:ID" or "SUBSCRIPTION/KIND:ID" means; without a subscription that is empty.
+
+    Raises UsageError.
+    """
+    subscription, slash, rest = text.partition("/")
+    kind, _, id_ = text.partition(":")
+    if slash and (kind not in set(Kind) or subscription in rules.subscriptions):
+        kind, _, id_ = rest.partition(":")
+    else:
+        subscription = ""
+    if kind not in set(Kind) or not id_:
+        raise UsageError(f"--device: write KIND:ID or SUBSCRIPTION/KIND:ID; the kinds are {', '.join(Kind)}")
+    return rules.present(DeviceKey(subscription, Kind(kind), id_))
 
 
-async def explain_device(keeper: Keeper, rules: Rules, asked: tuple[Kind, str]) -> dict[str, Any] | None:
+async def whereabouts(
+    keeper: Keeper, rules: Rules, asked: DeviceKey, building: str | None = None
+) -> tuple[DeviceKey, str | None]:
+    """Return the device that is meant, with its subscription, and the building it lives in; None = it lives nowhere.
+
+    Raises UsageError where several subscriptions have such a device.
+    """
+    found = await keeper.where_is(asked.kind, asked.id)
+    homes = {
+        rules.present(device): home
+        for device, home in found.items()
+        if asked.subscription in ("", rules.heir(device.subscription)) and building in (None, home)
+    }
+    if len(homes) > 1:
+        names = ", ".join(sorted(device.subscription for device in homes))
+        raise UsageError(f"--device: subscriptions {names} have such a device; write SUBSCRIPTION/KIND:ID")
+    return next(iter(homes.items()), (asked, building))
+
+
+async def explain_device(keeper: Keeper, rules: Rules, asked: DeviceKey, building: str) -> dict[str, Any] | None:
     """Return what is known of a device and what it last said to MOOST, for programs; None = it is not known."""
-    building = await home_of(keeper, asked)
-    found = await keeper.building(building) if building is not None else None
-    device = found.state.devices.get(key(*asked)) if found is not None else None
-    if found is None or device is None:
+    state = await _state(keeper, rules, building)
+    device = state.devices.get(key(*asked)) if state is not None else None
+    if state is None or device is None:
         return None
     type_ = device_type(device)
-    meters = [one for one in found.state.devices.values() if one.kind is Kind.METER]
-    role = roles(meters, rules)[0].get(device.id) if device.kind is Kind.METER else None
-    name = device_id(*asked)
+    meters = [one for one in state.devices.values() if one.kind is Kind.METER]
+    role = roles(meters, rules)[0].get(name_of(device)) if device.kind is Kind.METER else None
+    name = moost_id(device)
     last: dict[EventType, dict[str, Any]] = {}
-    async for call in calls(keeper, found.state.id):
+    async for call in calls(keeper, state.id):
         for event in call.call.events if isinstance(call.call, SendEvents) else ():
             known = last.get(event.type)
             if event.device == name and (known is None or known["at"] <= event.at):
@@ -323,10 +371,11 @@ async def explain_device(keeper: Keeper, rules: Rules, asked: tuple[Kind, str]) 
                     "at": event.at, "call": _call(call),
                 }  # fmt: skip
     return {
-        "device": key(*asked),
+        "device": label(device.kind, device.id),
+        "subscription": device.subscription,
         "moost_id": name,
         "type": type_.value if type_ is not None else None,
-        "building": found.state.id,
+        "building": state.id,
         "role": role.value if role is not None else None,
         "name": device.facts.name,
         "since": device.since,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import DeviceKey
 from bridge.store.desk import Desk
 from bridge.store.port import Census, Loaded, Work
 
@@ -11,7 +11,7 @@ from bridge.store.port import Census, Loaded, Work
 class Keeper(Desk, Protocol):
     """The desk, and of the worker's side what tells homes and takes calls."""
 
-    async def load(self, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]) -> Loaded:
+    async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states."""
 
     async def commit(self, work: Work) -> Sequence[str]:

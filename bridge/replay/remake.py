@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bridge.core.effects import Event, SendEvents
+from bridge.core.inheritance import inherited
 from bridge.core.messages import Tick, Tombstone, Unreadable
 from bridge.core.model import Building
 from bridge.core.routing import device_of
@@ -91,7 +92,8 @@ async def remake(
     rows = await keeper.messages([number for number in cluster.messages if number <= processed])
     ticks = {name: await keeper.ticks(name) for name in cluster.buildings}
     queued = await told(keeper, cluster.buildings)
-    live = {name: found.state for name in cluster.buildings if (found := await keeper.building(name)) is not None}
+    found = {name: await keeper.building(name) for name in cluster.buildings}
+    live = {name: inherited(one.state, rules) for name, one in found.items() if one is not None}
     kept = await keeper.reach()
     ticked = (await keeper.census()).last_tick
     world = World(rules, directory)

@@ -19,8 +19,8 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from bridge.core.days import day_start
+from bridge.core.devices import moost_id
 from bridge.core.effects import Event
-from bridge.core.identity import device_id
 from bridge.core.intervals import QUARTER
 from bridge.core.model import Building
 from bridge.core.rules import Rules, Stamp
@@ -70,7 +70,7 @@ class Trust:
         self._unknown.discard(copy.id)
         if copy.open_from is not None:
             self._since[copy.id] = copy.open_from
-        self._older |= {(copy.id, device_id(one.kind, one.id)) for one in copy.devices.values()}
+        self._older |= {(copy.id, moost_id(one)) for one in copy.devices.values()}
 
     def knows(self, building: str) -> bool:
         """Tell whether a household is known."""

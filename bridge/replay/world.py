@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.core.effects import Call, Event, SendEvents
+from bridge.core.inheritance import inherited
 from bridge.core.messages import Tick
-from bridge.core.model import Building, Residence
+from bridge.core.model import Building, Residence, identity_of
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import DeviceKey
 from bridge.store.port import Home, Loaded, Pending, Versioned
 from bridge.worker import Step
 from bridge.worker.step import Decoded
@@ -43,7 +44,7 @@ class World:
         self._rules = rules
         self._directory = directory
         self._buildings: dict[str, Versioned] = {}
-        self._homes: dict[tuple[Kind, str], Home] = {}
+        self._homes: dict[DeviceKey, Home] = {}
         self.changed: frozenset[str] = frozenset()  # buildings that the last message changed
 
     def state(self, building: str) -> Building | None:
@@ -51,17 +52,18 @@ class World:
         found = self._buildings.get(building)
         return found.state if found is not None else None
 
-    def home(self, device: tuple[Kind, str]) -> str | None:
+    def home(self, device: DeviceKey) -> str | None:
         """Return the building that a device lives in now; None = it has not been heard of."""
         found = self._homes.get(device)
         return found.building if found is not None else None
 
     def begin(self, state: Building) -> None:
         """Let a building be as the store has kept it, whatever it was."""
+        state = inherited(state, self._rules)
         self._buildings[state.id] = Versioned(state=state, version=1)
         self._homes = {device: home for device, home in self._homes.items() if home.building != state.id}
         for device in state.devices.values():
-            self._homes[device.kind, device.id] = Home(building=state.id, user=device.user)
+            self._homes[identity_of(device)] = Home(building=state.id, user=device.user)
 
     def hear(self, row: Pending, message: Decoded) -> list[Made]:
         """Process one message as the worker does; return the events that it makes."""

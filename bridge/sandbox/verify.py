@@ -219,8 +219,14 @@ def _row(kind: str, expected: Mapping[Slot, tuple[float, int]], arrived: Mapping
 
 
 def safe(text: str, most: int) -> str:
-    """Return an id as MOOST accepts it: itself where it fits, else spelled safely with a hash of the original."""
-    if re.fullmatch(r"[a-zA-Z0-9:._-]+", text) and len(text) <= most and text not in _RESERVED:
+    """Return an id as MOOST accepts it: itself where it fits, else spelled safely with a hash of the original.
+
+    One that reads like such a spelling of another id does not fit.
+    """
+    fits = re.fullmatch(r"[a-zA-Z0-9:._-]+", text) and len(text) <= most and text not in _RESERVED
+    plain = re.sub(r"(-[0-9a-f]{12})+$", "", text)  # what would have been spelled, once or again and again
+    spelled = plain != text and (len(text) == most or not plain or "_" in plain or plain in _RESERVED)
+    if fits and not spelled:
         return text
     cut = re.sub(r"[^a-zA-Z0-9:._-]", "_", text)[: most - _HASH - 1]
     return f"{cut}-{hashlib.sha256(text.encode()).hexdigest()[:_HASH]}"

@@ -108,7 +108,7 @@ def _envelope(
     return {
         "number": number,
         "received": received,
-        "subscription": topic.subscription,
+        "subscription": rules.heir(topic.subscription),
         "kind": topic.kind,
         "action": topic.action,
         "id": _id(raw_id),
@@ -265,7 +265,7 @@ def _scale(topic: Topic, device: str, rules: Rules) -> float:
     """Return what a power is multiplied by to be in W, a battery's with + = charging (M0.11, M4.2)."""
     scale = 1.0 if rules.unit(topic.subscription, topic.kind, device) is PowerUnit.WATT else W_PER_KW
     if topic.kind is Kind.BATTERY:
-        scale *= rules.device(topic.kind, device).sign or 1
+        scale *= rules.device(topic.subscription, topic.kind, device).sign or 1
     return scale
 
 

@@ -5,6 +5,7 @@ decision; the worker reads the message properly.
 
 Rules:
 - Read like `decode` reads: user `userId`, device `id`, of a command `deviceId`; numbers are their text.
+- The device is the one of the topic's subscription: nobody else's messages go by what this one says (M0.6).
 - What cannot be read gives no hint, never an exception.
 """
 
@@ -43,7 +44,7 @@ def finder(rules: Rules) -> Callable[[str, bytes], tuple[str | None, str | None]
         user, device = _text(members.userId), _text(members.deviceId if action == Action.COMMAND else members.id)
         if user is not None:
             user = prefixes.get(subscription, "") + user
-        return user, None if device is None else f"{kind}:{device}"
+        return user, None if device is None else f"{subscription}/{kind}:{device}"
 
     return find
 

@@ -5,7 +5,7 @@ Rules:
 - What is taken back or given up here is counted as the rooms count: both identities of `port.Census` hold.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -13,7 +13,7 @@ from typing import Protocol
 from bridge.core.effects import Call, Note
 from bridge.core.messages import Tick
 from bridge.core.model import Building, Residence
-from bridge.core.vocabulary import DeadReason
+from bridge.core.vocabulary import DeadReason, DeviceKey, Kind
 from bridge.store.port import Attempt, Pending, Versioned
 
 
@@ -150,6 +150,9 @@ class Desk(Protocol):
 
     async def flagged(self, flag: str, after: str = "", limit: int = 100) -> Sequence[str]:
         """Return the ids > after of buildings with a flag, in order."""
+
+    async def where_is(self, kind: Kind, device: str) -> Mapping[DeviceKey, str]:
+        """Return where a device lives, of each subscription that has one of this kind and id."""
 
     async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         """Return dead letters with id > after, in order."""

@@ -28,7 +28,7 @@ from typing import Protocol
 from bridge.core.effects import Call, Note
 from bridge.core.messages import Tick
 from bridge.core.model import Building, Residence
-from bridge.core.vocabulary import DeadReason, Kind
+from bridge.core.vocabulary import DeadReason, DeviceKey
 
 # ---- the door -------------------------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class Loaded:
     """What the worker asked for; what is not there is absent from the mapping."""
 
     residences: Mapping[str, tuple[Residence, ...]]  # user -> directory rows
-    homes: Mapping[tuple[Kind, str], Home]  # device -> where it lives
+    homes: Mapping[DeviceKey, Home]  # device -> where it lives
     buildings: Mapping[str, Versioned]
 
 
@@ -122,7 +122,7 @@ class Work:
     due: Mapping[str, datetime | None] = field(
         default_factory=dict
     )  # building -> when the clock should look at it; None = never
-    homes: Mapping[tuple[Kind, str], Home | None] = field(default_factory=dict)  # None = the device is gone
+    homes: Mapping[DeviceKey, Home | None] = field(default_factory=dict)  # None = the device is gone
     calls: Sequence[Outgoing] = ()
     notes: Sequence[tuple[int, Note]] = ()  # message id (0 = none), note
     ticked: datetime | None = None  # the clock room was alive then
@@ -296,10 +296,10 @@ class Store(Protocol):
     async def claim(self, limit: int) -> tuple[Sequence[Pending], Sequence[str]]:
         """Return the oldest pending messages, and users whose directory rows changed (deal with those first)."""
 
-    async def load(self, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]) -> Loaded:
+    async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes, and the states of the named buildings, of those homes and of those rows."""
 
-    async def homes_of(self, user: str) -> Mapping[tuple[Kind, str], str]:
+    async def homes_of(self, user: str) -> Mapping[DeviceKey, str]:
         """Return all devices of a user, each with the building it lives in (asked only when the directory changed)."""
 
     async def commit(self, work: Work) -> Sequence[str]:

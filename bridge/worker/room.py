@@ -151,11 +151,13 @@ class Worker:
         inbound = [message for message in messages if not isinstance(message, Tombstone | Unreadable)]
         users = {message.user for message in inbound if message.user is not None}
         buildings = {building_id(user) for user in users} if self._rules.unknown is Unknown.CREATE else set()
-        devices = sorted({device_of(message) for message in inbound})
-        loaded = await self._store.load(sorted(users), devices, sorted(buildings))
+        devices = {device_of(message) for message in inbound}
+        if self._rules.heirs:
+            devices |= {old for device in devices for old in self._rules.former(device)}
+        loaded = await self._store.load(sorted(users), sorted(devices), sorted(buildings))
         owners = {home.user for home in loaded.homes.values()} - users
         if owners:  # a message names no user, or another than its device has so far
-            loaded = await self._store.load(sorted(users | owners), devices, sorted(buildings))
+            loaded = await self._store.load(sorted(users | owners), sorted(devices), sorted(buildings))
         return loaded
 
     def _count(self, step: Step) -> None:

@@ -11,15 +11,16 @@ from typing import assert_never
 
 from bridge.core.copying import replace
 from bridge.core.effects import Bury, ChangeBuilding, CreateBuilding, Effect, Note, Park, PutDevices, SendEvents
+from bridge.core.inheritance import inherited
 from bridge.core.messages import Inbound, Message, Moved, Prices, Readdressed, Report, Tombstone, Unreadable
-from bridge.core.model import Building, Device, Residence, Slice, key
+from bridge.core.model import Building, Device, Residence, Slice, identity_of, key, name_of
 from bridge.core.order import Time
 from bridge.core.reduce import reduce
 from bridge.core.routing import Place, device_of, home_of, place, residence
 from bridge.core.rules import Rules
 from bridge.core.slots import LOOK_AGAIN, due
 from bridge.core.tariffs import entries_of
-from bridge.core.vocabulary import Action, DeadReason, Kind
+from bridge.core.vocabulary import Action, DeadReason, DeviceKey, Kind
 from bridge.source.decode import decode
 from bridge.source.topics import Topic, parse
 from bridge.store.port import Home, Loaded, Outgoing, Pending, Versioned, Work
@@ -48,7 +49,7 @@ class Step:
         self._rules = rules
         self._now = now
         self._states: dict[str, Building] = {}
-        self._homes: dict[tuple[Kind, str], Home | None] = {}
+        self._homes: dict[DeviceKey, Home | None] = {}
         self._due: dict[str, datetime | None] = {}
         self._newest: dict[str, int] = {}
         self._users: dict[int, str] = {}
@@ -124,7 +125,7 @@ class Step:
                 self.settled.append(number)
                 where, message = self._moved_in(number, message, dwelling, where)
                 self._reduce(where.building, message, number, where.residence)
-                self._settle_home(device, home, where.building)
+                self._settle_home(device, where.building)
 
     def _moved_in(self, number: int, message: Inbound, dwelling: Place | None, where: Place) -> tuple[Place, Inbound]:
         """Return where a message applies, and how; a device that lived elsewhere leaves there (M1.6)."""
@@ -137,44 +138,55 @@ class Step:
 
     def _is_outdated(self, message: Report, dwelling: Place) -> bool:
         """Tell whether a device has been heard of, where it lives now, after this message."""
-        device = self._state(dwelling.building).devices.get(key(message.kind, message.id))
+        device = inherited(self._state(dwelling.building), self._rules).devices.get(name_of(message))
         return device is not None and (message.undated or message.time.is_before(device.time))
 
     def _move(
-        self, device: tuple[Kind, str], dwelling: Place, stamp: Time, received: datetime, number: int
+        self, device: DeviceKey, dwelling: Place, stamp: Time, received: datetime, number: int
     ) -> datetime | None:
         """Take a device out of the building it lived in; return up to when it counts there (M1.6)."""
-        kind, device_id = device
-        moved = Moved(kind=kind, id=device_id, stamp=stamp.at, stamp_sent=stamp.sent, received=received)
+        moved = Moved(
+            subscription=device.subscription,
+            kind=device.kind,
+            id=device.id,
+            stamp=stamp.at,
+            stamp_sent=stamp.sent,
+            received=received,
+        )
         self._reduce(dwelling.building, moved, number, dwelling.residence)
-        lives = [gone for gone in self._state(dwelling.building).departed if (gone.kind, gone.id) == device]
+        lives = [gone for gone in self._state(dwelling.building).departed if identity_of(gone) == device]
         return lives[-1].until if lives else None
 
-    def _settle_home(self, device: tuple[Kind, str], known: Home | None, building: str) -> None:
-        """Remember where the device lives now; `known` is what is remembered so far."""
+    def _settle_home(self, device: DeviceKey, building: str) -> None:
+        """Remember where the device lives now, under the name that it has now."""
+        known = self._known_home(device)
         there = self._state(building).devices.get(key(*device))
         if there is None:
             if known is not None:
                 self._homes[device] = None
         elif known is None or known.building != building or known.user != there.user:
             self._homes[device] = Home(building=building, user=there.user)
+        if self._rules.heirs:
+            self._homes |= {old: None for old in self._rules.former(device) if self._known_home(old) is not None}
 
-    def readdress(self, user: str, homes: Iterable[tuple[Kind, str]]) -> None:
+    def readdress(self, user: str, homes: Iterable[DeviceKey]) -> None:
         """Apply a user's changed directory rows: moves first, then what the buildings should say."""
         rows = self._loaded.residences.get(user, ())
+        homes = sorted({self._rules.present(device) for device in homes})
         lived_in = {home.building for device in homes if (home := self._home(device)) is not None}
         for device in homes:
             home = self._home(device)
             state = self._stored(home.building) if home is not None else None
+            state = inherited(state, self._rules) if state is not None else None
             known = state.devices.get(key(*device)) if state is not None else None
             row = residence(rows, known.location) if known is not None else None
             if state is None or known is None or row is None or row.building == state.id:
                 continue
             left = self._move(device, home_of(state.id, rows), known.time, self._now, 0)
-            prices = state.prices.get(known.id, ()) if known.kind is Kind.TARIFF else ()
+            prices = state.prices.get(name_of(known), ()) if known.kind is Kind.TARIFF else ()
             for arrival in self._arrivals(known, prices, left):
                 self._reduce(row.building, arrival, 0, row)
-            self._settle_home(device, home, row.building)
+            self._settle_home(device, row.building)
             self._mark(state.id)
             self._mark(row.building)
         for row in {row.building: row for row in rows}.values():
@@ -269,8 +281,15 @@ class Step:
         """Return the place where a device lives."""
         return home_of(home.building, self._rows(home.user)) if home is not None else None
 
-    def _home(self, device: tuple[Kind, str]) -> Home | None:
-        """Return where a device lives as of this step."""
+    def _home(self, device: DeviceKey) -> Home | None:
+        """Return where a device lives as of this step, also one that is known from a former subscription."""
+        home = self._known_home(device)
+        if home is None and self._rules.heirs:
+            return next(filter(None, map(self._known_home, self._rules.former(device))), None)
+        return home
+
+    def _known_home(self, device: DeviceKey) -> Home | None:
+        """Return where a device lives as of this step, under this very name."""
         return self._homes[device] if device in self._homes else self._loaded.homes.get(device)
 
     def _stored(self, name: str) -> Building | None:

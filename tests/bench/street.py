@@ -25,10 +25,10 @@ from bridge.clock import Clock
 from bridge.core.devices import device_list
 from bridge.core.effects import CreateBuilding, PutDevices
 from bridge.core.identity import building_id
-from bridge.core.model import Building, key
+from bridge.core.model import Building, identity_of, name_of
 from bridge.core.rules import Rules
 from bridge.core.slots import due
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import DeviceKey
 from bridge.metrics import Metrics
 from bridge.sandbox.cloud import Post, posts
 from bridge.store.memory.keeper import MemoryStore
@@ -81,7 +81,7 @@ class Street:
         devices = {}
         for old in model.state.devices.values():
             new = replace(old, id=name(number, old.kind), user=user)
-            devices[key(new.kind, new.id)] = new
+            devices[name_of(new)] = new
         return replace(model.state, id=building_id(user), users=(user,), devices=devices)
 
     def message(self, number: int, kind: str, at: bytes) -> Request:
@@ -121,9 +121,9 @@ def name(number: int, of: str) -> str:
     return str(uuid.UUID(bytes=hashlib.blake2b(b"%d:%b" % (number, of.encode()), digest_size=16).digest()))
 
 
-def _homes(state: Building) -> Iterator[tuple[tuple[Kind, str], Home]]:
+def _homes(state: Building) -> Iterator[tuple[DeviceKey, Home]]:
     for one in state.devices.values():
-        yield (one.kind, one.id), Home(building=state.id, user=one.user)
+        yield identity_of(one), Home(building=state.id, user=one.user)
 
 
 def _announcement(state: Building) -> Iterator[Outgoing]:

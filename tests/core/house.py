@@ -14,6 +14,7 @@ from bridge.core.messages import Inbound, Message, Quantity, Tombstone, Unreadab
 from bridge.core.model import Building, Device, Residence
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules
+from bridge.core.vocabulary import DeviceKey, Kind
 from bridge.source.decode import decode
 from bridge.source.topics import Topic, parse
 
@@ -75,13 +76,24 @@ def prices(*entries: tuple[str, object], **changes: object) -> dict[str, Any]:
 
 
 def read(
-    topic: str, content: object, *, number: int = 1, received: str = NOON, rules: Rules | None = None
+    topic: str,
+    content: object,
+    *,
+    number: int = 1,
+    received: str = NOON,
+    rules: Rules | None = None,
+    subscription: str = "sub-1",
 ) -> Inbound | Tombstone | Unreadable:
     """Return what a message says; `topic` is without the subscription, content is JSON or raw bytes."""
-    name = parse(f"sub-1.{topic}")
+    name = parse(f"{subscription}.{topic}")
     assert isinstance(name, Topic)
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
     return decode(name, raw, number=number, received=at(received), rules=rules or Rules())
+
+
+def own(kind: Kind, device: str = "d-1") -> DeviceKey:
+    """Return a device of the subscription that all messages here are of."""
+    return DeviceKey("sub-1", kind, device)
 
 
 class House:
@@ -94,10 +106,14 @@ class House:
         self.effects: list[Effect] = []
         self.number = 0
 
-    def hear(self, topic: str, content: object, received: str = NOON) -> tuple[Effect, ...]:
+    def hear(
+        self, topic: str, content: object, received: str = NOON, *, subscription: str = "sub-1"
+    ) -> tuple[Effect, ...]:
         """Decode and reduce one message; return its effects."""
         self.number += 1
-        message = read(topic, content, number=self.number, received=received, rules=self.rules)
+        message = read(
+            topic, content, number=self.number, received=received, rules=self.rules, subscription=subscription
+        )
         assert not isinstance(message, Tombstone | Unreadable)
         return self.feed(message)
 
@@ -108,8 +124,8 @@ class House:
         return effects
 
     def device(self, name: str) -> Device:
-        """Return a device by "<kind>:<id>"."""
-        return self.state.devices[name]
+        """Return a device of "sub-1" by "<kind>:<id>"."""
+        return self.state.devices[f"sub-1/{name}"]
 
     def series(self, name: str, quantity: Quantity) -> list[tuple[datetime, Value | None]]:
         """Return the samples of a series as (time, value)."""

@@ -13,7 +13,7 @@ from bridge.core.model import Building, Flag, Residence
 from bridge.core.routing import Place, device_of, home_of, place, residence
 from bridge.core.rules import Rules, Unknown
 from bridge.core.vocabulary import DeadReason, EventType, Kind
-from tests.core.house import House, at, body, calls, events, listed, prices, read
+from tests.core.house import House, at, body, calls, events, listed, own, prices, read
 
 PARK = Rules(unknown=Unknown.PARK)
 ADDRESS = {
@@ -160,8 +160,8 @@ def test_commands_schedules_and_prices_go_where_their_device_lives(topic: str, c
 
 
 def test_a_command_is_about_the_device_that_it_names() -> None:
-    assert (Kind.HVAC, "d-1") == device_of(inbound("hvac.command", command()))
-    assert (Kind.METER, "d-1") == device_of(inbound("meter.update", body("meter")))
+    assert own(Kind.HVAC, "d-1") == device_of(inbound("hvac.command", command()))
+    assert own(Kind.METER, "d-1") == device_of(inbound("meter.update", body("meter")))
 
 
 @given(st.permutations(list(ROWS)), st.sampled_from(["loc-1", "loc-2", "loc-3", None]))
@@ -351,7 +351,7 @@ def test_the_doubt_goes_with_the_device_that_raised_it() -> None:
 
 def moved(kind: Kind, clock: str) -> Moved:
     """Return that the device d-1 lives elsewhere now."""
-    return Moved(kind=kind, id="d-1", stamp=at(clock), received=at("12:00"))
+    return Moved(subscription="sub-1", kind=kind, id="d-1", stamp=at(clock), received=at("12:00"))
 
 
 def test_a_device_that_moves_out_leaves_the_list_and_its_building_to_the_operator() -> None:

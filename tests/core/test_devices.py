@@ -90,7 +90,7 @@ def test_going_away_does_not_remove_a_device(action: str) -> None:
     house = House()
     house.hear("battery.update", body("battery", "10:00"))
     assert () == calls(house.hear(f"battery.{action}", body("battery", "10:01")))
-    assert {"battery:d-1"} == set(house.state.devices)
+    assert {"sub-1/battery:d-1"} == set(house.state.devices)
 
 
 @pytest.mark.parametrize("missing", [None, {"name": None, "vendor": None, "model": "", "type": "null"}, {}])

@@ -7,6 +7,7 @@ from bridge.core.model import Building, Flag
 from bridge.core.rules import MeterRule, Role, Rules, SubscriptionRule
 from bridge.core.vocabulary import Action, Kind
 from tests.core.homes import BATTERY, METER, PV, Home
+from tests.core.house import House, body
 
 PV2 = (Kind.PV_INVERTER, "pv-2")
 METER2 = (Kind.METER, "meter-2")
@@ -28,27 +29,37 @@ def test_every_flag_has_its_sentences() -> None:
     words = {value for name, value in vars(Flag).items() if name.isupper()}
     assert words == set(FLAGS)
     for flag in words:
-        found = finding(Building(id="b", flags=(flag,), about={flag: ("meter:m-1",)}), flag, Rules())
+        found = finding(Building(id="b", flags=(flag,), about={flag: ("s/meter:m-1",)}), flag, Rules())
         assert found.problem
         assert found.setting
 
 
 def test_a_flag_of_another_release_is_shown_as_it_is() -> None:
-    assert "meter:m-1" == finding(Building(id="b", about={"new": ("meter:m-1",)}), "new", Rules()).problem
+    assert "meter:m-1" == finding(Building(id="b", about={"new": ("s/meter:m-1",)}), "new", Rules()).problem
+
+
+def test_a_device_is_named_with_its_subscription_where_another_one_has_such_a_device() -> None:
+    house = House()
+    for subscription in ("sub-1", "sub-2"):
+        house.hear("meter.update", body("meter"), subscription=subscription)
+    building = marked(house.state, Flag.AMBIGUOUS_METERS, on=True, about=tuple(house.state.devices))
+    found = finding(building, Flag.AMBIGUOUS_METERS, Rules())
+    assert found.problem.endswith(": sub-1/meter:d-1, sub-2/meter:d-1")
+    assert found.setting.startswith('[[devices]] kind = "meter", id = "d-1", subscription = "sub-1", role = "grid"')
 
 
 def test_marking_twice_changes_nothing() -> None:
-    once = marked(Building(id="b"), "x", on=True, about=("meter:m-1",))
-    assert once is marked(once, "x", on=True, about=("meter:m-1",))
+    once = marked(Building(id="b"), "x", on=True, about=("s/meter:m-1",))
+    assert once is marked(once, "x", on=True, about=("s/meter:m-1",))
     cleared = marked(once, "x", on=False)
     assert ((), {}) == (cleared.flags, cleared.about)
-    assert cleared is marked(cleared, "x", on=False, about=("meter:m-1",))
+    assert cleared is marked(cleared, "x", on=False, about=("s/meter:m-1",))
 
 
 def test_changes_are_what_was_set_what_is_about_another_device_and_what_was_cleared() -> None:
     none = Building(id="b")
-    one = marked(none, "x", on=True, about=("meter:m-1",))
-    other = marked(one, "x", on=True, about=("meter:m-2",))
+    one = marked(none, "x", on=True, about=("s/meter:m-1",))
+    other = marked(one, "x", on=True, about=("s/meter:m-2",))
     both = marked(one, "y", on=True)
     assert (("x", True),) == changes(None, one) == changes(none, one) == changes(one, other)
     assert (("y", True),) == changes(one, both)
@@ -57,7 +68,7 @@ def test_changes_are_what_was_set_what_is_about_another_device_and_what_was_clea
 
 
 def test_of_many_devices_a_few_are_named() -> None:
-    names = tuple(f"meter:m-{number}" for number in range(8))
+    names = tuple(f"s/meter:m-{number}" for number in range(8))
     building = marked(Building(id="b"), Flag.AMBIGUOUS_METERS, on=True, about=names)
     assert finding(building, Flag.AMBIGUOUS_METERS, Rules()).problem.endswith("meter:m-4 and 3 more")
 
@@ -114,11 +125,11 @@ def test_where_two_signs_would_explain_it_none_is_named() -> None:
 
 def test_who_has_been_named_stays_named_while_another_slot_tells_less() -> None:
     home = balance((PV, 3000.0), (METER, -5000.0), (BATTERY, 0.0))
-    assert ("meter:meter",) == home.state.about[SIGN]
+    assert ("sub-1/meter:meter",) == home.state.about[SIGN]
     for device, watt in ((PV, 100.0), (METER, -1500.0), (BATTERY, 1500.0)):
         home.say(device, "12:15", watt)
     home.tick("12:33")
-    assert ("meter:meter",) == home.state.about[SIGN]
+    assert ("sub-1/meter:meter",) == home.state.about[SIGN]
 
 
 def test_of_very_many_devices_no_sign_is_tried() -> None:
@@ -187,12 +198,12 @@ def test_a_second_device_that_fails_for_a_while_does_not_hide_the_first() -> Non
     home = waiting(6.25)
     home.say(METER, "12:16", None)
     home.run("12:30", "13:30")
-    assert ("pv-inverter:pv-2",) == home.state.about[WAITS]
+    assert ("sub-1/pv-inverter:pv-2",) == home.state.about[WAITS]
     home.say(PV2, "13:31", 0.0)
     home.run("13:45", "14:00")
     assert () == home.state.flags
     home.run("14:15", "18:45")
-    assert ("meter:meter",) == home.state.about[WAITS]
+    assert ("sub-1/meter:meter",) == home.state.about[WAITS]
 
 
 def test_a_battery_keeps_nobody_waiting_where_no_meter_tells_the_grid() -> None:

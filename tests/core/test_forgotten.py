@@ -2,11 +2,11 @@
 
 from bridge.core.effects import ChangeBuilding, PutDevices
 from bridge.core.messages import Forgotten
-from bridge.core.vocabulary import Kind
-from tests.core.house import House, at, body, calls, listed, prices
+from bridge.core.vocabulary import DeviceKey, Kind
+from tests.core.house import House, at, body, calls, listed, own, prices
 
 
-def forgotten(*devices: tuple[Kind, str], user: str = "user-1") -> Forgotten:
+def forgotten(*devices: DeviceKey, user: str = "user-1") -> Forgotten:
     return Forgotten(user=user, raw_users=frozenset({user}), devices=frozenset(devices), received=at("12:00"))
 
 
@@ -24,17 +24,21 @@ def shared() -> House:
     return house
 
 
-MINE = ((Kind.VEHICLE, "gone-1"), (Kind.VEHICLE, "car-1"), (Kind.TARIFF, "tariff-1"))
+MINE = (
+    own(Kind.VEHICLE, "gone-1"),
+    own(Kind.VEHICLE, "car-1"),
+    own(Kind.TARIFF, "tariff-1"),
+)
 
 
 def test_what_others_have_stays_and_nothing_else() -> None:
     house = shared()
     house.feed(forgotten(*MINE))
     state = house.state
-    assert {"meter:meter-2", "tariff:tariff-2"} == set(state.devices)
+    assert {"sub-1/meter:meter-2", "sub-1/tariff:tariff-2"} == set(state.devices)
     assert {"gone-2"} == {device.id for device in state.departed}
-    assert {"vehicle:gone-2"} == set(state.gone)
-    assert {"tariff-2"} == set(state.prices)
+    assert {"sub-1/vehicle:gone-2"} == set(state.gone)
+    assert {"sub-1/tariff:tariff-2"} == set(state.prices)
     assert (("user-2",), at("12:00")) == (state.users, state.forgotten)
     assert not [word for word in ("user-1", "car-1", "gone-1", "tariff-1") if word in repr(state)]
 
@@ -50,5 +54,5 @@ def test_a_device_that_somebody_else_has_by_now_is_theirs() -> None:
     house = shared()
     house.hear("vehicle.update", body("vehicle", "11:00", id="car-1", userId="user-2"))
     effects = house.feed(forgotten(*MINE))
-    assert "vehicle:car-1" in house.state.devices
+    assert "sub-1/vehicle:car-1" in house.state.devices
     assert not any(isinstance(effect, PutDevices) for effect in effects)

@@ -383,7 +383,7 @@ def test_what_the_operator_ignores_counts_nowhere_and_sends_nothing_of_its_own()
     assert {"12:15": 125.0} == home.of(EventType.ENERGY_CONSUMPTION)
     assert {"12:15": 50.0} == home.of(EventType.SELF_CONSUMPTION_RATE)
     assert () == home.state.flags
-    assert "pv-inverter:box" in home.state.devices
+    assert "sub-1/pv-inverter:box" in home.state.devices
 
 
 def test_a_home_with_nothing_but_an_ignored_inverter_has_no_excess() -> None:

@@ -275,7 +275,7 @@ def test_repeated_absence_does_not_fill_the_state() -> None:
     home.say(CHARGER, "12:00", values=[(Quantity.POWER, 0.0), (Quantity.STATE, "UNPLUGGED")])
     for minute in range(1, 30):
         home.leave(CHARGER, f"12:{minute:02}")
-    assert all(3 >= len(series) for series in home.state.devices["charger:charger"].series.values())
+    assert all(3 >= len(series) for series in home.state.devices["sub-1/charger:charger"].series.values())
 
 
 # ---- order (M0.4) ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from bridge.core.model import Flag, Shown
 from bridge.core.rules import MeterRule, PowerUnit, Rules, SubscriptionRule
 from bridge.core.vocabulary import Action, EventType, Kind
 from tests.core.homes import METER, PV, Home
-from tests.core.house import House, at, body, notes
+from tests.core.house import House, at, body, notes, own
 
 START = at("10:00")
 POWER = Quantity.POWER
@@ -46,7 +46,7 @@ def test_a_power_over_a_hundred_times_the_largest_so_far_is_withheld_counted_and
     assert ["unit_jump", "absent_value"] == hear(house, "10:05", 40.001, kind)
     assert [(at("10:00"), 400.0), (at("10:05"), None)] == house.series(f"{kind}:d-1", POWER)
     assert (Flag.UNIT_JUMP,) == house.state.flags
-    assert {Flag.UNIT_JUMP: (f"{kind}:d-1",)} == house.state.about
+    assert {Flag.UNIT_JUMP: (f"sub-1/{kind}:d-1",)} == house.state.about
 
 
 @pytest.mark.parametrize(("first", "second", "jumps"), [
@@ -102,7 +102,7 @@ def jumping(rules: Rules | None = None) -> Home:
 
 def known(home: Home) -> object:
     """Return the meter's newest power."""
-    return home.state.devices["meter:meter"].series[POWER][-1].value
+    return home.state.devices["sub-1/meter:meter"].series[POWER][-1].value
 
 
 def test_what_a_device_shows_for_a_day_on_end_is_believed_whatever_nulls_come_between() -> None:
@@ -169,10 +169,10 @@ def test_the_flag_names_all_that_jump_and_goes_with_the_last_of_them() -> None:
     home = jumping()
     home.say(PV, "11:00", 100.0)
     home.say(PV, "11:05", 90_000.0)
-    assert ("meter:meter", "pv-inverter:pv") == home.state.about[Flag.UNIT_JUMP]
+    assert ("sub-1/meter:meter", "sub-1/pv-inverter:pv") == home.state.about[Flag.UNIT_JUMP]
     home.leave(METER, "11:06", Action.DELETE)
-    assert ("pv-inverter:pv",) == home.state.about[Flag.UNIT_JUMP]
-    gone = Forgotten(user="user", raw_users=frozenset({"user"}), devices=frozenset({PV}), received=START)
+    assert ("sub-1/pv-inverter:pv",) == home.state.about[Flag.UNIT_JUMP]
+    gone = Forgotten(user="user", raw_users=frozenset({"user"}), devices=frozenset({own(*PV)}), received=START)
     home.feed(gone)
     assert ((), {}) == (home.state.flags, home.state.about)
 

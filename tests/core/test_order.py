@@ -184,7 +184,7 @@ def test_only_what_was_sent_after_a_delete_brings_a_device_back(action: str, clo
     house.hear("battery.update", body("battery", "12:05"), "12:00")
     house.hear("battery.delete", body("battery", "12:07"), "12:02")
     effects = house.hear(f"battery.{action}", body("battery", clock), "12:03")
-    assert back == ("battery:d-1" in house.state.devices)
+    assert back == ("sub-1/battery:d-1" in house.state.devices)
     assert ([["gateway:user-1", "battery:d-1"]] if back else []) == listed(effects)
 
 
@@ -195,7 +195,7 @@ def test_a_delete_that_was_overtaken_by_a_return_deletes_nothing() -> None:
     assert () == calls(house.hear("battery.delete", body("battery", "12:06"), "12:04"))
     assert [["gateway:user-1"]] == listed(house.hear("battery.delete", body("battery", "12:10"), "12:05"))
     house.hear("battery.update", body("battery", "12:06"), "12:06")
-    assert "battery:d-1" in house.state.devices  # the clock was mended: 12:06 is after 12:05, the receipt
+    assert "sub-1/battery:d-1" in house.state.devices  # the clock was mended: 12:06 is after 12:05, the receipt
 
 
 def test_the_later_of_two_deletes_counts_whatever_their_order() -> None:

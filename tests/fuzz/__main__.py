@@ -75,6 +75,7 @@ def main() -> None:
 def _outside(folder: Path, tally: Tally, tour: Callable[[int], drive.Tour], found: Findings) -> None:
     """Ask the real process, with a look-alike of MOOST behind it that must see nothing odd."""
     with sandboxed(folder) as sandbox, bridged(folder, sandbox.url) as bridge:
+        bridge.own = next(each for each in SUBSCRIPTIONS if each["id"] == SUBSCRIPTION)
         bridge.others = tuple(each for each in SUBSCRIPTIONS if each["id"] != SUBSCRIPTION)
         bridge.configure(server={"admin_token": ADMIN})
         bridge.start()

@@ -24,11 +24,11 @@ HMAC_KEY: Final = "made-up key of the fuzzer"
 TOKEN: Final = "made-up-token-of-the-fuzzer"
 PASSWORD: Final = "me:made-up password"
 SUBSCRIPTIONS: Final = (
-    {"id": "acme", "auth": "standard-webhooks", "secrets": [SECRET]},
-    {"id": "by-hmac", "auth": "hmac", "secrets": [HMAC_KEY], "header": "sc-signature"},
+    {"id": "acme", "auth": "standard-webhooks", "secrets": [SECRET], "user_prefix": "a-"},
+    {"id": "by-hmac", "auth": "hmac", "secrets": [HMAC_KEY], "header": "sc-signature", "user_prefix": "h-"},
     {"id": "by-bearer", "auth": "bearer", "secrets": [TOKEN], "user_prefix": "b-", "meter_counter": "import"},
-    {"id": "by-basic", "auth": "basic", "secrets": [PASSWORD], "meter_sign": "export-positive"},
-    {"id": "open", "auth": "none"},
+    {"id": "by-basic", "auth": "basic", "secrets": [PASSWORD], "meter_sign": "export-positive", "user_prefix": "p-"},
+    {"id": "open", "auth": "none", "user_prefix": "o-"},
 )
 ADMIN: Final = "made-up-admin-token"
 ADDRESSES: Final = (

@@ -21,6 +21,7 @@ SCRIBBLES = 300
 def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
     """Run a daemon beside a MOOST that is not there."""
     with bridged(tmp_path_factory.mktemp("fuzz"), "http://127.0.0.1:9") as started:
+        started.own = next(each for each in SUBSCRIPTIONS if each["id"] == SUBSCRIPTION)
         started.others = tuple(each for each in SUBSCRIPTIONS if each["id"] != SUBSCRIPTION)
         started.start()
         yield started

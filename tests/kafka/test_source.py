@@ -3,10 +3,12 @@
 All tests that need the broker stand in this one file, because a file stays with one worker, and a broker with it.
 """
 
+import asyncio
 import base64
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -22,6 +24,7 @@ from tests.kafka.inboxes import Inboxes, inbox, last
 from tests.kafka.stage import NAMES, Letter, Stream, cars, reading
 from tests.kafka.story import Story, uncommitted
 from tests.kafka.tokens import CLIENT, SCOPE, SECRET, Issuer
+from tests.life.others_devices import attacks, household, newest, remembered
 from tests.life.stage import Bridge, ask, dump, run, until, vehicle
 
 MAX_BODY: Final = 4_096
@@ -65,6 +68,23 @@ def test_records_of_every_topic_are_settled_or_dead_beside_webhooks(bridge: Brid
     after = bridge.settled(owed=True)
     assert ledger["ledger"]["accepted"] + 1 == after["ledger"]["accepted"]
     assert "bridge_messages_duplicate_total 0.0" in bridge.metrics()
+
+
+@pytest.mark.parametrize("user", [None, "user-9"], ids=["no user", "a user of its own"])
+def test_records_write_no_device_of_another_subscription(bridge: Bridge, stream: Stream, user: str | None) -> None:
+    now = datetime.now(UTC)
+    letters = [(topic, dump(content)) for topic, content in attacks(user, now - timedelta(minutes=1))]
+    stream.create(*{topic for topic, _ in letters if topic not in stream.names})
+    bridge.start()
+    for topic, content in household("user-1", now - timedelta(minutes=2), 0.25):
+        bridge.take(topic, content)
+    bridge.settled(owed=True)
+    before = newest(asyncio.run(remembered(bridge, "user-1")))
+    stream.write(letters)
+    bridge.accepted += len(letters)
+    health = bridge.settled(owed=True)
+    assert before == newest(asyncio.run(remembered(bridge, "user-1")))
+    assert ({"unreadable": len(letters)} if user is None else {}) == health["dead_letters"]
 
 
 # ---- kills and rebalances -------------------------------------------------------------------------------------------

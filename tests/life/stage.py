@@ -208,6 +208,7 @@ class Bridge:
     moost: str
     settings: Mapping[str, Table] = field(default_factory=dict)
     secrets: Sequence[str] = (SECRET,)
+    own: Table = field(default_factory=dict)  # more about its subscription
     others: Sequence[Table] = ()  # more subscriptions
     url: str = ""
     process: Process | None = None
@@ -242,7 +243,7 @@ class Bridge:
         }
         for name, section in self.settings.items():
             tables[name] = {**tables.get(name, {}), **section}
-        subscriptions = ({"id": SUBSCRIPTION, "secrets": list(self.secrets)}, *self.others)
+        subscriptions = ({"id": SUBSCRIPTION, "secrets": list(self.secrets), **self.own}, *self.others)
         listed = "".join(_toml("[subscriptions]", subscription) for subscription in subscriptions)
         self.config.write_text(listed + "".join(_toml(name, table) for name, table in tables.items()))
         return self.config

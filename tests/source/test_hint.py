@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.core.messages import Tombstone, Unreadable
+from bridge.core.model import key
 from bridge.core.routing import device_of
 from bridge.core.rules import Rules, SubscriptionRule
 from bridge.source.decode import decode
@@ -21,13 +22,13 @@ find = finder(RULES)
 @pytest.mark.parametrize(
     ("topic", "body", "expected"),
     [
-        ("acme.vehicle.update", b'{"id":"c","userId":"u"}', ("acme-u", "vehicle:c")),
+        ("acme.vehicle.update", b'{"id":"c","userId":"u"}', ("acme-u", "acme/vehicle:c")),
         ("plain.vehicle.update", b'{"userId":"u"}', ("u", None)),
-        ("plain.vehicle.command", b'{"id":"x","deviceId":"c"}', (None, "vehicle:c")),
-        ("plain.meter.update", b'{"id":7,"userId":12}', ("12", "meter:7")),
-        ("plain.meter.update", b'{"id":"m","userId":" "}', (None, "meter:m")),
-        ("plain.meter.update", b'{"id":"m","userId":true}', (None, "meter:m")),
-        ("plain.meter.update", b'{"id":"m","power":NaN,"userId":"u"}', ("u", "meter:m")),
+        ("plain.vehicle.command", b'{"id":"x","deviceId":"c"}', (None, "plain/vehicle:c")),
+        ("plain.meter.update", b'{"id":7,"userId":12}', ("12", "plain/meter:7")),
+        ("plain.meter.update", b'{"id":"m","userId":" "}', (None, "plain/meter:m")),
+        ("plain.meter.update", b'{"id":"m","userId":true}', (None, "plain/meter:m")),
+        ("plain.meter.update", b'{"id":"m","power":NaN,"userId":"u"}', ("u", "plain/meter:m")),
         ("plain.meter.update", b'{"id":"a\\u0000b","userId":"u"}', ("u", None)),
         ("plain.meter.update", b"null", (None, None)),
         ("plain.meter.update", b"[1]", (None, None)),
@@ -57,8 +58,7 @@ def test_a_hint_names_whom_the_message_names(topic: str, members: dict[str, obje
     user, device = find(topic, body)
     if isinstance(message, Tombstone | Unreadable):
         return
-    kind, name = device_of(message)
-    assert (message.user, f"{kind.value}:{name}") == (user, device)
+    assert (message.user, key(*device_of(message))) == (user, device)
 
 
 @given(body=st.binary(max_size=40))

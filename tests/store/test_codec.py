@@ -61,7 +61,7 @@ BUILDING: Final = Building(
     created=True,
     users=("u", "v"),
     time_zone="Asia/Kathmandu",
-    devices={key(Kind.HVAC, "h-1"): DEVICE},
+    devices={key("s", Kind.HVAC, "h-1"): DEVICE},
     departed=(DEVICE,),
     gone={"meter:m": NOW},
     newest_stamp=NOW,
@@ -106,14 +106,14 @@ def test_a_device_of_an_older_release_takes_the_default_of_a_new_field(name: str
     for device in (*written["devices"].values(), *written["departed"]):
         del device[name]
     older = replace(DEVICE, **{name: _default(Device, name)})
-    expected = replace(BUILDING, devices={"hvac:h-1": older}, departed=(older,))
+    expected = replace(BUILDING, devices={"s/hvac:h-1": older}, departed=(older,))
     assert expected == decode_state(msgspec.msgpack.encode(written))
 
 
 def test_a_field_that_this_release_does_not_know_is_passed_over() -> None:
     written = msgspec.msgpack.decode(encode_state(BUILDING))
     written["colour"] = "green"
-    written["devices"]["hvac:h-1"]["mood"] = {"a": 1}
+    written["devices"]["s/hvac:h-1"]["mood"] = {"a": 1}
     assert BUILDING == decode_state(msgspec.msgpack.encode(written))
 
 

@@ -12,6 +12,7 @@ from bridge.core.model import Building, Device, Residence
 from bridge.core.vocabulary import DeadReason, DeviceType, Kind
 from bridge.store.desk import DeadFilter, Erased, Forgetting, Redaction
 from bridge.store.port import Begin, Doubt, Home, Outdated, Return, Settlement, Versioned, Work
+from tests.core.house import own
 from tests.store.conftest import Keeper
 from tests.store.values import (
     HOLD,
@@ -73,7 +74,10 @@ async def ids_of(store: Keeper, user: str) -> set[int]:
 async def test_the_buildings_of_a_user_are_found_by_rows_devices_and_state(store: Keeper) -> None:
     row = Residence(user=ME, location="l", building="by-row")
     await store.write_residences([row, Residence(user="user-2", location=None, building="another")])
-    homes = {(Kind.METER, "m"): Home(building="by-home", user=ME), (Kind.METER, "n"): Home(building="x", user="user-2")}
+    homes = {
+        own(Kind.METER, "m"): Home(building="by-home", user=ME),
+        own(Kind.METER, "n"): Home(building="x", user="user-2"),
+    }
     states = [at_home("by-device", ME), at_home("not", "user-2"), at_home("nor", "user-11")]
     spelled = Versioned(state=Building(id="by-users", users=("raw",)), version=0)
     departed = Versioned(state=Building(id="by-departed", departed=(living("d", ME),)), version=0)
@@ -143,7 +147,7 @@ async def test_a_step_that_rests_on_an_erased_message_writes_nothing(store: Keep
         buildings=[house("home")],
         calls=out(events("home", 1.0)),
         users={1: ME},
-        homes={(Kind.METER, "m"): Home(building="home", user=ME)},
+        homes={own(Kind.METER, "m"): Home(building="home", user=ME)},
     )
     with pytest.raises(Outdated):
         await store.commit(step)
@@ -160,7 +164,7 @@ async def test_the_rows_of_a_user_go_and_those_of_others_stay(store: Keeper) -> 
     await store.accept([arrival(), arrival()])
     await store.commit(Work(now=NOW, settled=[1, 2], users={1: ME, 2: "user-2"}))
     await store.write_residences([Residence(user=user, location=None, building=f"b-{user}") for user in (ME, "user-2")])
-    homes = {(Kind.METER, user): Home(building="b", user=user) for user in (ME, "user-2")}
+    homes = {own(Kind.METER, user): Home(building="b", user=user) for user in (ME, "user-2")}
     await store.commit(Work(now=NOW, homes=homes))
 
     await forgotten(store, Forgetting(user=ME))
@@ -175,7 +179,7 @@ async def test_the_rows_of_a_user_go_and_those_of_others_stay(store: Keeper) -> 
 
 
 async def test_a_building_goes_as_a_whole(store: Keeper) -> None:
-    home = {(Kind.METER, "m"): Home(building="home", user="user-9")}
+    home = {own(Kind.METER, "m"): Home(building="home", user="user-9")}
     states = [house("home", flags=("odd",)), house("next", flags=("odd",))]
     queued = out(create("home"), devices("home", "car"), events("home", 1.0, 2.0, 3.0), events("next", 9.0))
     due = {"home": NOW, "next": NOW}

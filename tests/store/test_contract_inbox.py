@@ -13,6 +13,7 @@ from bridge.core.vocabulary import DeadReason, Kind
 from bridge.store.desk import DeadFilter, Forgetting
 from bridge.store.port import Home, Loaded, Settlement, Work
 from bridge.store.repeats import KNOWN_FOR
+from tests.core.house import own
 from tests.store.conftest import Keeper
 from tests.store.values import DAY, HOLD, NOW, SECOND, arrival, events, house, out, stillborn
 
@@ -171,21 +172,40 @@ async def test_load_returns_what_is_there(store: Keeper) -> None:
     far = Residence(user="u", location="home", building="b2", attributes={"zip": "8000", "geo": {"lat": 1.5}})
     near = Residence(user="u", location=None, building="b1")
     await store.write_residences([far, near])
-    homes = {(Kind.METER, "m"): Home(building="b3", user="w"), (Kind.HVAC, "m"): Home(building="b1", user="u")}
+    homes = {
+        own(Kind.METER, "m"): Home(building="b3", user="w"),
+        own(Kind.HVAC, "m"): Home(building="b1", user="u"),
+    }
     await store.commit(Work(now=NOW, buildings=[house(name) for name in ("b1", "b2", "b3", "b4")], homes=homes))
-    loaded = await store.load(["u", "nobody"], [(Kind.METER, "m"), (Kind.METER, "none")], ["b4", "nowhere"])
+    loaded = await store.load(
+        ["u", "nobody"],
+        [own(Kind.METER, "m"), own(Kind.METER, "none")],
+        ["b4", "nowhere"],
+    )
     assert {"u": (near, far)} == loaded.residences
-    assert {(Kind.METER, "m"): Home(building="b3", user="w")} == loaded.homes
+    assert {own(Kind.METER, "m"): Home(building="b3", user="w")} == loaded.homes
     assert {name: house(name, 1) for name in ("b1", "b2", "b3", "b4")} == loaded.buildings
     assert Loaded(residences={}, homes={}, buildings={}) == await store.load([], [], [])
 
 
 async def test_homes_are_moved_and_left(store: Keeper) -> None:
-    meter, hvac = (Kind.METER, "m"), (Kind.HVAC, "h")
+    meter, hvac = own(Kind.METER, "m"), own(Kind.HVAC, "h")
     await store.commit(Work(now=NOW, homes={meter: Home(building="b", user="u"), hvac: Home(building="b", user="u")}))
     await store.commit(Work(now=NOW, homes={meter: Home(building="c", user="u"), hvac: None}))
     assert {meter: "c"} == await store.homes_of("u")
     assert {} == await store.homes_of("nobody")
+
+
+async def test_a_device_of_each_subscription_has_a_home_of_its_own(store: Keeper) -> None:
+    mine, theirs = own(Kind.METER, "m"), own(Kind.METER, "m")._replace(subscription="sub-2")
+    homes = {mine: Home(building="b", user="u"), theirs: Home(building="c", user="u")}
+    await store.commit(Work(now=NOW, homes=homes))
+    assert homes == (await store.load([], [mine, theirs], [])).homes
+    assert {mine: "b", theirs: "c"} == await store.where_is(Kind.METER, "m")
+    assert {} == await store.where_is(Kind.HVAC, "m")
+    await store.commit(Work(now=NOW, homes={mine: None}))
+    assert {theirs: "c"} == await store.homes_of("u")
+    assert {theirs: "c"} == await store.where_is(Kind.METER, "m")
 
 
 async def test_a_building_that_moved_stops_the_whole_step(store: Keeper) -> None:

@@ -61,10 +61,10 @@ _steps = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["new", "changed"
 def test_a_state_written_from_pieces_reads_like_one_written_at_once(steps: list[tuple[int, str]]) -> None:
     recent, state = Recent(), Building(id="b")
     for version, (number, what) in enumerate(steps, 1):
-        devices = {name: kept for name, kept in state.devices.items() if name != key(Kind.METER, f"m-{number}")}
+        devices = {name: kept for name, kept in state.devices.items() if name != key("s", Kind.METER, f"m-{number}")}
         if what != "gone":
             user = "u" if what == "new" else f"user-{version}"
-            devices[key(Kind.METER, f"m-{number}")] = device(number, user)
+            devices[key("s", Kind.METER, f"m-{number}")] = device(number, user)
         state = replace(state, devices=devices)
         written = recent.encoded(state)
         recent.keep(state, version)

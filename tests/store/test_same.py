@@ -22,6 +22,7 @@ from bridge.store.memory import MemoryStore
 from bridge.store.port import Attempt, Begin, Census, Home, Outgoing, Return, Settlement, Work
 from bridge.store.postgres import PostgresStore
 from bridge.store.sqlite import SqliteStore
+from tests.core.house import own
 from tests.postgres import Server
 from tests.store.conftest import Keeper
 from tests.store.values import (
@@ -123,7 +124,7 @@ class Same(RuleBasedStateMachine):
             unparked=changed if data.draw(st.booleans()) else [],
             buildings=[house(name, version + stale, flags=data.draw(_flags)) for name, version in versions.items()],
             due={name: self.now + data.draw(_steps) for name in wanted},
-            homes={(Kind.METER, name): data.draw(_homes) for name in wanted},
+            homes={own(Kind.METER, name): data.draw(_homes) for name in wanted},
             calls=[Outgoing(call=call, cause=data.draw(st.sampled_from([0, *chosen]))) for call in queued],
             notes=[(number, Note(name="odd", detail="x")) for number in chosen if data.draw(st.booleans())],
         )
@@ -202,7 +203,8 @@ class Same(RuleBasedStateMachine):
         self.both(self.memory.next_due(), self.file.next_due())
         self.both(self.memory.due(self.now, 10), self.file.due(self.now, 10))
         self.both(
-            self.memory.load(USERS, [(Kind.METER, "a")], HOUSES), self.file.load(USERS, [(Kind.METER, "a")], HOUSES)
+            self.memory.load(USERS, [own(Kind.METER, "a")], HOUSES),
+            self.file.load(USERS, [own(Kind.METER, "a")], HOUSES),
         )
         for number in range(1, 8):
             self.both(_trip(self.memory, number), _trip(self.file, number))

@@ -1,10 +1,11 @@
 """The desk of the keeper in memory."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 
 from bridge.core.effects import SendEvents
 from bridge.core.model import Residence
+from bridge.core.vocabulary import DeviceKey, Kind
 from bridge.store.calls import CallState
 from bridge.store.codec import encode_call, from_ms, to_ms
 from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, MessageTrip, Reach, Ticked
@@ -42,6 +43,11 @@ class MemoryDesk(MemoryForgetting):
         """Return the ids > after of buildings with a flag, in order."""
         found = (name for name, row in self._rows.buildings.items() if name > after and flag in row.state.flags)
         return sorted(found)[:limit]
+
+    async def where_is(self, kind: Kind, device: str) -> Mapping[DeviceKey, str]:
+        """Return where a device lives, of each subscription that has one of this kind and id."""
+        homes = self._rows.homes.items()
+        return {found: home.building for found, home in homes if (found.kind, found.id) == (kind, device)}
 
     async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         """Return dead letters with id > after, in order."""

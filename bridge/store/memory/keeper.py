@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from bridge.core.vocabulary import DeadReason, Kind
+from bridge.core.vocabulary import DeadReason, DeviceKey
 from bridge.store.calls import LOST_AT_THE_END, CallState, advance, item, rest, sheet, size
 from bridge.store.codec import from_ms, plain, to_ms
 from bridge.store.desk import Ticked
@@ -95,7 +95,7 @@ class MemoryStore(MemoryDesk):
         waiting = [self._rows.message(number) for number in self._rows.waiting()]
         return waiting[:limit], sorted(self._shown, key=self._shown.__getitem__)
 
-    async def load(self, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]) -> Loaded:
+    async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states."""
         directory = await self.residences()
         residences = {user: tuple(row for row in directory if row.user == user) for user in users}
@@ -106,7 +106,7 @@ class MemoryStore(MemoryDesk):
         states = {name: self._rows.buildings[name] for name in named if name in self._rows.buildings}
         return Loaded(residences=residences, homes=homes, buildings=states)
 
-    async def homes_of(self, user: str) -> dict[tuple[Kind, str], str]:
+    async def homes_of(self, user: str) -> dict[DeviceKey, str]:
         """Return all devices of a user."""
         return {device: home.building for device, home in self._rows.homes.items() if home.user == user}
 

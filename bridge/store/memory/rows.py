@@ -6,7 +6,7 @@ from datetime import datetime
 
 from bridge.core.effects import Call, ChangeBuilding, Note, PutDevices, SendEvents
 from bridge.core.model import Residence
-from bridge.core.vocabulary import DeadReason, Kind
+from bridge.core.vocabulary import DeadReason, DeviceKey
 from bridge.store.calls import CallState, Progress, laid_over, renewed, replaceable, size, unlisted, wanted
 from bridge.store.codec import form, from_ms, plain, to_ms
 from bridge.store.desk import Ticked
@@ -78,7 +78,7 @@ class Rows:
     owners: dict[int, str] = field(default_factory=dict)  # message -> user, where known
     changed: dict[str, int] = field(default_factory=dict)  # user -> how many changes the store has seen then
     changes: int = 0
-    homes: dict[tuple[Kind, str], Home] = field(default_factory=dict)
+    homes: dict[DeviceKey, Home] = field(default_factory=dict)
     buildings: dict[str, Versioned] = field(default_factory=dict)
     due: dict[str, datetime] = field(default_factory=dict)
     ticks: list[tuple[str, Ticked]] = field(default_factory=list)

@@ -13,11 +13,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bridge.core.model import Residence
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import DeviceKey, Kind
 from bridge.store.codec import maybe_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Home, Versioned, Work
-from bridge.store.postgres.connection import Connection, columns
+from bridge.store.postgres.connection import Connection, Row, columns
 from bridge.store.recent import Recent
 from bridge.store.residences import residence
 
@@ -29,10 +29,11 @@ _strings: Final = msgspec.json.Decoder(list[str])
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 _PLACES: Final = """
-SELECT NULL, user_id, place, building, attributes FROM residence WHERE user_id = ANY($1::text[])
+SELECT NULL, NULL, user_id, place, building, attributes FROM residence WHERE user_id = ANY($1::text[])
 UNION ALL
-SELECT home.kind, device, building, user_id, NULL
-FROM unnest($2::text[], $3::text[]) AS asked (kind, device) JOIN home USING (kind, device)
+SELECT subscription, kind, device, building, user_id, NULL
+FROM unnest($2::text[], $3::text[], $4::text[]) AS asked (subscription, kind, device)
+    JOIN home USING (subscription, kind, device)
 """
 _STATES: Final = """
 SELECT id, building.version, CASE WHEN building.version = known.version THEN NULL ELSE state END
@@ -41,18 +42,19 @@ FROM unnest($1::text[], $2::bigint[]) AS known (id, version) JOIN building USING
 
 
 async def places(
-    con: Connection, users: Sequence[str], devices: Sequence[tuple[Kind, str]]
-) -> tuple[dict[str, tuple[Residence, ...]], dict[tuple[Kind, str], Home]]:
+    con: Connection, users: Sequence[str], devices: Sequence[DeviceKey]
+) -> tuple[dict[str, tuple[Residence, ...]], dict[DeviceKey, Home]]:
     """Read the directory rows of users and the homes of devices."""
     residences: dict[str, list[Residence]] = {}
-    homes: dict[tuple[Kind, str], Home] = {}
+    homes: dict[DeviceKey, Home] = {}
     if not users and not devices:
         return {}, {}
-    for kind, one, two, three, attributes in await con.fetch(_PLACES, list(users), *columns(list(devices), 2)):
+    found = await con.fetch(_PLACES, list(users), *columns(list(devices), 3))
+    for subscription, kind, one, two, three, attributes in found:
         if kind is None:
             residences.setdefault(one, []).append(residence((one, two, three, attributes)))
         else:
-            homes[Kind(kind), one] = Home(building=two, user=three)
+            homes[DeviceKey(subscription, Kind(kind), one)] = Home(building=two, user=three)
     in_order = {user: tuple(sorted(rows, key=_by_place)) for user, rows in residences.items()}
     return in_order, homes
 
@@ -78,10 +80,16 @@ async def states(con: Connection, buildings: Sequence[str], recent: Recent) -> d
     return found
 
 
-async def homes_of(con: Connection, user: str) -> dict[tuple[Kind, str], str]:
+async def homes_of(con: Connection, user: str) -> dict[DeviceKey, str]:
     """Return all devices of a user."""
-    found = await con.fetch("SELECT kind, device, building FROM home WHERE user_id = $1", user)
-    return {(Kind(kind), device): building for kind, device, building in found}
+    found = await con.fetch("SELECT subscription, kind, device, building FROM home WHERE user_id = $1", user)
+    return {DeviceKey(subscription, Kind(kind), device): building for subscription, kind, device, building in found}
+
+
+async def where_is(con: Connection, kind: Kind, device: str) -> dict[DeviceKey, str]:
+    """Return where a device lives, of each subscription that has it."""
+    found = await con.fetch("SELECT subscription, building FROM home WHERE kind = $1 AND device = $2", kind, device)
+    return {DeviceKey(subscription, kind, device): building for subscription, building in found}
 
 
 _DUE: Final = "SELECT id FROM building WHERE due <= $1 ORDER BY due, id LIMIT $2"
@@ -132,14 +140,15 @@ UPDATE building SET due = new.due, taken_until = NULL FROM unnest($1::text[], $2
 WHERE building.id = new.id
 """
 _HOME: Final = """
-INSERT INTO home (kind, device, building, user_id)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS new (kind, device, building, user_id)
-ORDER BY kind, device
-ON CONFLICT (kind, device) DO UPDATE SET building = excluded.building, user_id = excluded.user_id
+INSERT INTO home (subscription, kind, device, building, user_id)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+    AS new (subscription, kind, device, building, user_id)
+ORDER BY subscription, kind, device
+ON CONFLICT (subscription, kind, device) DO UPDATE SET building = excluded.building, user_id = excluded.user_id
 """
 _LEAVE: Final = """
-DELETE FROM home USING unnest($1::text[], $2::text[]) AS gone (kind, device)
-WHERE home.kind = gone.kind AND home.device = gone.device
+DELETE FROM home USING unnest($1::text[], $2::text[], $3::text[]) AS gone (subscription, kind, device)
+WHERE home.subscription = gone.subscription AND home.kind = gone.kind AND home.device = gone.device
 """
 
 
@@ -226,9 +235,9 @@ async def move_in(con: Connection, work: Work) -> None:
     """Write where devices live."""
     if not work.homes:
         return
-    rows = [(kind, device, home.building, home.user) for (kind, device), home in work.homes.items() if home is not None]
-    gone = [device for device, home in work.homes.items() if home is None]
+    rows = [(*device, home.building, home.user) for device, home in work.homes.items() if home is not None]
+    gone: list[Row] = [device for device, home in work.homes.items() if home is None]
     if rows:
-        await con.execute(_HOME, *columns(rows, 4))
+        await con.execute(_HOME, *columns(rows, 5))
     if gone:
-        await con.execute(_LEAVE, *columns(gone, 2))
+        await con.execute(_LEAVE, *columns(gone, 3))

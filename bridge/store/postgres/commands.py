@@ -6,12 +6,13 @@ Rules:
 """
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
 from bridge.core.model import Residence
+from bridge.core.vocabulary import DeviceKey, Kind
 from bridge.store.codec import maybe_ms
 from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, Erased, MessageTrip, Reach, Redaction, Ticked
 from bridge.store.erasing import Eraser, Step
@@ -62,6 +63,10 @@ class PostgresDesk(Eraser):
     async def flagged(self, flag: str, after: str = "", limit: int = 100) -> Sequence[str]:
         """Return the ids > after of buildings with a flag, in order."""
         return await self._ask(lambda con: desk.flagged(con, flag, after, limit))
+
+    async def where_is(self, kind: Kind, device: str) -> Mapping[DeviceKey, str]:
+        """Return where a device lives, of each subscription that has one of this kind and id."""
+        return await self._ask(lambda con: states.where_is(con, kind, device))
 
     async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         """Return dead letters with id > after, in order."""

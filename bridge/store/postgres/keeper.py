@@ -20,7 +20,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from bridge import logs
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import DeviceKey
 from bridge.store.codec import from_ms, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.port import (
@@ -307,7 +307,7 @@ class PostgresStore(PostgresDesk):
         self._claimed = {message.id for message in messages}
         return messages, list(self._shown)
 
-    async def load(self, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]) -> Loaded:
+    async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states."""
         line = self._lines["work"]
         residences, homes = await line.read(lambda con: states.places(con, users, devices))
@@ -319,7 +319,7 @@ class PostgresStore(PostgresDesk):
             found.update(await line.read(lambda con, some=some: states.states(con, some, self._recent)))  # type: ignore[misc]
         return Loaded(residences=residences, homes=homes, buildings=found)
 
-    async def homes_of(self, user: str) -> dict[tuple[Kind, str], str]:
+    async def homes_of(self, user: str) -> dict[DeviceKey, str]:
         """Return all devices of a user."""
         return await self._lines["work"].read(lambda con: states.homes_of(con, user))
 

@@ -6,19 +6,22 @@ Rules:
   are replaced one by one.
 - Old and new release run side by side for one release: a step only adds tables, and columns with a default; what it
   removes was not used by the release before. `bridge.compatible` names the oldest release's schema that can go on.
+  After a step that changes more (5: what a device is) that is its own: the older replicas are stopped first.
 """
 
 import importlib.resources
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from bridge.store.postgres.connection import Connection
+from bridge.store import upgrade
+from bridge.store.postgres.connection import Connection, Row, columns
 from bridge.store.postgres.replicas import BUCKETS
 from bridge.store.refusal import StoreRefused
 
-SCHEMA: Final = 4
-"""Newest schema, one script per step."""
+SCHEMA: Final = 5
+"""Newest schema, one script per step, and what the states need of it."""
 
-COMPATIBLE: Final = 1
+COMPATIBLE: Final = 5
 """Oldest release's schema that works with it."""
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('moost-bridge schema ' || current_schema()))"
@@ -60,12 +63,48 @@ async def _migrate(con: Connection) -> int:
         raise StoreRefused("the database holds tables of another program under the names of the store")
     for step in range(version + 1, SCHEMA + 1):
         await con.execute(script(step))
+        if step in _STATES:
+            await _STATES[step](con)
     if version == 0:
         await con.execute("INSERT INTO bridge (version, compatible) VALUES ($1, $2)", SCHEMA, COMPATIBLE)
         await con.execute("INSERT INTO bucket (id) SELECT generate_series(0, $1::integer - 1)", BUCKETS)
     elif version < SCHEMA:
         await con.execute("UPDATE bridge SET version = $1, compatible = $2", SCHEMA, COMPATIBLE)
     return max(0, SCHEMA - version)
+
+
+async def _by_subscription(con: Connection) -> None:
+    """Name the devices of all states with their subscription; fill `home` and `belongs` from them."""
+    after = ""
+    while rows := await con.fetch("SELECT id, state FROM building WHERE id > $1 ORDER BY id LIMIT $2", after, _PAGE):
+        states = [upgrade.by_subscription(upgrade.read(state)) for _, state in rows]
+        await con.execute(_STATE, [state["id"] for state in states], [upgrade.write(state) for state in states])
+        homes: list[Row] = [home for state in states for home in upgrade.homes(state)]
+        if homes:
+            await con.execute(_HOME, *columns(homes, 5))
+        after = rows[-1][0]
+    place = 0
+    while copies := await con.fetch(_COPIES, place, _PAGE):
+        changed = [upgrade.write(upgrade.by_subscription(upgrade.read(state))) for _, state in copies]
+        await con.execute(_COPY, [number for number, _ in copies], changed)
+        place = copies[-1][0]
+    await con.execute(
+        "INSERT INTO belongs (device, user_id) SELECT subscription || '/' || kind || ':' || device, user_id FROM home"
+    )
+
+
+_PAGE: Final = 500
+_STATE: Final = """
+UPDATE building SET state = new.state FROM unnest($1::text[], $2::bytea[]) AS new (id, state)
+WHERE building.id = new.id
+"""
+_HOME: Final = "INSERT INTO home SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])"
+_COPIES: Final = "SELECT id, state FROM tick WHERE id > $1 AND state IS NOT NULL ORDER BY id LIMIT $2"
+_COPY: Final = (
+    "UPDATE tick SET state = new.state FROM unnest($1::bigint[], $2::bytea[]) AS new (id, state) WHERE tick.id = new.id"
+)
+_STATES: Final[Mapping[int, Callable[[Connection], Awaitable[None]]]] = {5: _by_subscription}
+"""What else a step does, by its number."""
 
 
 def script(step: int) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from bridge.core.model import Residence
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import DeviceKey, Kind
 from bridge.store.codec import maybe_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Home, Versioned, Work
@@ -25,24 +25,24 @@ SELECT user, place, building, attributes FROM residence
 WHERE user IN (SELECT value FROM json_each(?)) ORDER BY user, place
 """
 _HOMES: Final = """
-SELECT kind, device, building, user FROM home
-WHERE (kind, device) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))
+SELECT subscription, kind, device, building, user FROM home
+WHERE (subscription, kind, device) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
 """
 _NEWEST: Final = "SELECT id, version FROM building WHERE id IN (SELECT value FROM json_each(?))"
 _STATES: Final = "SELECT id, version, state FROM building WHERE id IN (SELECT value FROM json_each(?))"
 
 
 def places(
-    con: sqlite3.Connection, users: Sequence[str], devices: Sequence[tuple[Kind, str]]
-) -> tuple[dict[str, tuple[Residence, ...]], dict[tuple[Kind, str], Home]]:
+    con: sqlite3.Connection, users: Sequence[str], devices: Sequence[DeviceKey]
+) -> tuple[dict[str, tuple[Residence, ...]], dict[DeviceKey, Home]]:
     """Read the directory rows of users and the homes of devices."""
     residences: dict[str, tuple[Residence, ...]] = {}
     for row in con.execute(_RESIDENCES, (to_json(list(users)),)) if users else ():
         found = residence(row)
         residences[found.user] = (*residences.get(found.user, ()), found)
-    homes: dict[tuple[Kind, str], Home] = {}
-    for kind, device, building, user in con.execute(_HOMES, (to_json(devices),)) if devices else ():
-        homes[Kind(kind), device] = Home(building=building, user=user)
+    homes: dict[DeviceKey, Home] = {}
+    for subscription, kind, device, building, user in con.execute(_HOMES, (to_json(devices),)) if devices else ():
+        homes[DeviceKey(subscription, Kind(kind), device)] = Home(building=building, user=user)
     return residences, homes
 
 
@@ -63,10 +63,16 @@ def states(con: sqlite3.Connection, buildings: Sequence[str], recent: Recent) ->
     return found
 
 
-def homes_of(con: sqlite3.Connection, user: str) -> dict[tuple[Kind, str], str]:
+def homes_of(con: sqlite3.Connection, user: str) -> dict[DeviceKey, str]:
     """Return all devices of a user."""
-    found = con.execute("SELECT kind, device, building FROM home WHERE user = ?", (user,))
-    return {(Kind(kind), device): building for kind, device, building in found}
+    found = con.execute("SELECT subscription, kind, device, building FROM home WHERE user = ?", (user,))
+    return {DeviceKey(subscription, Kind(kind), device): building for subscription, kind, device, building in found}
+
+
+def where_is(con: sqlite3.Connection, kind: Kind, device: str) -> dict[DeviceKey, str]:
+    """Return where a device lives, of each subscription that has it."""
+    found = con.execute("SELECT subscription, building FROM home WHERE kind = ? AND device = ?", (kind, device))
+    return {DeviceKey(subscription, kind, device): building for subscription, building in found}
 
 
 def due(con: sqlite3.Connection, horizon: int, limit: int) -> list[str]:
@@ -123,11 +129,11 @@ _DUE: Final = Batch(
     "WITH new (id, due) AS (VALUES ", 2, ") UPDATE building SET due = new.due FROM new WHERE building.id = new.id"
 )
 _HOME: Final = Batch(
-    "INSERT INTO home (kind, device, building, user) VALUES ",
-    4,
-    " ON CONFLICT (kind, device) DO UPDATE SET building = excluded.building, user = excluded.user",
+    "INSERT INTO home (subscription, kind, device, building, user) VALUES ",
+    5,
+    " ON CONFLICT (subscription, kind, device) DO UPDATE SET building = excluded.building, user = excluded.user",
 )
-_LEAVE: Final = "DELETE FROM home WHERE kind = ? AND device = ?"
+_LEAVE: Final = "DELETE FROM home WHERE subscription = ? AND kind = ? AND device = ?"
 
 States = Sequence[tuple[str, int, str, bytes]]
 
@@ -162,9 +168,9 @@ def write(
 def move_in(con: sqlite3.Connection, work: Work) -> None:
     """Write where devices live."""
     rows: list[Row] = []
-    for (kind, device), home in work.homes.items():
+    for device, home in work.homes.items():
         if home is None:
-            con.execute(_LEAVE, (kind, device))
+            con.execute(_LEAVE, device)
         else:
-            rows.append((kind, device, home.building, home.user))
+            rows.append((*device, home.building, home.user))
     _HOME.run(con, rows)

@@ -8,13 +8,14 @@ Rules:
 import asyncio
 import sqlite3
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from bridge.core.model import Residence
+from bridge.core.vocabulary import DeviceKey, Kind
 from bridge.store.codec import maybe_ms, to_json, to_ms
 from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, Erased, MessageTrip, Reach, Redaction, Ticked
 from bridge.store.erasing import Eraser, Step
@@ -68,6 +69,10 @@ class SqliteDesk(Eraser):
     async def flagged(self, flag: str, after: str = "", limit: int = 100) -> Sequence[str]:
         """Return the ids > after of buildings with a flag, in order."""
         return await self._read_aside(lambda con, _: desk.flagged(con, flag, after, limit))
+
+    async def where_is(self, kind: Kind, device: str) -> Mapping[DeviceKey, str]:
+        """Return where a device lives, of each subscription that has one of this kind and id."""
+        return await self._read_aside(lambda con, _: states.where_is(con, kind, device))
 
     async def dead_letters(self, which: DeadFilter, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         """Return dead letters with id > after, in order."""

@@ -12,10 +12,11 @@ import importlib.resources
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from bridge.store import upgrade
 from bridge.store.port import StoreBroken, StoreUnavailable
 from bridge.store.refusal import StoreRefused
 from bridge.store.sqlite import room
@@ -23,8 +24,8 @@ from bridge.store.sqlite import room
 APPLICATION: Final = 0x4D4F4F53
 """Marks the file as ours ("MOOS")."""
 
-SCHEMA: Final = 5
-"""Newest schema; older ones are brought up to date at `open`, one script per step."""
+SCHEMA: Final = 6
+"""Newest schema; older ones are brought up to date at `open`, one script per step, and what the states need of it."""
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long to wait for another process; commands write at most 100 rows a transaction."""
@@ -131,11 +132,41 @@ def _migrate(con: sqlite3.Connection) -> None:
         script = importlib.resources.files("bridge.store").joinpath("sql", f"sqlite_{step}.sql").read_text()
         for statement in _statements(script):
             con.execute(statement)
+        if step in _STATES:
+            _STATES[step](con)
     if empty:
         con.execute("INSERT INTO bridge (one, dry, ledger) VALUES (1, NULL, '{}')")
     if version != SCHEMA or application != APPLICATION:
         con.execute(f"PRAGMA application_id = {APPLICATION}")
         con.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _by_subscription(con: sqlite3.Connection) -> None:
+    """Name the devices of all states with their subscription; fill `home` from them."""
+    after = ""
+    while rows := con.execute(
+        "SELECT id, state FROM building WHERE id > ? ORDER BY id LIMIT ?", (after, _PAGE)
+    ).fetchall():
+        states = [upgrade.by_subscription(upgrade.read(state)) for _, state in rows]
+        con.executemany(
+            "UPDATE building SET state = ? WHERE id = ?", [(upgrade.write(state), state["id"]) for state in states]
+        )
+        con.executemany(
+            "INSERT INTO home VALUES (?, ?, ?, ?, ?)", [home for one in states for home in upgrade.homes(one)]
+        )
+        after = rows[-1][0]
+    place = 0
+    while copies := con.execute(
+        "SELECT id, state FROM tick WHERE id > ? AND state IS NOT NULL ORDER BY id LIMIT ?", (place, _PAGE)
+    ).fetchall():
+        changed = [(upgrade.write(upgrade.by_subscription(upgrade.read(state))), number) for number, state in copies]
+        con.executemany("UPDATE tick SET state = ? WHERE id = ?", changed)
+        place = copies[-1][0]
+
+
+_PAGE: Final = 500
+_STATES: Final[Mapping[int, Callable[[sqlite3.Connection], None]]] = {6: _by_subscription}
+"""What else a step does, by its number."""
 
 
 def _statements(script: str) -> list[str]:

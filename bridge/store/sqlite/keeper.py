@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from bridge.core.vocabulary import Kind
+from bridge.core.vocabulary import DeviceKey
 from bridge.store.codec import from_ms, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.port import (
@@ -224,7 +224,7 @@ class SqliteStore(SqliteDesk):
         self._shown = dict(changed)
         return messages, list(self._shown)
 
-    async def load(self, users: Sequence[str], devices: Sequence[tuple[Kind, str]], buildings: Sequence[str]) -> Loaded:
+    async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states; the loop breathes between some states and the next."""
         residences, homes = await self._read(lambda con, _: states.places(con, users, devices))
         named = {*buildings, *(home.building for home in homes.values())}
@@ -242,7 +242,7 @@ class SqliteStore(SqliteDesk):
         """Return the states that a read may look up and remember: none where it is not on the event loop."""
         return self._recent if self._aside else Recent()
 
-    async def homes_of(self, user: str) -> dict[tuple[Kind, str], str]:
+    async def homes_of(self, user: str) -> dict[DeviceKey, str]:
         """Return all devices of a user."""
         return await self._read(lambda con, _: states.homes_of(con, user))
 

@@ -1,0 +1,140 @@
+"""States of older schemas are brought up to date with their tables, in both kinds of store."""
+
+import asyncio
+import importlib.resources
+import sqlite3
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from bridge import run
+from bridge.config import Settings, StoreSettings
+from bridge.core.messages import Facts, Quantity
+from bridge.core.model import Building, Device, Sample, Slice, label
+from bridge.core.vocabulary import DeviceKey, Kind
+from bridge.store import upgrade
+from bridge.store.codec import decode_state, encode_state, to_ms
+from bridge.store.postgres import PostgresStore, schema
+from bridge.store.postgres.replicas import BUCKETS
+from bridge.store.sqlite import SqliteStore, files
+from tests.postgres import Server
+from tests.store.values import NOW
+
+pytestmark = pytest.mark.anyio
+
+
+def device(kind: Kind, id_: str, subscription: str = "sub-1") -> Device:
+    sample = Sample(at=NOW, value=1.5, seen=NOW, updated=NOW, number=3)
+    facts = Facts(name="Thing", updated=NOW)
+    return Device(
+        kind=kind, id=id_, user="user-1", subscription=subscription, since=NOW, stamp=NOW, facts=facts,
+        series={Quantity.POWER: (sample,)},
+    )  # fmt: skip
+
+
+METER: Final = device(Kind.METER, "m")
+TARIFF: Final = device(Kind.TARIFF, "t")
+PRICES: Final = (Slice(start=NOW, end=NOW, price=Decimal("0.1000")),)
+
+
+def as_before(*devices: Device, building: str = "home") -> Building:
+    """Return a state as it was when a device was (kind, id)."""
+    return Building(
+        id=building,
+        devices={label(one.kind, one.id): one for one in devices},
+        gone={"vehicle:gone": NOW},
+        gone_sent={"vehicle:gone": NOW},
+        prices={"t": PRICES, "untold": PRICES},
+    )
+
+
+def now_of(state: Building) -> Building:
+    return decode_state(upgrade.write(upgrade.by_subscription(upgrade.read(encode_state(state)))))
+
+
+def test_what_a_state_names_is_its_subscriptions() -> None:
+    found = now_of(as_before(METER, TARIFF))
+    assert {"sub-1/meter:m": METER, "sub-1/tariff:t": TARIFF} == found.devices
+    assert {"sub-1/vehicle:gone": NOW} == found.gone == found.gone_sent
+    assert {"sub-1/tariff:t": PRICES, "sub-1/tariff:untold": PRICES} == found.prices
+
+
+def test_what_nobody_can_tell_whose_it_was_is_dropped_where_two_live_together() -> None:
+    other = device(Kind.METER, "n", "sub-2")
+    found = now_of(as_before(TARIFF, other))
+    assert {"sub-1/tariff:t": TARIFF, "sub-2/meter:n": other} == found.devices
+    assert ({}, {}) == (found.gone, found.gone_sent)
+    assert {"sub-1/tariff:t": PRICES} == found.prices
+    departed = replace(as_before(TARIFF), departed=(replace(other, until=NOW),))
+    assert {} == now_of(departed).gone
+
+
+def test_an_empty_state_stays_empty() -> None:
+    assert Building(id="home") == now_of(Building(id="home"))
+
+
+async def compare(store: SqliteStore | PostgresStore) -> None:
+    """Check that a store holds the states as they are named now."""
+    mine = DeviceKey("sub-1", Kind.METER, "m")
+    assert {mine: "home"} == await store.where_is(Kind.METER, "m")
+    assert {"home-2"} == set((await store.where_is(Kind.METER, "n")).values())
+    loaded = await store.load([], [mine], [])
+    assert now_of(as_before(METER, TARIFF)) == loaded.buildings["home"].state
+    assert 7 == loaded.buildings["home"].version
+    (copy,) = await store.ticks("home")
+    assert now_of(as_before(METER)) == copy.state
+    assert {mine, mine._replace(kind=Kind.TARIFF, id="t")} <= set(await store.homes_of("user-1"))
+    assert [] == list(await store.verify())
+
+
+async def test_the_states_of_a_file_are_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_PAGE", 1)
+    path = tmp_path / "bridge.db"
+    con = sqlite3.connect(path)
+    for step in range(1, 6):
+        con.executescript(
+            importlib.resources.files("bridge.store").joinpath("sql", f"sqlite_{step}.sql").read_text(encoding="utf-8")
+        )
+    con.execute("INSERT INTO bridge (one, dry, ledger) VALUES (1, 0, '{}')")
+    for state in (as_before(METER, TARIFF), as_before(device(Kind.METER, "n"), building="home-2")):
+        con.execute("INSERT INTO building VALUES (?, 7, NULL, '[]', ?)", (state.id, encode_state(state)))
+    con.execute("INSERT INTO home VALUES ('meter', 'm', 'home', 'user-1')")
+    copy = encode_state(as_before(METER))
+    con.execute("INSERT INTO tick VALUES (1, 'home', 0, ?, 0, 0, ?)", (to_ms(NOW), copy))
+    con.execute(f"PRAGMA application_id = {files.APPLICATION}")
+    con.execute("PRAGMA user_version = 5")
+    con.commit()
+    con.close()
+    store = SqliteStore(str(path), exclusive=True)
+    await store.open()
+    await compare(store)
+    await store.close()
+
+
+async def test_the_states_of_a_shared_store_are_brought_up_to_date(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_PAGE", 1)
+    url = server.fresh()
+    name = url.rpartition("=")[2]
+    for step in range(1, 5):
+        for statement in schema.script(step).split(";\n"):
+            if statement.strip():
+                server.execute(statement, schema=name)
+    server.execute("INSERT INTO bridge (version, compatible) VALUES (4, 1)", schema=name)
+    server.execute("INSERT INTO bucket (id) SELECT generate_series(0, $1::integer - 1)", BUCKETS, schema=name)
+    for state in (as_before(METER, TARIFF), as_before(device(Kind.METER, "n"), building="home-2")):
+        row = "INSERT INTO building (id, version, flags, state) VALUES ($1, 7, '[]', $2)"
+        server.execute(row, state.id, encode_state(state), schema=name)
+    server.execute("INSERT INTO home VALUES ('meter', 'm', 'home', 'user-1')", schema=name)
+    server.execute("INSERT INTO belongs VALUES ('meter:m', 'user-1')", schema=name)
+    copy = "INSERT INTO tick (building, after, at, catching_up, state) VALUES ('home', 0, $1, false, $2)"
+    server.execute(copy, to_ms(NOW), encode_state(as_before(METER)), schema=name)
+    assert schema.SCHEMA - 4 == await asyncio.to_thread(run.migrate, Settings(store=StoreSettings(url=url)))
+    store = PostgresStore(url)
+    await store.open()
+    await compare(store)
+    await store.close()
