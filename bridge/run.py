@@ -29,6 +29,7 @@ import uvloop
 from bridge import errors, logs, signals, times
 from bridge.clock import Clock
 from bridge.config import Settings, reloaded
+from bridge.config.database import is_database
 from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.app import build_app
@@ -99,7 +100,7 @@ def missing_file(settings: Settings) -> Path | None:
 
 def _is_shared(settings: Settings) -> bool:
     """Tell whether the settings name a database that several bridges share."""
-    return urlsplit(settings.store.url.get_secret_value()).scheme in ("postgresql", "postgres")
+    return is_database(settings.store.url.get_secret_value())
 
 
 def _keeper(

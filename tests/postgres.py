@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from typing import Any, Final
 import asyncpg  # type: ignore[import-untyped]
 
 from bridge.sandbox import database
-from bridge.sandbox.database import MISSING, START_S, USER, Database, DatabaseError, binaries, free_port
+from bridge.sandbox.database import MISSING, OWNER, START_S, USER, Database, DatabaseError, binaries, free_port
+from tests.certificates import Certificate
 
 __all__ = ["MISSING", "PASSWORD", "Server", "Standby", "binaries", "running"]
 
@@ -52,6 +54,22 @@ class Server(Database):
         """Let a setting of the running server be as it was at its start."""
         self.execute(f"ALTER SYSTEM RESET {name}")
         self.execute("SELECT pg_reload_conf()")
+
+    def certify(self, issued: Certificate) -> None:
+        """Encrypt, with a certificate; the files have to be the server's own."""
+        for name, path in (("certificate", issued.certificate), ("key", issued.key)):
+            copy = self._folder / name
+            copy.write_bytes(path.read_bytes())
+            copy.chmod(0o600)
+            if os.getuid() == 0:
+                shutil.chown(copy, OWNER, OWNER)
+        self.execute(f"ALTER SYSTEM SET ssl_cert_file = '{self._folder / 'certificate'}'")
+        self.execute(f"ALTER SYSTEM SET ssl_key_file = '{self._folder / 'key'}'")
+        self.set("ssl", "on")
+
+    def uncertify(self) -> None:
+        """Encrypt no more."""
+        self.set("ssl", "off")
 
     def cpu_s(self) -> float:
         """Return the CPU time of all processes of the server that live [s]."""

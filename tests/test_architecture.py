@@ -83,8 +83,10 @@ ALONE: Final[dict[str, frozenset[str]]] = {
     "sink/client.py": frozenset({"httpx", "httpx_aiohttp", "aiohttp"}),
     "sink/causes.py": frozenset({"aiohttp"}),
     "source/kafka.py": frozenset({"confluent_kafka"}),
+    "store/postgres/conditions.py": frozenset({"asyncpg"}),
     "store/postgres/connection.py": frozenset({"asyncpg"}),
     "store/postgres/line.py": frozenset({"asyncpg"}),
+    "store/postgres/servers.py": frozenset({"asyncpg"}),
 }
 
 NO_COMMON: Final = frozenset({"core", "sandbox", *COMMON})

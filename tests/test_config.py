@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import config
-from bridge.config import Auth, Settings, fields
+from bridge.config import Auth, Settings, database, fields
 from bridge.core.rules import MeterRule, PowerUnit, Role, Rules, SubscriptionRule
 from bridge.core.vocabulary import DeviceType, EventType, Kind
 from bridge.errors import ConfigErrors
@@ -184,6 +184,10 @@ def test_a_wrong_value_does_not_hide_its_neighbours(tmp_path: Path) -> None:
         ("[store]\nurl = 'postgresql://u:pa[ss@h/d'", "store.url: must be postgresql://USER:PASSWORD@HOST"),
         ("[store]\nurl = 'postgresql://u:p@h:99999/d'", "store.url: must be postgresql://USER:PASSWORD@HOST"),
         ("[store]\nurl = 'postgresql://u@h/d?password=pw'", "store.url: the password belongs before the host"),
+        (
+            "[store]\nurl = 'postgresql://u@h/d?sslmode=full'",
+            "store.url: sslmode must be one of disable",
+        ),
         ("[clock]\nspeed = 2", "clock: simulated time is refused: moost.base_url points to api.moost.io"),
         ("[clock]\nstart = 2026-01-01T00:00:00", "clock.start: needs a time zone"),
         ("[clock]\nstart = 'noon'", "clock.start: must be a time"),
@@ -529,6 +533,20 @@ customer_id = "656730be2bc9719e6e5ed51d"
 [store]
 url = "sqlite:////tmp/{CANARIES[3]}"
 """
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:{}@h/d",
+        "postgresql://u:{}@one:1,[::1]:5432,three/d?sslmode=disable",
+        "postgres://u:{}@/d?host=h",
+    ],
+)
+def test_the_password_of_a_database_is_known_wherever_it_is(url: str) -> None:
+    settings = Settings(store=config.StoreSettings(url=url.format("p%2Fw-canary")))
+    assert {"p/w-canary", "p%2Fw-canary"} == settings.secret_values()
+    assert [] == list(database.problems(url.format("p%2Fw-canary")))
 
 
 def test_no_secret_shows_in_the_settings() -> None:

@@ -9,14 +9,13 @@ Source: Standard Webhooks specification, "Symmetric" (whsec_ and base64); mappin
 
 import base64
 import binascii
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from bridge.config import kafka
+from bridge.config import database, kafka
 from bridge.config.fields import Auth, DeviceSign, is_loopback
 from bridge.config.models import DeviceException, Settings, Subscription
 from bridge.core.rules import Role
@@ -231,45 +230,13 @@ def _credentials(settings: Settings) -> Iterator[Problem]:
 
 def _store(settings: Settings) -> Iterator[Problem]:
     url = settings.store.url.get_secret_value()
-    if url.startswith(("postgresql:", "postgres:")):
-        yield from ((("store", "url"), problem) for problem in _database(url))
+    if database.is_database(url):
+        yield from ((("store", "url"), problem) for problem in database.problems(url))
     elif not url.startswith("sqlite:///") or not url.removeprefix("sqlite:///").strip("/"):
         yield (
             ("store", "url"),
             'must be "sqlite:///FILE" (relative), "sqlite:////FILE" (absolute) or "postgresql://USER:PASSWORD@HOST/DATABASE"',
         )
-
-
-def _database(url: str) -> Iterator[str]:
-    """Yield what is wrong with the address of a database; no word of it, it holds a password."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        yield _UNREADABLE_DATABASE
-        return
-    options = parse_qs(parts.query)
-    hosts = parts.netloc.rpartition("@")[2]
-    if not hosts and "host" not in options:
-        yield "names no host: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-    if hosts and not all(_is_host(host) for host in hosts.split(",")):
-        yield _UNREADABLE_DATABASE
-    if not parts.path.strip("/") and "dbname" not in options and "database" not in options:
-        yield "names no database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-    if "password" in options:
-        yield "the password belongs before the host: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-
-
-_UNREADABLE_DATABASE: Final = (
-    "must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with any of /?#[]@:% in the password as %2F and so on"
-)
-_HIGHEST_PORT: Final = 65_535
-_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@]+)(?::(\d{1,5}))?")
-
-
-def _is_host(text: str) -> bool:
-    """Tell whether a text is a host, with a port or without."""
-    found = _HOST.fullmatch(text)
-    return found is not None and int(found[1] or 0) <= _HIGHEST_PORT
 
 
 def _intervals(settings: Settings) -> Iterator[Problem]:

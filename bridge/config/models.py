@@ -10,14 +10,13 @@ Source: MOOST documentation, "Common integration" (patterns of clientId, clientS
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Final
-from urllib.parse import unquote, urlsplit
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bridge.config import database
 from bridge.config.fields import (
     Algorithm,
     Auth,
@@ -257,8 +256,7 @@ class Settings(BaseSettings):
     def secret_values(self) -> frozenset[str]:
         """Return every secret as text, for the redaction of the log."""
         values = {self.server.admin_token.get_secret_value(), self.moost.client_secret.get_secret_value()}
-        with suppress(ValueError):  # no address at all; the checks say so
-            values.add(unquote(urlsplit(self.store.url.get_secret_value()).password or ""))
+        values.update(database.secrets(self.store.url.get_secret_value()))
         for each in self.subscriptions:
             texts = [secret.get_secret_value() for secret in each.secrets]
             values.update(texts)

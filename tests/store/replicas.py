@@ -56,8 +56,9 @@ async def shared_out(*keepers: PostgresStore) -> list[set[int]]:
 
 def stop_heart(keeper: PostgresStore) -> None:
     """Let a replica live on without a sign of life, as one whose process was stopped."""
-    assert keeper._pulse is not None
-    keeper._pulse.cancel()
+    assert keeper._pulse
+    for task in keeper._pulse:
+        task.cancel()
 
 
 async def dead(keeper: PostgresStore) -> None:

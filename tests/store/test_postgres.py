@@ -23,6 +23,7 @@ from bridge.store.port import (
 from bridge.store.postgres import PostgresStore, connection, replicas, schema
 from bridge.store.postgres.line import TakenOver
 from bridge.store.postgres.replicas import BUCKETS, bucket_of
+from bridge.store.postgres.servers import Servers
 from bridge.store.refusal import StoreRefused
 from tests.postgres import PASSWORD, Server
 from tests.store.replicas import LONG, Opened, bodies, dead, of, shared_out, stop_heart, until
@@ -201,7 +202,8 @@ async def test_after_a_kill_the_others_go_on_with_what_was_claimed(opened: Opene
 async def test_who_waits_for_another_to_make_the_tables_finds_them_made(server: Server) -> None:
     """Its first look, before it waited, must not be what it still believes afterwards."""
     url = server.fresh()
-    first, second = await connection.connect(url, statement_s=None), await connection.connect(url, statement_s=None)
+    servers = Servers(lambda: url)
+    first, second = [await servers.connect(statement_s=None) for _ in range(2)]
     try:
         await first.execute("BEGIN")
         await first.execute(schema._LOCK)
@@ -252,11 +254,11 @@ async def test_a_newcomer_gets_its_share_between_two_batches_only(opened: Opened
     await shared_out(one, two)
 
 
-async def test_what_another_has_settled_meanwhile_breaks_a_step_off(opened: Opened) -> None:
+async def test_what_another_has_settled_meanwhile_breaks_a_step_off(opened: Opened, url: str) -> None:
     one = await opened()
     await one.accept([of("u", 1), of("u", 2)])
     await one.claim(10)
-    command = PostgresStore(one._url)
+    command = PostgresStore(url)
     await command.commit(Work(now=NOW, settled=[1]))
     await command.close()
     with pytest.raises(Outdated):

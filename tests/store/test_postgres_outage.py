@@ -38,7 +38,7 @@ class Cut:
         self._line._connect = self._bad
         return self
 
-    async def _bad(self) -> connection.Connection:
+    async def _bad(self) -> connection.Session:
         con = await self._connect()
         self._line._connect = self._connect
         return _Cutting(con, self)  # type: ignore[return-value]

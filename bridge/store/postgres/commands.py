@@ -19,8 +19,10 @@ from bridge.store.erasing import Eraser, Step
 from bridge.store.port import Pending, StoreUnavailable, Versioned
 from bridge.store.postgres import buildings as states
 from bridge.store.postgres import desk, forgetting, inbox, outbox, upkeep
-from bridge.store.postgres.connection import Connection, connect, leave, translated
+from bridge.store.postgres.conditions import translated
+from bridge.store.postgres.connection import Connection, leave
 from bridge.store.postgres.line import Line, Read, Write
+from bridge.store.postgres.servers import Servers
 from bridge.store.recent import Recent
 from bridge.store.steps import both_in_steps, by_id
 
@@ -32,7 +34,7 @@ class PostgresDesk(Eraser):
 
     LENT_S = 0.5
 
-    _url: str  # this and what follows is for the keeper to bring
+    _servers: Servers  # this and what follows is for the keeper to bring
     _recent: Recent
     _turns: outbox.Turns
 
@@ -190,7 +192,7 @@ class PostgresDesk(Eraser):
 
         What the server's write-ahead log and backups hold is for the operator.
         """
-        con = await connect(self._url, statement_s=None)
+        con = await self._servers.connect(statement_s=None)
         try:
             with translated():
                 for table in forgetting.TABLES:
@@ -201,7 +203,7 @@ class PostgresDesk(Eraser):
 
     async def verify(self) -> Sequence[str]:
         """Check the ledger against the rows; one sentence per problem. Reads everything, on one snapshot."""
-        line = Line("look", partial(connect, self._url, statement_s=None), lambda _seconds: None)
+        line = Line("look", partial(self._servers.connect, statement_s=None), lambda _seconds: None)
         try:
             return await line.snapshot(upkeep.verify)
         except StoreUnavailable as error:

@@ -1,22 +1,24 @@
-"""The way to the server: its address, the settings of a session, and what its errors mean.
+"""One connection to a server, and what it must promise; for what its errors mean see `conditions`.
 
 Rules:
-- What is committed survives a power cut: each session asks for synchronous_commit=on, and a server that runs with
+- What is committed survives a power cut: the session is set to synchronous_commit=on, and a server that runs with
   fsync=off or full_page_writes=off is refused.
-- Whatever waiting heals (a restart, a failover, a limit of the server, a lost connection) is StoreUnavailable; only
-  damage and missing tables are StoreBroken.
-- No error says anything of the password, nor of the values of a statement.
+- What a promise rests on is not asked for but verified: settings go by SET after connecting, because a pooler in
+  between takes none in the start packet, and are read back. A connection that cannot promise them is refused.
+- A session stays with one process of the server. A pooler that pools transactions is refused; each commit looks whether
+  it is still the same process, see `line`.
 - A client that has vanished frees its locks within seconds, also where the network tells nobody.
 """
 
-import ssl
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
 import asyncpg  # type: ignore[import-untyped]
 
-from bridge.store.port import StoreBroken, StoreUnavailable
+from bridge.store.port import StoreUnavailable
+from bridge.store.postgres.address import Server
+from bridge.store.postgres.conditions import FAILED
 from bridge.store.refusal import StoreRefused
 
 Row = tuple[Any, ...]
@@ -25,6 +27,8 @@ Row = tuple[Any, ...]
 
 class Connection(Protocol):
     """What this room needs of a connection of the driver."""
+
+    process: int  # of the server
 
     async def execute(self, query: str, *args: object) -> str:
         """Run a statement; return the server's word for it."""
@@ -54,149 +58,104 @@ class Connection(Protocol):
         """Go without a word."""
 
 
-CONNECT_S: Final = 5.0
-"""How long a new connection may take."""
-
 LEAVE_S: Final = 2.0
 """How long the server may take to let a connection go."""
 
 STATEMENT_S: Final = 30.0
 """How long a statement of a room may take."""
 
-_SESSION: Final = {
-    "application_name": "moost-bridge",
+SESSION: Final[Mapping[str, str]] = {
     "synchronous_commit": "on",
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "15s",
     "lock_timeout": "15s",
+    "statement_timeout": "0",  # ours ends it
+}
+"""What a session must promise."""
+
+COMFORT: Final[Mapping[str, str]] = {
+    "application_name": "moost-bridge",
     "client_connection_check_interval": "5s",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
     "tcp_keepalives_idle": "15",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "jit": "off",  # no statement is long enough
-    "bytea_output": "hex",
 }
+"""What it is set to where the server knows it."""
 
 _SERVER: Final = """
-SELECT current_setting('fsync'), current_setting('full_page_writes'), pg_is_in_recovery(),
+SELECT pg_backend_pid(), current_setting('fsync', true), current_setting('full_page_writes', true), pg_is_in_recovery(),
     current_setting('transaction_read_only'), current_setting('server_version_num')::integer
 """
+_KNOWN: Final = "SELECT name FROM pg_settings WHERE name = ANY($1)"
+_SET: Final = "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS wanted (name, value)"
+_READ: Final = "SELECT name, current_setting(name, true) FROM unnest($1::text[]) AS asked (name)"
 OLDEST: Final = 140_000
 """Oldest server: version 14 looks after clients that have vanished (client_connection_check_interval)."""
 
 
-async def connect(url: str, *, statement_s: float | None = STATEMENT_S) -> Connection:
-    """Open a connection to a server that keeps what it is told."""
-    with translated():
-        con: Connection = await asyncpg.connect(
-            url,
-            timeout=CONNECT_S,
-            command_timeout=statement_s,
-            server_settings=_SESSION,
-            statement_cache_size=512,
-            max_cached_statement_lifetime=0,
-        )
-        try:
-            _judge(await con.fetchrow(_SERVER))
-        except BaseException:
-            con.terminate()
-            raise
-    return con
+class Session(asyncpg.Connection):  # type: ignore[misc]
+    """A connection of the driver, and what we know of its other end."""
+
+    process: int = 0  # of the server
+    server: Server
 
 
-def _judge(found: Row | None) -> None:
+async def judge(con: Session) -> None:
+    """Look whether the server takes and keeps what it is told; raises StoreRefused or StoreUnavailable."""
+    found = await con.fetchrow(_SERVER)
     if found is None:
         raise StoreUnavailable("the server does not answer")
-    fsync, pages, standby, read_only, version = found
+    con.process, fsync, pages, standby, read_only, version = found
     if version < OLDEST:
         raise StoreRefused(
             f"the server is PostgreSQL {version // 10_000}; version {OLDEST // 10_000} or newer is needed"
         )
-    if fsync != "on" or pages != "on":
-        name = "fsync" if fsync != "on" else "full_page_writes"
+    if "off" in (fsync, pages):
+        name = "fsync" if fsync == "off" else "full_page_writes"
         raise StoreRefused(f"the server runs with {name}=off: what it has accepted could be lost in a power cut")
-    if standby or read_only == "on":
+    if standby:
         raise StoreUnavailable("the server only reads: it is a standby")
+    if read_only == "on":
+        raise StoreUnavailable(
+            "the server lets the user only read: default_transaction_read_only is on for it, or for the database"
+        )
 
 
-# ---- what errors mean -----------------------------------------------------------------------------------------------
-
-_CONDITIONS: Final = {
-    "53100": "the server's disk is full",
-    "53300": "the server has no connection left",
-    "57P01": "the server is shutting down",
-    "57P02": "the server has crashed and recovers",
-    "57P03": "the server is starting",
-    "57P05": "the server has closed an idle connection",
-    "57014": "the server has cancelled a statement that took too long",
-    "25P02": "the transaction was broken off",
-    "25P03": "the server has closed an idle transaction",
-    "25006": "the server only reads: it is a standby",
-    "40001": "the server could not put transactions in order",
-    "40P01": "two transactions stood in each other's way",
-    "55P03": "another transaction holds the rows for too long",
-    "28P01": "the server refuses user or password",
-    "28000": "the server refuses the user",
-    "3D000": "there is no such database on the server",
-    "42501": "the user may not do that in this database",
-    "55000": "the server cannot do that now",
-}
-_CLASSES: Final = {
-    "08": "the connection to the server was lost",
-    "53": "the server has run out of something",
-    "57": "the server has broken off",
-    "58": "the server has trouble with its system",
-    "40": "the server has broken off the transaction",
-    "F0": "the server has trouble with its settings",
-}
-_ENDS: Final = {
-    "XX001": "the database is damaged",
-    "XX002": "an index of the database is damaged",
-    "42P01": "the tables of the store are gone",
-    "3F000": "the schema of the store is gone",
-}
-REFUSED: Final = frozenset({"28P01", "28000", "3D000", "42501"})
-"""Conditions that only an operator can change."""
-
-AGAIN: Final = frozenset({"40001", "40P01"})
-"""A transaction that the server broke off to let another go on; it is run again."""
+async def prepare(con: Session, own: Mapping[str, str]) -> None:
+    """Set up the session, also as the address wants (`own`); raises StoreRefused where it does not take that."""
+    must = {**own, **SESSION}
+    may = {name: value for name, value in COMFORT.items() if name not in must}
+    known = {row[0] for row in await con.fetch(_KNOWN, list(may))}
+    wanted = must | {name: value for name, value in may.items() if name in known}
+    try:
+        await con.execute(_SET, list(own), list(own.values()))
+    except (asyncpg.SyntaxOrAccessError, asyncpg.DataError, asyncpg.ObjectNotInPrerequisiteStateError):
+        raise StoreRefused(f"the server does not take what the address sets: {', '.join(own)}") from None
+    await con.execute(_SET, list(wanted), list(wanted.values()))
+    found = dict(await con.fetch(_READ, list(must)))
+    for name, value in SESSION.items():
+        if found[name] != value:
+            raise StoreRefused(
+                f"the session does not take {name} = {value}: it is {found[name]}; the server, or a pooler in between, "
+                "sets it otherwise"
+            )
+    if eaten := [name for name in own if found[name] is None]:
+        raise StoreRefused(f"the session does not take what the address sets: {', '.join(eaten)}")
 
 
-def condition(error: BaseException) -> StoreUnavailable | None:
-    """Return the condition behind an error; None = it is a bug of ours."""
-    if isinstance(error, asyncpg.PostgresError):
-        return _of_server(str(error.sqlstate or ""))
-    if isinstance(error, asyncpg.ClientConfigurationError):
-        return StoreRefused("the address is not understood; see the driver asyncpg for what may stand in it")
-    sentence = None
-    if isinstance(error, TimeoutError):
-        sentence = "the server does not answer in time"
-    elif isinstance(error, ssl.SSLError):
-        sentence = f"the server's certificate or encryption does not fit ({error.reason})"
-    elif isinstance(error, OSError):
-        sentence = f"the server cannot be reached ({error.strerror or type(error).__name__})"
-    elif isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        sentence = "none of the servers takes anything: all are standbys"
-    elif isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)) and any(
-        word in str(error) for word in _LOST
-    ):
-        sentence = "the connection to the server was lost"
-    return None if sentence is None else StoreUnavailable(sentence)
+async def stays_with_us(one: Session, other: Session) -> bool:
+    """Tell whether two sessions have a process of the server each, also while one of them is in a transaction.
 
-
-def _of_server(code: str) -> StoreUnavailable | None:
-    if code in _ENDS:
-        return StoreBroken(f"{_ENDS[code]} ({code})")
-    sentence = _CONDITIONS.get(code) or _CLASSES.get(code[:2])
-    return None if sentence is None else StoreUnavailable(f"{sentence} ({code})")
-
-
-_LOST: Final = ("closed", "connect", "terminated", "cannot switch to state")
-"""Words that tell a connection that has gone from a driver that is used wrongly. The driver calls it an error of its
-own when the server's last words have come and the end of the connection has not."""
-
-FAILED: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""After these a connection is not used again."""
+    A pooler that pools transactions lends the process of the one that rests to the one that does something.
+    """
+    before = one.process
+    async with other.transaction():
+        if before == await other.fetchval("SELECT pg_backend_pid()"):
+            return False
+        return bool(before == await one.fetchval("SELECT pg_backend_pid()"))
 
 
 async def leave(con: Connection) -> None:
@@ -205,20 +164,6 @@ async def leave(con: Connection) -> None:
         await con.close(timeout=LEAVE_S)
     except (asyncpg.PostgresError, *FAILED):
         con.terminate()
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn an error of the driver into the condition behind it."""
-    try:
-        yield
-    except StoreUnavailable:
-        raise
-    except (asyncpg.PostgresError, *FAILED) as error:
-        found = condition(error)
-        if found is None:
-            raise
-        raise found from None
 
 
 def changed(status: str) -> int:

@@ -41,9 +41,11 @@ from bridge.store.postgres import inbox, outbox, replicas, schema, upkeep
 from bridge.store.postgres import work as steps
 from bridge.store.postgres.clock import NOW, ServerClock, steady
 from bridge.store.postgres.commands import PostgresDesk
-from bridge.store.postgres.connection import LEAVE_S, STATEMENT_S, Connection, connect, leave
+from bridge.store.postgres.conditions import translated
+from bridge.store.postgres.connection import LEAVE_S, STATEMENT_S, Connection, leave
 from bridge.store.postgres.door import Door
 from bridge.store.postgres.line import Line, Read, TakenOver, Unsure, Write
+from bridge.store.postgres.servers import Servers
 from bridge.store.recent import Recent
 from bridge.store.repeats import KNOWN_FOR
 
@@ -61,6 +63,9 @@ DIFFERS_S: Final = 5.0
 
 BELONGS_S: Final = 60.0
 """How long this process trusts that whose a device is has been written."""
+
+FOLLOW_S: Final = 10.0
+"""How often it is looked where the names of the servers point."""
 
 DOOR_S: Final = 5.0
 """How long a statement of the door may take: who waits for a 202 hears in time that there is none."""
@@ -95,7 +100,7 @@ class PostgresStore(PostgresDesk):
 
     def __init__(  # noqa: PLR0913 - what differs between a daemon, a command and a test
         self,
-        url: str,
+        url: str | Callable[[], str],
         *,
         dry: bool = False,
         serving: bool = False,
@@ -106,17 +111,27 @@ class PostgresStore(PostgresDesk):
         beat: timedelta = replicas.BEAT,
         told: bool = False,
     ) -> None:
-        """Name the database; `serving` is for the daemon, `dry` says that its calls do not leave.
+        """Name the database, or what tells its address anew for each connection.
+
+        `serving` is for the daemon, `dry` says that its calls do not leave.
 
         `whose` tells the user and the device that a message names; `committed` hears how long a transaction took [s].
         `told` is for tests that play with time: leases and turns go by the times that they tell.
         """
-        self._url = url
+        self._servers = Servers(url if callable(url) else lambda: url)
         self._dry, self._serving, self._migrate = dry, serving, migrate
         self._whose = whose
         self._lease, self._beat = lease, beat
         longest = dict.fromkeys(_LINES, STATEMENT_S) | {"door": DOOR_S}
-        self._lines = {part: Line(part, partial(connect, url, statement_s=longest[part]), committed) for part in _LINES}
+        self._lines = {
+            part: Line(
+                part,
+                partial(self._servers.connect, statement_s=longest[part]),
+                committed,
+                connect_s=DOOR_S if part == "door" else None,
+            )
+            for part in _LINES
+        }
         self._share = replicas.Share()
         self._sharing = asyncio.Lock()
         self._turns = outbox.Turns(told=told)
@@ -131,7 +146,7 @@ class PostgresStore(PostgresDesk):
         self._claimed: set[int] = set()
         self._unheard: _Unheard | None = None
         self._swept = 0
-        self._pulse: asyncio.Task[None] | None = None
+        self._pulse: list[asyncio.Task[None]] = []
         self._writable = True  # False from an accept that failed until a write of the door has gone through
         self._proof: asyncio.Task[None] | None = None
         self.steps_taken = 0  # of the schema, at `open`
@@ -141,11 +156,13 @@ class PostgresStore(PostgresDesk):
     async def open(self) -> None:
         """Connect, make or check the tables; the daemon enters itself as a replica."""
         try:
-            con = await connect(self._url, statement_s=None)
+            await self._servers.probe()
+            con = await self._servers.connect(statement_s=None)
             try:
-                self.steps_taken = await schema.prepare(con, migrate=self._migrate)
-                if self._serving:
-                    await schema.mark(con, dry=self._dry)
+                with translated(whatever=True):
+                    self.steps_taken = await schema.prepare(con, migrate=self._migrate)
+                    if self._serving:
+                        await schema.mark(con, dry=self._dry)
             finally:
                 await leave(con)
             if self._serving:
@@ -153,18 +170,21 @@ class PostgresStore(PostgresDesk):
                 await self._look(self._show_life)
                 if self._share.alone:  # as after a restart, perhaps by another clock
                     await self._write("send", lambda con, _: outbox.hasten(con, 0, timedelta()))
-                self._pulse = asyncio.create_task(self._live(), name="store-pulse")
+                self._pulse = [
+                    asyncio.create_task(self._live(), name="store-pulse"),
+                    asyncio.create_task(self._follow(), name="store-names"),
+                ]
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Finish what was begun, give everything back, close."""
-        tasks = [task for task in (self._pulse, self._proof) if task is not None]
+        tasks = [*self._pulse, *([self._proof] if self._proof is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._pulse = self._proof = None
+        self._pulse, self._proof = [], None
         await self._door.close()
         if self._share.replica:
             with contextlib.suppress(StoreUnavailable, TimeoutError):  # the others take over when the lease ends
@@ -235,6 +255,13 @@ class PostgresStore(PostgresDesk):
             await asyncio.sleep(self._beat.total_seconds())
             with contextlib.suppress(StoreUnavailable):
                 await self._look_around()
+
+    async def _follow(self) -> None:
+        """Give up the sessions with a server that its name does not mean any more."""
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            for line in self._lines.values():
+                await line.renew(self._servers.departed)
 
     async def _look_around(self) -> None:
         """Give a sign of life and take what is ours to do."""

@@ -4,7 +4,9 @@ Rules:
 - A line runs one transaction after the other; another line does not wait for it.
 - A transaction ends with the counts that it changes, on a row that only this line writes. Where the row is missing
   this replica was away for too long and others have taken over: nothing is written (`TakenOver`).
-- A connection that has failed is not used again; the next transaction takes a fresh one.
+- A connection that has failed is not used again; the next transaction takes a fresh one. One that has rested for a
+  while is asked whether it is still there: what is in between may have cut it, or its server is gone without a word.
+- At its end a transaction looks whether the session is what it was when it was set up: what its promise rests on holds.
 - A transaction whose end was not heard is `Unsure`. The row of the counts holds how many transactions the line has
   committed; read before the line writes again, it tells whether that one was among them (`resolve`).
 
@@ -27,7 +29,9 @@ import msgspec
 
 from bridge.store.ledger import Ledger, total
 from bridge.store.port import StoreUnavailable
-from bridge.store.postgres.connection import AGAIN, FAILED, Connection, leave, translated
+from bridge.store.postgres.conditions import AGAIN, FAILED, POOLED, translated
+from bridge.store.postgres.connection import SESSION, Connection, Session, leave
+from bridge.store.refusal import StoreRefused
 
 T = TypeVar("T")
 Read = Callable[[Connection], Awaitable[T]]
@@ -41,6 +45,13 @@ SHARED: Final = 0
 
 _encoder: Final = msgspec.json.Encoder()
 _ledgers: Final = msgspec.json.Decoder(Ledger)
+
+
+RESTED_S: Final = 5.0
+"""A connection that was not used for so long is asked before it is used."""
+
+ASK_S: Final = 2.0
+"""How long it may take to answer."""
 
 
 class TakenOver(StoreUnavailable):
@@ -66,13 +77,23 @@ class Line:
     """One connection, made when it is needed."""
 
     def __init__(
-        self, part: str, connect: Callable[[], Awaitable[Connection]], committed: Callable[[float], None]
+        self,
+        part: str,
+        connect: Callable[[], Awaitable[Session]],
+        committed: Callable[[float], None],
+        *,
+        connect_s: float | None = None,
     ) -> None:
-        """Name the part of the bridge; `committed` hears how long each transaction took [s]."""
+        """Name the part of the bridge; `committed` hears how long each transaction took [s].
+
+        `connect_s` is how long who waits for a connection is kept waiting; None = until all servers were tried.
+        """
         self._part = part
         self._connect = connect
+        self._connect_s = connect_s
+        self._used_at = 0.0  # the connection [monotonic s]
         self._committed = committed
-        self._con: Connection | None = None
+        self._con: Session | None = None
         self._lock = asyncio.Lock()
         self._closed = False
         self._replica = SHARED
@@ -161,11 +182,17 @@ class Line:
         """
         if replica == SHARED:
             await add(con, self._part, ledger)
-            return None, 0
-        text = _encoder.encode(ledger).decode()
-        number = await con.fetchval(_COUNT, replica, self._part, text)
-        if number is None:
+            row, text = await con.fetchrow(_STILL), None
+        else:
+            text = _encoder.encode(ledger).decode()
+            row = await con.fetchrow(_COUNT, replica, self._part, text)
+        if row is None:
             raise TakenOver
+        number, process, synchronous = row
+        if process != con.process or synchronous != SESSION["synchronous_commit"]:
+            con.terminate()
+            spoilt = f"somebody has set synchronous_commit = {synchronous} in our session: a power cut could lose it"
+            raise StoreRefused(POOLED if process != con.process else spoilt)
         return text, number
 
     async def resolve(self, unsure: Unsure) -> bool:
@@ -184,17 +211,33 @@ class Line:
         async with self._lock:
             if self._closed:
                 raise StoreUnavailable("the store is closed")
-            if self._con is None or self._con.is_closed():
-                self._con = None
-                self._con = await self._connect()
-            con = self._con
+            con = self._con = await self._ready()
             try:
                 yield con
+                self._used_at = time.monotonic()
             except BaseException as error:
                 if isinstance(error, (asyncio.CancelledError, *FAILED)) or con.is_closed() or con.is_in_transaction():
                     con.terminate()
                     self._con = None
                 raise
+
+    async def _ready(self) -> Session:
+        """Return a connection that is there."""
+        con, self._con = self._con, None
+        if con is not None and not con.is_closed():
+            if time.monotonic() - self._used_at < RESTED_S or await _answers(con):
+                return con
+            con.terminate()
+        async with asyncio.timeout(self._connect_s):
+            return await self._connect()
+
+    async def renew(self, departed: Callable[[Session], Awaitable[bool]]) -> None:
+        """Between two transactions, give up a session whose server is not the right one any more."""
+        async with self._lock:
+            con = self._con
+            if con is not None and not con.is_closed() and await departed(con):
+                self._con = None
+                await leave(con)
 
     async def close(self) -> None:
         """Let the transaction under way end, then close."""
@@ -214,6 +257,16 @@ async def add(con: Connection, part: str, more: Ledger) -> None:
     await con.execute(_COUNT, SHARED, part, _encoder.encode(total([known, more])).decode())
 
 
+async def _answers(con: Session) -> bool:
+    """Tell whether a connection that has rested is still there."""
+    try:
+        async with asyncio.timeout(ASK_S):
+            await con.execute("SELECT 1")
+    except (asyncpg.PostgresError, *FAILED):
+        return False
+    return True
+
+
 async def _roll_back(con: Connection) -> None:
     """Break a transaction off; where that cannot be said, closing says it."""
     try:
@@ -225,6 +278,8 @@ async def _roll_back(con: Connection) -> None:
 _LOCKED: Final = "SELECT ledger, number FROM counter WHERE replica = $1 AND part = $2 FOR UPDATE"
 _ENDED: Final = "SELECT number FROM ended WHERE replica = $1 AND part = $2"
 _COUNT: Final = """
-UPDATE counter SET ledger = $3, number = number + 1 WHERE replica = $1 AND part = $2 RETURNING number
+UPDATE counter SET ledger = $3, number = number + 1 WHERE replica = $1 AND part = $2
+RETURNING number, pg_backend_pid(), current_setting('synchronous_commit')
 """
+_STILL: Final = "SELECT 0::bigint, pg_backend_pid(), current_setting('synchronous_commit')"
 _BEGIN_SHARED: Final = "INSERT INTO counter (replica, part, ledger) VALUES ($1, $2, '{}') ON CONFLICT DO NOTHING"
