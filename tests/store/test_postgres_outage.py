@@ -13,6 +13,7 @@ from bridge.store.port import (
     Work,
 )
 from bridge.store.postgres import PostgresStore, connection, keeper, replicas
+from bridge.store.postgres.servers import Servers
 from bridge.store.refusal import StoreRefused
 from tests.postgres import PASSWORD, Server, Standby, running
 from tests.store.replicas import SOON, Opened, bodies, named, of, stop_heart, until
@@ -335,7 +336,7 @@ async def test_a_server_that_answers_but_takes_nothing_is_not_writable_until_a_w
     monkeypatch.setattr(keeper, "DOOR_S", 0.3)
     store = await opened()
     assert (await store.census()).writable
-    other = await connection.connect(url, statement_s=None)
+    other = await Servers(lambda: url).connect(statement_s=None)
     await other.execute("BEGIN")
     await other.execute("LOCK TABLE inbox IN EXCLUSIVE MODE")  # which can still be read
     with pytest.raises(StoreUnavailable):
