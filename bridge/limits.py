@@ -30,6 +30,10 @@ class Limit(StrEnum):
 
     CONNECTIONS = "connections"
 
+    VALUES_PER_MESSAGE = "values_per_message"
+    ENTRIES_PER_MESSAGE = "entries_per_message"
+    ID_LENGTH = "id_length"
+
 
 REFUSING: Final = frozenset[Limit]()
 """Limits at which a subscription is refused: while one is reached `/health` has the problem `subscription_limited`."""

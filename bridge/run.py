@@ -302,12 +302,12 @@ class _Daemon:
             store=keeper, client=client, moost=settings.moost, metrics=metrics, now=wall, world=now,
             dry_run=self._dry_run, drain_timeout=_sender_time(settings), desk=keeper,
         )  # fmt: skip
-        worker = Worker(keeper, rules, metrics, queued=sender.nudge.set, now=now)
+        limits = LimitCounts(metrics)
+        worker = Worker(keeper, rules, metrics, queued=sender.nudge.set, now=now, reached=limits.reached)
         gate = Gate(
             max_size=settings.store.max_size, receiving="receiver" in self._rooms,
             accepting=not self._rooms.isdisjoint({"receiver", "consumer"}),
         )  # fmt: skip
-        limits = LimitCounts(metrics)
 
         def looked(census: Census | None) -> None:
             gate.refresh(census)

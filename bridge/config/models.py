@@ -192,6 +192,7 @@ class LimitSettings(_Section):
     """What one sender may take, so that the others are served as if it were not there (R13)."""
 
     connections: Annotated[int, Field(ge=64, le=100_000)] = 4_096
+    values_per_message: Annotated[int, Field(ge=1_000, le=100_000)] = 5_000
 
 
 class LogSettings(_Section):
@@ -293,6 +294,7 @@ class Settings(BaseSettings):
             default_country=self.buildings.default_country,
             battery_soc=self.moost.battery_soc,
             live_max_age=self.moost.live_max_age,
+            values_per_message=self.limits.values_per_message,
             **dict(self.intervals),
         )
 

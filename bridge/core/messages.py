@@ -146,6 +146,7 @@ class Unreadable:
     number: int
     detail: str
     reason: DeadReason = DeadReason.UNREADABLE
+    limit: str = ""  # the bound that it is over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,8 @@ class Rules:
     stamp: Stamp = Stamp.END
     catch_up: timedelta = timedelta(minutes=10)
     max_backfill: timedelta = timedelta(hours=48)
+    values_per_message: int = 5_000
+    devices_per_building: int = 200
 
     def subscription(self, name: str) -> SubscriptionRule:
         """Return what is set for a subscription, or the defaults."""

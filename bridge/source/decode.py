@@ -5,6 +5,7 @@ Rules:
 - Units are converted, words upper-cased, limits checked here by the table `core.mapping.READINGS` (M0.1, M0.2, M0.9).
 - Times follow M0.3: a value has its block's time, else the object's, else the receipt; the future is placed at the
   receipt. A block whose time is there and cannot be read says nothing.
+- What a message may hold is bounded before anything is built of it (`bounds`); texts are cut before they are cleaned.
 - VIN and addresses end here; a position goes on to be compared in passing (M0.8).
 
 Source: EHA developer portal, "Streaming examples" (the string "null" in an enum field; three spellings of the
@@ -13,7 +14,7 @@ location; tariffs named after an address); EHA demo application (units, enum wor
 
 import math
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypedDict, assert_never, get_args
 
 from pydantic.alias_generators import to_snake
@@ -37,14 +38,23 @@ from bridge.core.rules import PowerUnit, Rules
 from bridge.core.units import W_PER_KW
 from bridge.core.vocabulary import Action, Kind
 from bridge.source import wire
-from bridge.source.repair import NotUnderstood, parse
+from bridge.source.bounds import (
+    PRICES_AHEAD_DAYS,
+    TEXT_LENGTH,
+    WORD_LENGTH,
+    NotUnderstood,
+    check_entries,
+    check_id,
+    check_values,
+)
+from bridge.source.repair import parse
 from bridge.source.times import NoTime, Times, instant
 from bridge.source.topics import Topic
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-LATEST_PRICE: Final = datetime(2100, 1, 1, tzinfo=UTC)  # a price for later is a mistake, and no time is after 9999
+PRICES_AHEAD: Final = timedelta(days=PRICES_AHEAD_DAYS)
 _LARGEST: Final = 2**63 - 1  # integer that is kept of what is kept as sent
 
 
@@ -60,6 +70,7 @@ def decode(
             number=number, received=received, subscription=topic.subscription, kind=topic.kind, action=topic.action
         )
     try:
+        check_values(body, rules.values_per_message)
         match topic.action:
             case Action.COMMAND:
                 return _command(topic, body, number, received, rules)
@@ -72,12 +83,15 @@ def decode(
             case _:
                 assert_never(topic.action)
     except NotUnderstood as why:
-        return Unreadable(number=number, detail=str(why))
+        return Unreadable(number=number, detail=str(why), reason=why.reason, limit=why.limit)
 
 
 def _named(raw: str | None) -> str | None:
-    """Return an id; None where it names nothing (a NUL character is one that no database keeps)."""
-    return raw if raw and not raw.isspace() and "\x00" not in raw else None
+    """Return an id; None where it names nothing (a NUL character is one that no database keeps).
+
+    Raises NotUnderstood where it is too long to be one.
+    """
+    return check_id(raw) if raw and not raw.isspace() and "\x00" not in raw else None
 
 
 def _id(raw: str) -> str:
@@ -217,7 +231,7 @@ def _facts(kind: Kind, static: wire.StaticData, at: Time) -> Facts:
 
     A tariff's name is not read: the portal's own examples are named after the street of the customer.
     """
-    vin = static.vin.strip().casefold() if static.vin else ""
+    vin = static.vin[:WORD_LENGTH].strip().casefold() if static.vin else ""
     return Facts(
         vendor=_text(static.vendor, vin),
         model=_text(static.model, vin),
@@ -235,14 +249,17 @@ _NO_FACTS: Final = Facts()
 
 def _text(raw: str | None, vin: str = "") -> str | None:
     """Return a text that says something, and not the VIN."""
-    if not raw or raw.isspace() or raw == "null":
+    if not raw or raw == "null":
         return None
-    return None if vin and vin in raw.casefold() else raw
+    seen = raw[: TEXT_LENGTH + len(vin)]  # so that no part of the VIN is left at the end
+    if seen.isspace() or (vin and vin in seen.casefold()):
+        return None
+    return raw[:TEXT_LENGTH]
 
 
 def _word(raw: str | None) -> str | None:
     """Return an enum word in upper case; the four letters "null" mean nothing."""
-    word = raw.strip().upper() if raw else ""
+    word = raw[:WORD_LENGTH].strip().upper() if raw else ""
     return word if word and word != "NULL" else None
 
 
@@ -343,10 +360,11 @@ def _command(topic: Topic, body: bytes, number: int, received: datetime, rules: 
 def _prices(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Prices:
     """Read prices; an entry without a start that can be read is counted, one without a price ends its predecessor."""
     prices, _ = parse(wire.PricesBody, body)
+    check_entries("prices", len(prices.prices or ()))
     entries: list[tuple[datetime, Decimal | None]] = []
     odd: dict[str, None] = {}  # in order, each once
     for entry in prices.prices or ():
-        start = _start(entry) if entry is not None else "missing"
+        start = _start(entry, received) if entry is not None else "missing"
         if entry is None or isinstance(start, str):
             odd[f"prices.startDate: {start}"] = None
             continue
@@ -360,7 +378,7 @@ def _prices(topic: Topic, body: bytes, number: int, received: datetime, rules: R
     )
 
 
-def _start(entry: wire.PriceEntry) -> datetime | str:
+def _start(entry: wire.PriceEntry, received: datetime) -> datetime | str:
     """Return when a price begins, or what is wrong with its start."""
     raw = entry.starts_at if entry.start_date is None else entry.start_date
     try:
@@ -369,12 +387,13 @@ def _start(entry: wire.PriceEntry) -> datetime | str:
         return "unreadable"
     if start is None:
         return "missing" if raw in (None, "null") else "before 2015"
-    return start if start < LATEST_PRICE else "after 2100"
+    return start if start - received <= PRICES_AHEAD else f"over {PRICES_AHEAD_DAYS} days ahead"
 
 
 def _schedules(topic: Topic, body: bytes, number: int, received: datetime, rules: Rules) -> Schedules:
     """Read a weekly schedule."""
     schedules, _ = parse(wire.SchedulesBody, body)
+    check_entries("schedule entries", len(schedules.schedules or ()))
     return Schedules(
         **_envelope(topic, number, received, rules, schedules.id, schedules.user_id),
         time_zone=_text(schedules.time_zone),

@@ -6,7 +6,7 @@ decision; the worker reads the message properly.
 Rules:
 - Read like `decode` reads: user `userId`, device `id`, of a command `deviceId`; numbers are their text.
 - The device is the one of the topic's subscription: nobody else's messages go by what this one says (M0.6).
-- What cannot be read gives no hint, never an exception.
+- What cannot be read gives no hint, never an exception; what has too many values is not looked at.
 """
 
 import json
@@ -17,6 +17,7 @@ import msgspec
 
 from bridge.core.rules import Rules
 from bridge.core.vocabulary import Action
+from bridge.source.bounds import is_crowded
 from bridge.source.topics import subscription_of
 
 Text = str | int | float | bool | None | list[Any] | dict[str, Any]
@@ -36,7 +37,7 @@ def finder(rules: Rules) -> Callable[[str, bytes], tuple[str | None, str | None]
     prefixes = {name: found.user_prefix for name, found in rules.subscriptions.items()}
 
     def find(topic: str, body: bytes) -> tuple[str | None, str | None]:
-        members = _members(body)
+        members = None if is_crowded(body, rules.values_per_message) else _members(body)
         if members is None:
             return None, None
         subscription = subscription_of(topic)

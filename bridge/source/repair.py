@@ -5,7 +5,8 @@ Rules:
 - A field of the wrong type becomes null and is named, never with its value.
 - A finite decimal in a string is that number, "true" and "false" are that flag, and the field is named (M0.9).
 - A lone surrogate escape is grammatical JSON that most readers refuse; the values around it are good.
-- Without JSON, an object or an id there is nothing to read: `NotUnderstood` says which.
+- Without JSON, an object or an id there is nothing to read: `NotUnderstood` says which. The same where nearly
+  everything is of the wrong type.
 """
 
 import json
@@ -16,6 +17,8 @@ from typing import Any, Final, TypeVar
 import pydantic_core
 from pydantic import BaseModel, ValidationError
 
+from bridge.source.bounds import FLAWS, NotUnderstood
+
 MOST_ROUNDS: Final = 3  # everything may be null, so that the second one fits
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
@@ -25,10 +28,6 @@ _LONGEST: Final = 100  # characters of a number
 
 T = TypeVar("T", bound=BaseModel)
 Place = tuple[int | str, ...]
-
-
-class NotUnderstood(Exception):  # noqa: N818 - a condition, not a fault of ours
-    """Why a body cannot be read, in one sentence without its values."""
 
 
 def parse(model: type[T], body: bytes) -> tuple[T, tuple[str, ...]]:
@@ -49,6 +48,8 @@ def _repaired(model: type[T], body: bytes) -> tuple[T, tuple[str, ...]]:
         try:
             return model.model_validate(content), tuple(odd)
         except ValidationError as error:
+            if error.error_count() > FLAWS:  # each would become an object
+                raise NotUnderstood(f"over {FLAWS} fields are of the wrong type") from None
             flaws = _flaws(content, error)
         for place, wanted in flaws.items():
             if place in {("id",), ()}:

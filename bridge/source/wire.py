@@ -1,6 +1,7 @@
-"""The device cloud's messages as they arrive: every documented field, nothing required but an id.
+"""The device cloud's messages as they arrive: every field that is read, nothing required but an id.
 
 Rules:
+- A documented field that nobody reads is not here: to look at it costs time, and a flaw in it is nobody's concern.
 - Unknown keys are ignored; a missing key is the same as null (the portal's examples hold null in "mandatory" fields).
 - A field of the wrong type is treated as null and reported as odd (`repair`); it never costs the rest of the message.
   So everything may be null, also within an array.
@@ -37,42 +38,25 @@ class Block(_Wire):
 
 
 class StaticData(Block):
-    """What a device or tariff is; the fields of all kinds together. `vin`, `siteName` and `room` are not read."""
+    """What a device or tariff is; the fields of all kinds together. `vin` is only looked for in the other texts."""
 
     vendor: str | None = None
     model: str | None = None
     name: str | None = None
     type: str | None = None  # hvac
     engine_type: str | None = None  # vehicle
-    vehicle_variant: str | None = None
-    battery_capacity: Number | None = None  # [kWh]
     vin: str | None = Field(default=None, repr=False)
-    site_name: str | None = None
-    room: str | None = None
-    capable_modes: list[str | None] | None = None
     currency: str | None = None  # tariff, ISO 4217
-    country_code: str | None = None
 
 
 class ChargeState(Block):
-    """Charging of a vehicle, charger or battery; rates in kW, charge in %, current in A, times in minutes."""
+    """Charging of a vehicle, charger or battery."""
 
     charging_state: str | None = None
     charge_rate: Number | None = None  # [kW] battery: + charging, - discharging
     state_of_charge: Number | None = None  # [%]
     mode: str | None = None  # battery
-    max_charge_rate: Number | None = None
-    max_discharge_rate: Number | None = None
-    charge_limit_min: Number | None = None
-    charge_limit_max: Number | None = None
-    charging_time_remaining: Number | None = None
-    estimated_range: Number | None = None
-    scheduled_charging_start_time: Time | None = None
-    scheduled_departure_time: Time | None = None
     is_plugged: Flag | None = None
-    remote_charging_allowed: Flag | None = None
-    charge_current_max: Number | None = None
-    active_phases: Number | None = None
 
 
 class PowerState(Block):
@@ -85,30 +69,12 @@ class PowerState(Block):
     power_consumption: Number | None = None
 
 
-class TemperatureTarget(_Wire):
-    """One target per mode."""
-
-    mode: str | None = None
-    temperature: Number | None = None  # [°C]
-
-
 class ClimateState(Block):
-    """Climate of a vehicle or hvac; temperatures in °C."""
+    """Climate of a vehicle or hvac; of a vehicle only its time counts."""
 
     is_active: Flag | None = None
     mode: str | None = None
-    temperature_current: Number | None = None
-    temperature_outside: Number | None = None
-    temperature_targets: list[TemperatureTarget | None] | None = None
-    is_climate_on: Flag | None = None
-    is_battery_heater_on: Flag | None = None
-    temperature_target: Number | None = None
-
-
-class Odometer(Block):
-    """Distance of a vehicle [km]."""
-
-    odometer: Number | None = None
+    temperature_current: Number | None = None  # [°C]
 
 
 class Location(Block):
@@ -141,7 +107,7 @@ class VehicleBody(DeviceBody):
 
     charge_state: ChargeState | None = None
     climate_state: ClimateState | None = None
-    odometer: Odometer | None = None
+    odometer: Block | None = None  # for its time
     location: Location | None = None
 
 
@@ -193,8 +159,6 @@ class CommandBody(_Body):
     type: str | None = None
     state: str | None = None
     failed_reason: str | None = None
-    created_at: Time | None = None
-    last_updated: Time | None = None
 
 
 class PriceEntry(_Wire):
@@ -203,8 +167,6 @@ class PriceEntry(_Wire):
     start_date: Time | None = None
     starts_at: Time | None = None
     total_price: Decimal | None = None  # [currency/kWh]
-    energy_price: Decimal | None = None
-    tax_and_levies: Decimal | None = None
 
 
 def _flat(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds

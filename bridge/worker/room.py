@@ -23,6 +23,7 @@ from bridge.core.routing import device_of
 from bridge.core.rules import Rules, Unknown
 from bridge.core.vocabulary import DeadReason
 from bridge.findings import Findings
+from bridge.limits import Limit
 from bridge.metrics import Metrics
 from bridge.store.port import Loaded, Outdated, Pending, Store, StoreBroken, StoreUnavailable, Work
 from bridge.worker.step import Decoded, Step, read
@@ -44,15 +45,23 @@ class Worker:
     """The room between inbox and outbox."""
 
     def __init__(
-        self, store: Store, rules: Rules, metrics: Metrics, *, queued: Callable[[], None], now: Callable[[], datetime]
+        self,
+        store: Store,
+        rules: Rules,
+        metrics: Metrics,
+        *,
+        queued: Callable[[], None],
+        now: Callable[[], datetime],
+        reached: Callable[[Limit, str, int], None] = lambda _limit, _payer, _count: None,
     ) -> None:
-        """Prepare; `queued` tells the sender that there is something to deliver."""
+        """Prepare; `queued` tells the sender that there is something to deliver, `reached` counts reached bounds."""
         self._store = store
         self._rules = rules
         self._changed_rules: Rules | None = None  # to be used from the next batch on
         self._metrics = metrics
         self._queued = queued  # tells the sender that there is something to deliver
         self._now = now
+        self._reached = reached
         self._findings = Findings(rules)
         self.wake = asyncio.Event()  # set by whoever accepted something
 
@@ -170,6 +179,8 @@ class Worker:
             self._metrics.late_samples.inc(late)
         for before, after in step.changes():
             self._findings.tell(before, after)
+        for (limit, payer), count in step.limits.items():
+            self._reached(Limit(limit), payer, count)
         if step.calls:
             self._queued()
 

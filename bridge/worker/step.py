@@ -5,6 +5,7 @@ Rules:
 - A device lives in one building; it leaves the old one before it enters the new one (M1.6).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import assert_never
@@ -59,6 +60,7 @@ class Step:
         self.calls: list[Outgoing] = []
         self.notes: list[tuple[int, Note]] = []
         self.moved: set[str] = set()
+        self.limits = Counter[tuple[str, str]]()  # reached bounds, and whose messages reached them
 
     def work(self, unparked: Sequence[str] = ()) -> Work:
         """Return everything that the step changes."""
@@ -95,6 +97,8 @@ class Step:
         match message:
             case Unreadable():
                 self.dead.append((row.id, message.reason, message.detail))
+                if message.limit:
+                    self.limits[message.limit, row.subscription] += 1
             case Tombstone():
                 self.settled.append(row.id)
                 self.notes.append((row.id, Note(name="tombstone")))
