@@ -263,6 +263,61 @@ def test_simulated_time_is_allowed_beside_a_loopback_moost(tmp_path: Path) -> No
     assert datetime(2026, 1, 31, tzinfo=UTC) == loaded.clock.start
 
 
+# ---- the way to MOOST -----------------------------------------------------------------------------------------------
+
+
+class TestWayToMoost:
+    PROXY = "http://bridge:canary-pa%21ss@proxy.example:3128"
+
+    def test_http_beyond_this_machine_is_refused_unless_asked_for(self, tmp_path: Path) -> None:
+        text = GOOD + 'base_url = "http://moost.example"\n'
+        expected = (
+            "moost.base_url: must be https: the client's secret stands in the address of the token call; "
+            "insecure = true allows http"
+        )
+        assert [expected] == problems(tmp_path, text)
+        assert load(tmp_path, text + "insecure = true\n").moost.insecure
+        assert load(tmp_path, text, BRIDGE_MOOST__INSECURE="true").moost.insecure
+
+    @pytest.mark.parametrize("host", ["127.0.0.1:9090", "localhost", "[::1]:1"])
+    def test_http_on_this_machine_is_allowed(self, tmp_path: Path, host: str) -> None:
+        assert load(tmp_path, GOOD + f'base_url = "http://{host}"\n').moost.base_url.endswith(host)
+
+    def test_the_address_of_a_proxy_may_come_from_a_file_and_its_password_is_a_secret(self, tmp_path: Path) -> None:
+        file = tmp_path / "proxy"
+        file.write_text(self.PROXY + "\n")
+        loaded = load(tmp_path, GOOD + f'proxy_file = "{file}"\n')
+        assert self.PROXY == loaded.moost.proxy.get_secret_value()
+        assert "canary-pa!ss" in loaded.secret_values()
+        assert "canary" not in repr(loaded)
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "proxy.example:3128",
+            "socks5://proxy.example",
+            "http://",
+            "http://canary:pa@proxy.example/path",
+            "http://canary:pa@proxy.example?x",
+            "http://canary pa@proxy.example",
+            "http://canary@[::1",
+            "http://proxy.example:port",
+        ],
+    )
+    def test_a_proxy_that_cannot_be_is_told_without_its_value(self, tmp_path: Path, value: str) -> None:
+        (problem,) = problems(tmp_path, GOOD + f'proxy = "{value}"\n')
+        assert 'moost.proxy: must be an address such as "http://user:password@proxy.example:3128"' == problem
+
+    def test_a_file_of_certificates_must_be_one(self, tmp_path: Path) -> None:
+        no_pem, missing = tmp_path / "no.pem", tmp_path / "missing.pem"
+        no_pem.write_text("nothing")
+        for file, problem in ((no_pem, "holds no certificates (PEM)"), (missing, None)):
+            expected = f"'{file}' {problem}" if problem else f"there is no file '{file}'"
+            assert [f"moost.ca_file: {expected}"] == problems(tmp_path, GOOD + f'ca_file = "{file}"\n')
+        text = GOOD + f'base_url = "http://127.0.0.1:1"\nca_file = "{no_pem}"\n'
+        assert ["moost.ca_file: belongs to a base_url with https"] == problems(tmp_path, text)
+
+
 # ---- how a subscription proves itself -------------------------------------------------------------------------------
 
 

@@ -9,15 +9,17 @@ Source: Standard Webhooks specification, "Symmetric" (whsec_ and base64); mappin
 
 import base64
 import binascii
+import ssl
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from bridge.config import database, kafka
 from bridge.config.fields import Auth, DeviceSign, is_loopback
-from bridge.config.models import DeviceException, Settings, Subscription
+from bridge.config.models import DeviceException, Moost, Settings, Subscription
 from bridge.core.rules import Role
 from bridge.core.vocabulary import EVENT_TYPES, DeviceType, EventType, Kind
 
@@ -66,6 +68,7 @@ def problems(settings: Settings, *, serving: bool, wrong: Collection[Place] = ()
     yield from _devices(settings)
     if serving:
         yield from _credentials(settings)
+        yield from _way(settings.moost, wrong)
     yield from _store(settings)
     yield from _intervals(settings)
     yield from _codes(settings)
@@ -226,6 +229,33 @@ def _credentials(settings: Settings) -> Iterator[Problem]:
         "customer_id": moost.customer_id,
     }
     yield from ((("moost", key), "is missing") for key, value in present.items() if not value)
+
+
+def _way(moost: Moost, wrong: Collection[Place]) -> Iterator[Problem]:
+    """Yield what is wrong with the way to MOOST."""
+    if ("moost", "base_url") in wrong:
+        return
+    parts = urlsplit(moost.base_url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname) and not moost.insecure:
+        what = "must be https: the client's secret stands in the address of the token call; insecure = true allows http"
+        yield ("moost", "base_url"), what
+    if moost.ca_file and parts.scheme == "http":
+        yield ("moost", "ca_file"), "belongs to a base_url with https"
+    elif moost.ca_file and (problem := _certificates(moost.ca_file)):
+        yield ("moost", "ca_file"), problem
+
+
+def _certificates(name: str) -> str | None:
+    """Return what is wrong with a file of certificates."""
+    if not Path(name).is_file():
+        return f"there is no file {name!r}"
+    try:
+        ssl.create_default_context(cafile=name)
+    except PermissionError:
+        return f"{name!r} may not be read"
+    except (OSError, ValueError):
+        return f"{name!r} holds no certificates (PEM)"
+    return None
 
 
 def _store(settings: Settings) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import cache, partial
 from typing import Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -221,6 +221,30 @@ def _web_address(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
         raise ValueError(_NO_ADDRESS)
     return value.rstrip("/")
+
+
+def proxy_address(value: SecretStr) -> SecretStr:
+    """Return the address of a proxy as it is; its problem does not show it, for it may hold a password."""
+    text = value.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in ("http", "https") and parts.hostname and not re.search(r"\s", text)
+        plain = parts.path in ("", "/") and not parts.query and not parts.fragment
+        _ = parts.port
+    except ValueError:
+        whole = plain = False
+    if text and not (whole and plain):
+        raise ValueError('must be an address such as "http://user:password@proxy.example:3128"')
+    return value
+
+
+def proxy_secrets(address: str) -> set[str]:
+    """Return the password in the address of a proxy, as it is and as it is written."""
+    try:
+        password = urlsplit(address).password or ""
+    except ValueError:  # no address at all; the checks say so
+        return set()
+    return {password, unquote(password)}
 
 
 def _maybe_web_address(value: str) -> str:

@@ -25,7 +25,13 @@ Table = dict[str, Any]
 
 PREFIX: Final = "BRIDGE_"
 LISTS: Final = ("subscriptions", "devices")
-SECRETS: Final = (("server", "admin_token"), ("moost", "client_secret"), ("store", "url"), ("kafka", "client_secret"))
+SECRETS: Final = (
+    ("server", "admin_token"),
+    ("moost", "client_secret"),
+    ("moost", "proxy"),
+    ("store", "url"),
+    ("kafka", "client_secret"),
+)
 """Keys that may come from a file of their own; the secrets of each subscription too."""
 
 

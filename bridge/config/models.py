@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Final
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.config import database
@@ -39,6 +39,8 @@ from bridge.config.fields import (
     TimeZone,
     WebAddress,
     fits,
+    proxy_address,
+    proxy_secrets,
     secret_fits,
 )
 from bridge.core.rules import MeterRule, PowerUnit, Role, Rules, Stamp, SubscriptionRule, Unknown
@@ -113,6 +115,9 @@ class Moost(_Section):
     """The other side."""
 
     base_url: WebAddress = "https://api.moost.io"
+    insecure: bool = False  # base_url may be http beyond this machine
+    ca_file: str = ""
+    proxy: Annotated[SecretStr, AfterValidator(proxy_address)] = SecretStr("")
     client_id: Annotated[str, fits(r"[a-zA-Z0-9]{1,100}", "1 to 100 letters or digits")] = ""
     client_secret: ClientSecret = SecretStr("")
     customer_id: Annotated[str, fits(r"[a-zA-Z0-9]{24}", "24 letters or digits")] = ""
@@ -258,6 +263,7 @@ class Settings(BaseSettings):
         """Return every secret as text, for the redaction of the log."""
         values = {self.server.admin_token.get_secret_value(), self.moost.client_secret.get_secret_value()}
         values.update(database.secrets(self.store.url.get_secret_value()))
+        values.update(proxy_secrets(self.moost.proxy.get_secret_value()))
         for each in self.subscriptions:
             texts = [secret.get_secret_value() for secret in each.secrets]
             values.update(texts)

@@ -13,7 +13,6 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from http import HTTPStatus as Http
 from typing import Final
 
 import aiohttp
@@ -29,6 +28,11 @@ _ERRNO_WORDS: Final[Mapping[int, str]] = {
     errno.ETIMEDOUT: "timeout while connecting",
     errno.ECONNRESET: "connection reset while connecting",
     errno.EMFILE: "no open file is left for a connection",
+}
+_PROXY_WORDS: Final[Mapping[int, str]] = {
+    401: ": it wants other credentials",  # as some say who mean 407
+    403: ": it does not let calls through to this address",
+    407: ": it wants other credentials",
 }
 _VERIFY_WORDS: Final[Mapping[int, str]] = {
     9: "certificate not valid yet: is the clock of this machine right?",
@@ -58,8 +62,7 @@ def _connecting(error: BaseException, seconds: float, issuer: str) -> str:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return f"timeout while connecting ({seconds:g} s)"
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        wants = ": it wants other credentials" if error.status == Http.PROXY_AUTHENTICATION_REQUIRED else ""
-        return f"the proxy says {error.status}{wants}"
+        return f"the proxy says {error.status}{_PROXY_WORDS.get(error.status, '')}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return _certificate(error.certificate_error, issuer)
     if isinstance(error, aiohttp.ClientSSLError):

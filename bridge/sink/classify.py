@@ -44,12 +44,6 @@ _SEARCHED_LENGTH: Final = 16_384  # bytes of it that are looked at: a secret is 
 _PLATFORM: Final = frozenset({404, 405, 407, 408, 421, 425, 426, 431})
 """Client errors that speak of the address, the time or the connection, not of the data."""
 
-_WORDS: Final[Mapping[int, str]] = {
-    404: "status 404: there is nothing at this address",
-    407: "the proxy says 407: it wants other credentials",
-}
-"""What a status means where its number alone would send people astray."""
-
 
 class End(Enum):
     """How a call ended without an answer."""
@@ -167,9 +161,11 @@ def cause(reply: Reply) -> str:
         return f"status {status} with {oddity(reply)}"
     if Http.MULTIPLE_CHOICES <= status < Http.BAD_REQUEST:
         return f"status {status}: a redirect to another address"
+    if status == Http.PROXY_AUTHENTICATION_REQUIRED:
+        return "the proxy says 407: it wants other credentials"
     if status < Http.INTERNAL_SERVER_ERROR and is_page(reply):
         return f"status {status} with a web page"
-    return _WORDS.get(status, f"status {status}")
+    return "status 404: there is nothing at this address" if status == Http.NOT_FOUND else f"status {status}"
 
 
 def retry_after(reply: Reply, now: datetime) -> timedelta | None:

@@ -12,8 +12,10 @@ from typing import Final
 
 import pytest
 
+from tests import proxy
 from tests.certificates import NAME, Authority, Certificate
-from tests.life.stage import CLIENT_SECRET, Bridge, ask, bridged, run, until, vehicle
+from tests.life.stage import CLIENT_SECRET, Bridge, Sandbox, ask, bridged, run, until, vehicle
+from tests.proxy import proxied
 
 Server = Callable[..., int]
 """Serves one answer, whatever is asked; returns the port."""
@@ -120,6 +122,39 @@ def test_check_says_who_issued_a_certificate_that_is_not_trusted(tmp_path: Path,
     authority = Authority(tmp_path)
     url = f"https://localhost:{server(answer(200), authority.issue('localhost'))}"
     assert f"moost.base_url: no token: certificate not trusted: issued by {NAME}" == checked(tmp_path, url)
+
+
+def test_check_trusts_the_certificates_of_a_file(tmp_path: Path, server: Server) -> None:
+    authority = Authority(tmp_path)
+    token = json.dumps({"access_token": "opaque", "expires_in": "3600"}).encode()
+    url = f"https://localhost:{server(answer(200, token), authority.issue('localhost'))}"
+    with bridged(tmp_path, url, moost={"ca_file": str(authority.file)}) as bridge:
+        done = run("check", "--online", "--config", bridge.configure())
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_everything_goes_by_the_proxy_that_alone_knows_moost(tmp_path: Path, sandbox: Sandbox) -> None:
+    url = sandbox.url.replace("127.0.0.1", proxy.NAME)
+    with proxied(tmp_path, credentials=True) as way:
+        secret = tmp_path / "proxy-address"
+        secret.write_text(way.url(proxy.USER, proxy.PASSWORD) + "\n")
+        settings = {"insecure": True, "proxy_file": str(secret)}
+        with bridged(tmp_path, url, moost=settings) as bridge:
+            checked_ = run("check", "--online", "--config", bridge.configure())
+            bridge.start()
+            bridge.take("vehicle.update", vehicle("user-1", "car", 50))
+            health = bridge.settled()
+            secret.write_text(way.url(proxy.USER, "wrong") + "\n")
+            refused = run("check", "--online", "--config", bridge.configure())
+            log = bridge.text()
+        asked = way.asked()
+    assert (0, "") == (checked_.returncode, checked_.stderr)
+    assert [] == health["problems"]
+    assert [50] == [event["value"] for event in sandbox.events()]
+    assert [f"POST {url}/events/v1"] == [line for line in asked if "/events/" in line]
+    assert 2 == refused.returncode
+    for text in (log, checked_.stdout, refused.stderr, json.dumps(health)):
+        assert proxy.PASSWORD not in text
 
 
 def test_check_says_that_the_credentials_are_refused(tmp_path: Path, server: Server) -> None:

@@ -3,10 +3,13 @@
 import asyncio
 import gzip
 import logging
+import re
 import socket
 import zlib
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -20,7 +23,9 @@ from bridge.sink.classify import End, Failure, Reply
 from bridge.sink.client import MoostClient
 from bridge.sink.encode import WireCall
 from bridge.sink.token import Denial, Grant, Trouble, granted
+from tests import proxy
 from tests.certificates import NAME, Authority, Certificate
+from tests.proxy import proxied
 
 Make = Callable[..., Moost]
 Tls = Callable[[Certificate], Awaitable[str]]
@@ -34,6 +39,7 @@ class Server(Protocol):
     close: bool
     read_first: bool
     base_url: str
+    hang: asyncio.Event
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None: ...
 
@@ -240,9 +246,202 @@ class TestTls:
             raise OSError("no more files")
 
         url = await tls(authority.issue("localhost"))
-        monkeypatch.setattr(asyncio, "open_connection", no_connection)
+        monkeypatch.setattr(MoostClient, "_certificate", no_connection)
         async with MoostClient(moost(base_url=url)) as client:
             assert not_sent("certificate not trusted") == await client.fetch_token()
+
+    async def test_a_file_of_certificates_is_trusted_alone(self, moost: Make, authority: Authority, tls: Tls) -> None:
+        url = await tls(authority.issue("localhost"))
+        async with MoostClient(moost(base_url=url, ca_file=str(authority.file))) as client:
+            assert Reply(status=201) == await client.fetch_token()
+            assert 1 == len(client._context.get_ca_certs())
+
+    async def test_another_file_counts_from_the_next_call_on(self, moost: Make, authority: Authority, tls: Tls) -> None:
+        url = await tls(authority.issue("localhost"))
+        async with MoostClient(moost(base_url=url)) as client:
+            before = await client.fetch_token()
+            client.reload(moost(base_url=url, ca_file=str(authority.file)))
+            after = await client.fetch_token()
+
+        assert isinstance(before, Failure)
+        assert Reply(status=201) == after
+
+
+class TestAge:
+    """A name that points elsewhere now, or to several addresses."""
+
+    @pytest.fixture
+    def names(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        real = asyncio.BaseEventLoop.getaddrinfo
+
+        async def look(loop: asyncio.BaseEventLoop, host: str, port: int, **options: Any) -> list[Any]:  # noqa: ANN401
+            known = names.get(host, [host])
+            return [found for address in known for found in await real(loop, address, port, **options)]
+
+        monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look)
+        return names
+
+    @pytest.fixture
+    async def twins(self, server: Server) -> AsyncIterator[tuple[int, Counter[str]]]:
+        """Serve at two addresses, on one port, and count the calls of each; connections stay open."""
+        calls, listeners = Counter[str](), []
+        server.close, server.answer = False, b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
+
+        def at(address: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                while await reader.read(65_536):
+                    calls[address] += 1
+                    writer.write(server.answer or b"")
+                writer.close()
+
+            return serve
+
+        listeners = [await asyncio.start_server(at("127.0.0.2"), "127.0.0.2", 0)]
+        port = listeners[0].sockets[0].getsockname()[1]
+        listeners.append(await asyncio.start_server(at("127.0.0.3"), "127.0.0.3", port))
+        yield port, calls
+        for each in listeners:
+            each.close()
+
+    async def test_under_steady_traffic_a_name_that_moved_is_followed(
+        self,
+        moost: Make,
+        monkeypatch: pytest.MonkeyPatch,
+        names: dict[str, list[str]],
+        twins: tuple[int, Counter[str]],
+    ) -> None:
+        port, calls = twins
+        names["moost.example"] = ["127.0.0.2"]
+        monkeypatch.setattr("bridge.sink.client.GREATEST_AGE_S", 0.3)
+        async with MoostClient(moost(base_url=f"http://moost.example:{port}")) as client:
+            for number in range(40):
+                if number == 5:
+                    names["moost.example"] = ["127.0.0.3"]
+                assert Reply(status=201) == await client.call(CALL, TOKEN)
+                await asyncio.sleep(0.03)
+
+        assert calls["127.0.0.2"] >= 5
+        assert calls["127.0.0.3"] >= 10
+
+    async def test_a_call_on_old_connections_is_not_cut(
+        self, moost: Make, monkeypatch: pytest.MonkeyPatch, server: Server
+    ) -> None:
+        monkeypatch.setattr("bridge.sink.client.GREATEST_AGE_S", 0.05)
+        server.answer = None
+        async with MoostClient(moost(base_url=server.base_url)) as client:
+            slow = asyncio.create_task(client.call(CALL, TOKEN))
+            await asyncio.sleep(0.2)
+            server.answer = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
+            assert Reply(status=201) == await client.call(CALL, TOKEN)
+            server.hang.set()
+            failure = await slow
+
+        assert lost("connection closed before an answer") == failure
+
+    async def test_all_addresses_of_a_name_are_used(
+        self,
+        moost: Make,
+        monkeypatch: pytest.MonkeyPatch,
+        names: dict[str, list[str]],
+        twins: tuple[int, Counter[str]],
+    ) -> None:
+        port, calls = twins
+        names["moost.example"] = ["127.0.0.2", "127.0.0.3"]
+        monkeypatch.setattr("bridge.sink.client.GREATEST_AGE_S", 0.0)
+        async with MoostClient(moost(base_url=f"http://moost.example:{port}")) as client:
+            for _ in range(60):  # one of them is left out by chance once in 10^17 times
+                await client.call(CALL, TOKEN)
+
+        assert {"127.0.0.2", "127.0.0.3"} == calls.keys()
+
+    async def test_an_address_that_is_dark_is_passed_over(
+        self, moost: Make, names: dict[str, list[str]], twins: tuple[int, Counter[str]]
+    ) -> None:
+        port, calls = twins
+        names["moost.example"] = ["127.0.0.4", "127.0.0.3"]  # nothing listens at the first
+        async with MoostClient(moost(base_url=f"http://moost.example:{port}")) as client:
+            assert [Reply(status=201)] * 5 == [await client.call(CALL, TOKEN) for _ in range(5)]
+
+        assert {"127.0.0.3"} == calls.keys()
+
+
+class TestProxy:
+    """The only way to MOOST is a proxy; only it can resolve MOOST's name."""
+
+    @pytest.mark.parametrize("encrypted", [False, True], ids=["http", "https"])
+    @pytest.mark.parametrize("credentials", [False, True], ids=["open", "with credentials"])
+    async def test_every_call_goes_by_the_proxy(  # noqa: PLR0913, PLR0917
+        self,
+        moost: Make,
+        tmp_path: Path,
+        server: Server,
+        authority: Authority,
+        tls: Tls,
+        encrypted: bool,  # noqa: FBT001
+        credentials: bool,  # noqa: FBT001
+    ) -> None:
+        url = await tls(authority.issue(proxy.NAME)) if encrypted else server.base_url
+        url = re.sub(r"localhost|127\.0\.0\.1", proxy.NAME, url)
+        ca_file = str(authority.file) if encrypted else ""
+        with proxied(tmp_path, credentials=credentials) as way:
+            address = way.url(proxy.USER, proxy.PASSWORD) if credentials else way.url()
+            async with MoostClient(moost(base_url=url, proxy=address, ca_file=ca_file)) as client:
+                ends = [await client.fetch_token(), await client.call(CALL, TOKEN)]
+            asked = way.asked()
+
+        assert [Reply(status=201)] * 2 == ends
+        host = url.partition("://")[2]
+        assert (f"CONNECT {host}" if encrypted else f"GET http://{host}/auth/token/v1") in asked[0]
+        assert not any(b"proxy-authorization" in each.lower() for each in server.requests)
+        assert SECRET not in way.log.read_text() or not encrypted
+
+    @pytest.mark.parametrize(
+        ("scheme", "credentials", "cause"),
+        [
+            ("http", (), "the proxy says 407: it wants other credentials"),
+            ("https", (), "the proxy says 407: it wants other credentials"),
+            ("https", (proxy.USER, "wrong"), "the proxy says 401: it wants other credentials"),
+        ],
+    )
+    async def test_a_proxy_that_wants_other_credentials_is_named(
+        self, moost: Make, tmp_path: Path, scheme: str, credentials: tuple[str, ...], cause: str
+    ) -> None:
+        with proxied(tmp_path, credentials=True) as way:
+            settings = moost(base_url=f"{scheme}://{proxy.NAME}", proxy=way.url(*credentials))
+            async with MoostClient(settings) as client:
+                found = granted(await client.fetch_token())
+
+        assert Denial(trouble=Trouble.UNREACHABLE, cause=cause) == found
+
+    async def test_what_the_proxy_cannot_reach_is_named(self, moost: Make, tmp_path: Path) -> None:
+        with proxied(tmp_path) as way:
+            async with MoostClient(moost(base_url=f"https://{proxy.NAME}:1", proxy=way.url())) as client:
+                assert not_sent("the proxy says 500") == await client.fetch_token()
+
+    async def test_a_certificate_that_is_not_trusted_is_named_through_the_proxy_too(
+        self, moost: Make, tmp_path: Path, authority: Authority, tls: Tls
+    ) -> None:
+        url = (await tls(authority.issue(proxy.NAME))).replace("localhost", proxy.NAME)
+        with proxied(tmp_path) as way:
+            async with MoostClient(moost(base_url=url, proxy=way.url())) as client:
+                assert not_sent(f"certificate not trusted: issued by {NAME}") == await client.fetch_token()
+
+    async def test_a_proxy_that_is_not_there_is_named(self, moost: Make) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))  # bound, not listening
+            way = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            async with MoostClient(moost(base_url="https://moost.example", proxy=way)) as client:
+                expected = not_sent("the proxy: connection refused: nothing listens there")
+                assert expected == await client.fetch_token()
+
+    async def test_the_environment_names_no_proxy(
+        self, moost: Make, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        async with MoostClient(moost(base_url=server.base_url)) as client:
+            assert Reply(status=201) == await client.call(CALL, TOKEN)
 
 
 @pytest.mark.parametrize("certificate", [b"", b"0", b"0\x82\xff\xff0", b"0\x030\x01\x02", bytes(300)])
