@@ -669,3 +669,60 @@ async def test_splitting_a_batch_anywhere_changes_nothing(
         one, other = await whole.store.building(building), await parts.store.building(building)
         assert (one and one.state) == (other and other.state)
         assert await whole.owed(building) == await parts.owed(building)
+
+
+# ---- who left, and what a row does not say any more ------------------------------------------------------------------
+
+
+def changes(calls: Sequence[Call]) -> list[tuple[dict[str, object], tuple[str, ...]]]:
+    """Return what each change among calls sets and removes."""
+    return [(dict(call.attributes), call.removed) for call in calls if isinstance(call, ChangeBuilding)]
+
+
+async def test_a_building_loses_a_user_once_the_row_and_the_last_device_are_gone() -> None:
+    desk = Desk()
+    await desk.know(row("home"), row("home", None, "user-2"))
+    await desk.hear(car("10:00", 10), car("10:01", 20, userId="user-2", id="d-2"))
+    assert ("user-1", "user-2") == (await desk.state("home")).users
+    await desk.owed("home")
+    await desk.store.write_residences([], [("user-2", None)])
+    await desk.work()
+    assert ("user-1", "user-2") == (await desk.state("home")).users, "its car is still there"
+    await desk.hear(car("10:02", 30, userId="user-2", id="d-2"))
+    assert ("user-1",) == (await desk.state("home")).users
+    assert [({"userIds": ["user-1"]}, ())] == changes(await desk.owed("home"))
+
+
+async def test_a_building_loses_a_user_without_devices_with_the_row() -> None:
+    desk = Desk()
+    await desk.know(row("home"), row("home", None, "user-2"))
+    await desk.hear(car("10:00", 10), car("10:01", 20, userId="user-2", id="d-2"))
+    await desk.hear(("vehicle.delete", body("vehicle", "10:02", userId="user-2", id="d-2")))
+    assert ("user-1", "user-2") == (await desk.state("home")).users, "it has a row"
+    await desk.owed("home")
+    await desk.know(row("elsewhere", None, "user-2"))
+    assert ("user-1",) == (await desk.state("home")).users
+    assert [({"userIds": ["user-1"]}, ())] == changes(await desk.owed("home"))
+
+
+async def test_an_attribute_that_no_row_says_any_more_goes_and_one_that_another_row_says_stays() -> None:
+    desk = Desk()
+    await desk.know(row("home", zip="1", city="Bern"), row("home", None, "user-2", city="Bern"))
+    await desk.hear(car("10:00", 10), car("10:01", 20, userId="user-2", id="d-2"))
+    await desk.owed("home")
+    await desk.know(row("home"))
+    assert [({}, ("zip",))] == changes(await desk.owed("home")), "the other row says where it is"
+    await desk.know(row("home", None, "user-2"))
+    assert [({}, ("city",))] == changes(await desk.owed("home"))
+    await desk.know(row("home"), row("home", None, "user-2"))
+    assert [] == changes(await desk.owed("home"))
+
+
+async def test_what_a_row_that_goes_has_said_goes_with_it_where_another_row_stays() -> None:
+    desk = Desk()
+    await desk.know(row("home"), row("home", None, "user-2", city="Bern"))
+    await desk.hear(car("10:00", 10), car("10:01", 20, userId="user-2", id="d-2"))
+    await desk.owed("home")
+    await desk.store.write_residences([], [("user-2", None)])
+    await desk.work()
+    assert [({}, ("city",))] == changes(await desk.owed("home"))

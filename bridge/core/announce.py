@@ -25,6 +25,8 @@ from bridge.core.rules import Rules, Unknown
 from bridge.core.tracks import is_ignored
 from bridge.core.vocabulary import Action, Kind
 
+_DEFAULTED: Final = frozenset({"countryCode", "timeZoneId"})  # what a building is told where no row says it
+
 CREATING: Final = frozenset({Action.CONNECT, Action.UPDATE, Action.OFFLINE, Action.DISCONNECT})
 CREATING_TARIFF: Final = frozenset({Action.CONNECT, Action.UPDATE})  # and price.update, which is no report
 
@@ -36,6 +38,8 @@ def announce(
     if isinstance(message, Report | Prices | Readdressed):
         after = _placed(after, message, rules, residence)
     news = _tells_anew(before, after)
+    if news or isinstance(message, Readdressed):
+        after = _without_who_left(before, after, message, rules, residence)
     now = message.now if isinstance(message, Tick) else message.received
     if news or after.flags or after.known != before.known:
         after = _doubted(after, rules, message.stamp if isinstance(message, Report | Moved) else now)
@@ -46,7 +50,9 @@ def announce(
         after, calls = _created(after, rules, residence)
     else:
         if isinstance(message, Readdressed) or after.users != before.users or after.known != before.known:
-            after, calls = _changed(after, rules, residence, now)
+            after, calls = _changed(
+                after, rules, residence, now, whole=isinstance(message, Readdressed) and message.whole
+            )
         if news and _lists_differently(before, after):
             calls.append(PutDevices(building=after.id, devices=device_list(after.id, after.devices.values())))
     if after.prices is not before.prices or _tariffs_differ(before, after):
@@ -76,6 +82,28 @@ def _placed(
     if (users, known, time_zone) == (building.users, building.known, building.time_zone):
         return building
     return replace(on_calendar(building, time_zone), users=users, known=known)
+
+
+def _without_who_left(
+    before: Building, after: Building, message: Message, rules: Rules, residence: Residence | None
+) -> Building:
+    """Return a building of several users without those who have neither a row nor a device there any more (M8.3)."""
+    gone: set[str] = set()
+    if isinstance(message, Readdressed) and message.left is not None:
+        gone = {message.left.removeprefix(each.user_prefix) for each in rules.subscriptions.values()} | {message.left}
+    elif residence is None and before.devices.keys() - after.devices.keys():
+        gone = {_raw_user(device, rules) for name, device in before.devices.items() if name not in after.devices}
+    gone &= set(after.users)
+    if not gone:
+        return after
+    left = gone - {_raw_user(device, rules) for device in after.devices.values()}
+    users = tuple(user for user in after.users if user not in left)
+    return replace(after, users=users) if users and users != after.users else after
+
+
+def _raw_user(device: Device, rules: Rules) -> str:
+    """Return how the device cloud spells the user of a device."""
+    return device.user.removeprefix(rules.subscription(device.subscription).user_prefix)
 
 
 def _doubted(building: Building, rules: Rules, at: datetime) -> Building:
@@ -177,19 +205,33 @@ def _fingerprints(sheet: Attributes) -> dict[str, str]:
 
 
 def _changed(
-    building: Building, rules: Rules, residence: Residence | None, now: datetime
+    building: Building, rules: Rules, residence: Residence | None, now: datetime, *, whole: bool
 ) -> tuple[Building, list[Effect]]:
-    """Return the change of building attributes that the directory or a new user asks for (M1.5)."""
+    """Return the change of building attributes that the directory or a new user asks for (M1.5).
+
+    `whole` = `residence` is all that the directory says: what it said before and does not any more goes (M8.3).
+    """
     sheet = _sheet(building, rules, residence)
-    own = {"userIds", *(residence.attributes if residence is not None else ())}
+    said = set(residence.attributes) if residence is not None else set[str]()
+    gone = building.sheet.keys() - sheet.keys() if whole and residence is not None else set[str]()
+    own = {"userIds", *said, *(_DEFAULTED & building.sheet.keys() if whole and residence is not None else ())}
     prints = _fingerprints({name: value for name, value in sheet.items() if name in own})
     different = {name for name, value in prints.items() if building.sheet.get(name) != value}
     attributes = {name: sheet[name] for name in sorted(different - {"tariff"})}
-    tariff = sheet.get("tariff") if "tariff" in different and tariffs.desired(building, now) is None else None
-    building = replace(building, sheet={**building.sheet, **prints})
-    if not attributes and tariff is None:
+    tariff_set = "tariff" in different | gone and tariffs.desired(building, now) is None
+    kept = {name: value for name, value in building.sheet.items() if name not in gone}
+    building = replace(building, sheet={**kept, **prints})
+    removed = tuple(sorted(gone - {"tariff"}))
+    if not attributes and not removed and not tariff_set:
         return building, []
-    return building, [_change(building, sheet, attributes=attributes, tariff=tariff, tariff_set=tariff is not None)]
+    change = _change(
+        building,
+        sheet,
+        attributes=attributes,
+        tariff=sheet.get("tariff") if tariff_set else None,
+        tariff_set=tariff_set,
+    )
+    return building, [replace(change, removed=removed)]
 
 
 def _change(

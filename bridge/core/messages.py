@@ -176,9 +176,11 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readdressed:
-    """The directory row of a building was added or changed."""
+    """The directory rows of a building were changed; what it is told with it is what all of them say together."""
 
     received: datetime
+    left: str | None = None  # a user who has no row here any more, with the subscription's prefix
+    whole: bool = True  # it is what all rows say; where there are too many of them, what they do not say is not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,7 +153,7 @@ def laid_over(older: Call, newer: Call) -> Call:
                 newer,
                 attributes={**kept, **newer.attributes},
                 removed=tuple(sorted({*gone, *newer.removed})),
-                create=newer.create or older.create,
+                create={**older.create, **newer.create},
                 tariff=newer.tariff if newer.tariff_set else older.tariff,
                 tariff_set=newer.tariff_set or older.tariff_set,
             )

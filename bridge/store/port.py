@@ -23,7 +23,7 @@ newest deleted message go with it.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from bridge.core.effects import Call, Note
 from bridge.core.messages import Tick
@@ -59,6 +59,10 @@ class Receipt:
 
 
 # ---- the worker -----------------------------------------------------------------------------------------------------
+
+
+MOST_ROWS: Final = 500
+"""Directory rows that are read with a change of the directory: households share a building, towns do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +305,12 @@ class Store(Protocol):
 
     async def homes_of(self, user: str) -> Mapping[DeviceKey, str]:
         """Return all devices of a user, each with the building it lives in (asked only when the directory changed)."""
+
+    async def directory_of(self, user: str) -> Mapping[str, tuple[Residence, ...]]:
+        """Return the buildings that a changed user's rows name, or named before, each with the rows that name it.
+
+        In the order of user and location; at most `MOST_ROWS` in all.
+        """
 
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, or nothing of it.

@@ -199,10 +199,11 @@ class Worker:
     async def _readdress(self, user: str) -> None:
         """Bring the buildings of a user in line with its changed directory rows, then free its parked messages."""
         homes = await self._store.homes_of(user)
+        directory = await self._store.directory_of(user)
         for _ in range(MOST_CONFLICTS):
-            loaded = await self._store.load([user], sorted(homes), [])
+            loaded = await self._store.load([user], sorted(homes), sorted(directory))
             step = Step(loaded, self._rules, self._now())
-            step.readdress(user, homes)
+            step.readdress(user, homes, directory)
             if not await self._store.commit(step.work(unparked=[user])):
                 self._count(step)
                 return

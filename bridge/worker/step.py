@@ -6,7 +6,7 @@ Rules:
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import assert_never
 
@@ -24,7 +24,7 @@ from bridge.core.tariffs import entries_of
 from bridge.core.vocabulary import Action, DeadReason, DeviceKey, Kind
 from bridge.source.decode import decode
 from bridge.source.topics import Topic, parse
-from bridge.store.port import Home, Loaded, Outgoing, Pending, Versioned, Work
+from bridge.store.port import MOST_ROWS, Home, Loaded, Outgoing, Pending, Versioned, Work
 
 Decoded = Inbound | Tombstone | Unreadable
 """What `source.decode` makes of a message."""
@@ -173,8 +173,11 @@ class Step:
         if self._rules.heirs:
             self._homes |= {old: None for old in self._rules.former(device) if self._known_home(old) is not None}
 
-    def readdress(self, user: str, homes: Iterable[DeviceKey]) -> None:
-        """Apply a user's changed directory rows: moves first, then what the buildings should say."""
+    def readdress(self, user: str, homes: Iterable[DeviceKey], directory: Mapping[str, Sequence[Residence]]) -> None:
+        """Apply a user's changed directory rows: moves first, then what the buildings should say.
+
+        `directory` holds the buildings that the rows name, or named before, each with all rows that name it.
+        """
         rows = self._loaded.residences.get(user, ())
         homes = sorted({self._rules.present(device) for device in homes})
         lived_in = {home.building for device in homes if (home := self._home(device)) is not None}
@@ -193,12 +196,16 @@ class Step:
             self._settle_home(device, row.building)
             self._mark(state.id)
             self._mark(row.building)
-        for row in {row.building: row for row in rows}.values():
-            before = self._state(row.building)
+        whole = sum(len(everybodys) for everybodys in directory.values()) < MOST_ROWS
+        for name, everybodys in directory.items():
+            before = self._state(name)
             if before.created:
-                self._reduce(row.building, Readdressed(received=self._now), 0, row)
-                if self._state(row.building).time_zone != before.time_zone or row.building not in lived_in:
-                    self._mark(row.building)
+                mine = next((row for row in rows if row.building == name), None)
+                told = Readdressed(received=self._now, left=user if mine is None else None, whole=whole)
+                self._reduce(name, told, 0, _together(mine, everybodys))
+                after = self._state(name)
+                if after.time_zone != before.time_zone or after.known != before.known or name not in lived_in:
+                    self._mark(name)
 
     def _mark(self, building: str) -> None:
         """Remember that the directory changed what is made of a building: a replay begins with it as it is then."""
@@ -310,3 +317,12 @@ class Step:
         """Return a building as of this step; a new one where there is none."""
         found = self._states.get(name) or self._stored(name)
         return found if found is not None else Building(id=name, time_zone=self._rules.default_time_zone)
+
+
+def _together(mine: Residence | None, rows: Sequence[Residence]) -> Residence | None:
+    """Return what all rows of a building say of it; the one that has changed comes first."""
+    ordered = [*(row for row in rows if row != mine), *([mine] if mine is not None else [])]
+    if not ordered:
+        return None
+    attributes = {name: value for row in ordered for name, value in row.attributes.items()}
+    return replace(ordered[-1], attributes=attributes)

@@ -1,5 +1,6 @@
 """Buildings (M1): where a message belongs, what MOOST hears of a building, moves."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from bridge.core.identity import building_id
 from bridge.core.messages import Inbound, Moved, Quantity, Readdressed, Tick
 from bridge.core.model import Building, Flag, Residence
 from bridge.core.routing import Place, device_of, home_of, place, residence
-from bridge.core.rules import Rules, Unknown
+from bridge.core.rules import Rules, SubscriptionRule, Unknown
 from bridge.core.vocabulary import DeadReason, EventType, Kind
 from tests.core.house import House, at, body, calls, events, listed, own, prices, read
 
@@ -251,10 +252,91 @@ def test_a_changed_field_leaves_alone_and_an_unchanged_row_sends_nothing() -> No
     assert () == readdressed(house, row("b-1", **{**ADDRESS, "zip": "49076"}))
 
 
-def test_what_a_row_no_longer_says_is_left_as_it_is() -> None:
-    house = House(residence=row("b-1", **ADDRESS), name="b-1")
+def test_what_a_row_said_before_and_does_not_any_more_goes() -> None:
+    single = {"type": "SINGLE", "minPrice": "0.31", "maxPrice": "0.31", "currency": "EUR"}
+    house = House(residence=row("b-1", **ADDRESS, tariff=single), name="b-1")
+    house.hear("meter.update", body("meter"))
+    (change,) = readdressed(house, row("b-1", zip=ADDRESS["zip"]))
+    assert isinstance(change, ChangeBuilding)
+    assert tuple(sorted(ADDRESS.keys() - {"zip", "countryCode", "timeZoneId"})) == change.removed
+    assert {"countryCode": "DE", "timeZoneId": "Europe/Berlin"} == change.attributes, "as of a building that is new"
+    assert (True, None) == (change.tariff_set, change.tariff)
+    assert {"zip", "userIds", "countryCode", "timeZoneId"} == change.create.keys()
+    assert () == readdressed(house, row("b-1", zip=ADDRESS["zip"]))
+
+
+def test_what_no_row_has_said_is_left_as_moost_has_it() -> None:
+    house = House(name="b-1")
     house.hear("meter.update", body("meter"))
     assert () == readdressed(house, row("b-1"))
+    assert () == readdressed(house, None)
+
+
+def test_where_not_all_rows_are_known_nothing_goes() -> None:
+    house = House(residence=row("b-1", **ADDRESS), name="b-1")
+    house.hear("meter.update", body("meter"))
+    house.residence = row("b-1")
+    assert () == house.feed(Readdressed(received=at("12:00"), whole=False))
+
+
+def test_a_dynamic_tariff_stays_where_the_rows_tariff_goes() -> None:
+    house = House(residence=row("b-1", tariff={"type": "SINGLE"}), name="b-1")
+    house.hear("tariff.update", body("tariff"))
+    house.hear("tariff.price.update", prices(("13:00", 0.3)))
+    assert () == readdressed(house, row("b-1"))
+
+
+class TestWhoLeft:
+    """userIds lose whoever has neither a row nor a device there any more (M8.3)."""
+
+    def shared(self, residence: Residence | None = None) -> House:
+        house = House(residence=residence, name="b-1")
+        house.hear("meter.update", body("meter"))
+        house.hear("vehicle.update", body("vehicle", userId="user-2", id="car"))
+        assert ("user-1", "user-2") == house.state.users
+        return house
+
+    def test_the_last_device_of_a_user_without_a_row_takes_the_user_along(self) -> None:
+        house = self.shared()
+        change = next(
+            effect
+            for effect in house.hear("vehicle.delete", body("vehicle", "11:00", userId="user-2", id="car"))
+            if isinstance(effect, ChangeBuilding)
+        )
+        assert {"userIds": ["user-1"]} == change.attributes
+        assert ["user-1"] == change.create["userIds"]
+
+    def test_a_user_with_a_row_stays(self) -> None:
+        house = self.shared(row("b-1"))
+        house.hear("vehicle.delete", body("vehicle", "11:00", userId="user-2", id="car"))
+        assert ("user-1", "user-2") == house.state.users
+
+    def test_a_user_with_another_device_stays(self) -> None:
+        house = self.shared()
+        house.hear("charger.update", body("charger", userId="user-2", id="box"))
+        house.hear("vehicle.delete", body("vehicle", "11:00", userId="user-2", id="car"))
+        assert ("user-1", "user-2") == house.state.users
+
+    def test_the_last_user_stays(self) -> None:
+        house = House(name="b-1")
+        house.hear("meter.update", body("meter"))
+        house.hear("meter.delete", body("meter", "11:00"))
+        assert ("user-1",) == house.state.users
+
+    def test_a_row_that_goes_takes_a_user_without_devices_along(self) -> None:
+        house = self.shared(row("b-1"))
+        house.hear("vehicle.delete", body("vehicle", "11:00", userId="user-2", id="car"))
+        (change,) = house.feed(Readdressed(received=at("12:00"), left="user-2"))
+        assert isinstance(change, ChangeBuilding)
+        assert {"userIds": ["user-1"]} == change.attributes
+        assert () == house.feed(Readdressed(received=at("12:00"), left="user-1"))
+
+    def test_a_prefix_is_not_part_of_the_user(self) -> None:
+        house = self.shared(row("b-1"))
+        house.rules = replace(house.rules, subscriptions={"sub-9": SubscriptionRule(user_prefix="p-")})
+        house.hear("vehicle.delete", body("vehicle", "11:00", userId="user-2", id="car"))
+        house.feed(Readdressed(received=at("12:00"), left="p-user-2"))
+        assert ("user-1",) == house.state.users
 
 
 def test_a_row_s_tariff_is_sent_unless_a_dynamic_one_counts() -> None:

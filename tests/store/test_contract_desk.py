@@ -8,7 +8,7 @@ from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, Note
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason
 from bridge.store.desk import CallTrip, DeadFilter, MessageTrip
-from bridge.store.port import Attempt, Return, Settlement, Work
+from bridge.store.port import MOST_ROWS, Attempt, Return, Settlement, Work
 from tests.store.conftest import Keeper
 from tests.store.values import (
     DAY,
@@ -98,6 +98,31 @@ async def test_a_building_is_read_with_its_version(store: Keeper) -> None:
     await store.commit(Work(now=NOW, buildings=[house("a")]))
     assert house("a", 1) == await store.building("a")
     assert None is await store.building("b")
+
+
+async def test_the_rows_of_a_changed_users_buildings_are_told_together(store: Keeper) -> None:
+    rows = [
+        Residence(user="u", location=None, building="b1", attributes={"zip": "1"}),
+        Residence(user="v", location="x", building="b1"),
+        Residence(user="v", location=None, building="b1"),
+        Residence(user="w", location=None, building="b2"),
+    ]
+    await store.write_residences(rows)
+    assert {"b1": (rows[0], rows[2], rows[1])} == await store.directory_of("u")
+    moved = Residence(user="u", location=None, building="b3")
+    await store.write_residences([moved], [("w", None)])
+    assert {"b1": (rows[2], rows[1]), "b3": (moved,)} == await store.directory_of("u")
+    assert {"b2": ()} == await store.directory_of("w")
+    _, changed = await store.claim(10)
+    await store.commit(Work(now=NOW, unparked=changed))
+    assert {"b3": (moved,)} == await store.directory_of("u")
+    assert {} == await store.directory_of("w")
+
+
+async def test_a_town_of_rows_is_not_told_whole(store: Keeper) -> None:
+    rows = [Residence(user=f"u{n:04}", location=None, building="town") for n in range(MOST_ROWS + 10)]
+    await store.write_residences(rows)
+    assert {"town": tuple(rows[:MOST_ROWS])} == await store.directory_of("u0001")
 
 
 # ---- dead letters ---------------------------------------------------------------------------------------------------

@@ -210,6 +210,7 @@ class Same(RuleBasedStateMachine):
             self.both(_trip(self.memory, number), _trip(self.file, number))
         for user in USERS:
             self.nobody_is_overlooked(user)
+            self.both(self.memory.directory_of(user), self.file.directory_of(user))
             self.both(self.memory.buildings_of(user, {user}), self.file.buildings_of(user, {user}))
 
     def nobody_is_overlooked(self, user: str) -> None:
@@ -265,7 +266,7 @@ async def _owned(store: Keeper, user: str) -> set[int]:
 
 
 async def _counts(store: Keeper) -> Census:
-    return replace(await store.census(), size_bytes=0, owed_bytes=0, free_disk_bytes=None)
+    return replace(await store.census(), size_bytes=0, owed_bytes=0, log_bytes=0, free_disk_bytes=None)
 
 
 def test_the_file_says_what_the_memory_says() -> None:

@@ -12,6 +12,7 @@ from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, MessageTrip, Rea
 from bridge.store.memory.forgetting import MemoryForgetting, lose
 from bridge.store.memory.rows import CallRow, Letter
 from bridge.store.port import Pending, Versioned
+from bridge.store.residences import left
 
 
 class MemoryDesk(MemoryForgetting):
@@ -24,16 +25,26 @@ class MemoryDesk(MemoryForgetting):
 
     async def write_residences(self, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]] = ()) -> int:
         """Upsert and remove rows, in this order; mark their users as changed."""
-        kept, touched = self._rows.directory, []
+        kept, touched = self._rows.directory, 0
         for row in rows:
-            if kept.get((row.user, row.location)) != row:
+            before = kept.get((row.user, row.location))
+            if before != row:
                 kept[row.user, row.location] = row
-                touched.append(row.user)
-        touched += [user for user, location in remove if kept.pop((user, location), None) is not None]
-        for user in touched:
-            self._rows.changes += 1
-            self._rows.changed[user] = self._rows.changes
-        return len(touched)
+                self._mark(row.user, before.building if before and before.building != row.building else None)
+                touched += 1
+        for user, location in remove:
+            gone = kept.pop((user, location), None)
+            if gone is not None:
+                self._mark(user, gone.building)
+                touched += 1
+        return touched
+
+    def _mark(self, user: str, before: str | None) -> None:
+        """Mark a user as changed; `before` is the building that a row of it does not name any more."""
+        self._rows.changes += 1
+        self._rows.changed[user] = self._rows.changes
+        if before is not None:
+            self._rows.left[user] = left(self._rows.left.get(user, ()), before)
 
     async def building(self, building: str) -> Versioned | None:
         """Return a building's state."""

@@ -97,6 +97,7 @@ class MemoryForgetting:
         for device in homes:
             del rows.homes[device]
         rows.changed.pop(user, None)
+        rows.left.pop(user, None)
         rows.owners = {number: name for number, name in rows.owners.items() if name != user}
         return Erased(rows=len(residences) + len(homes))
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason, DeviceKey
 from bridge.store.calls import LOST_AT_THE_END, CallState, advance, item, rest, sheet, size
 from bridge.store.codec import from_ms, plain, to_ms
@@ -16,6 +17,7 @@ from bridge.store.desk import Ticked
 from bridge.store.memory.desk import MemoryDesk
 from bridge.store.memory.rows import CallRow, Letter
 from bridge.store.port import (
+    MOST_ROWS,
     Arrival,
     Attempt,
     Begin,
@@ -110,6 +112,17 @@ class MemoryStore(MemoryDesk):
         """Return all devices of a user."""
         return {device: home.building for device, home in self._rows.homes.items() if home.user == user}
 
+    async def directory_of(self, user: str) -> dict[str, tuple[Residence, ...]]:
+        """Return the rows of the buildings that a changed user's rows name, or named before."""
+        every = await self.residences()
+        names = {*(row.building for row in every if row.user == user), *self._rows.left.get(user, ())}
+        found: dict[str, tuple[Residence, ...]] = {}
+        for name in sorted(names):
+            room = MOST_ROWS - sum(len(rows) or 1 for rows in found.values())
+            if room > 0:
+                found[name] = tuple(row for row in every if row.building == name)[:room]
+        return found
+
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, unless a building has moved."""
         moved = [new.state.id for new in work.buildings if self._version(new.state.id) != new.version]
@@ -175,6 +188,7 @@ class MemoryStore(MemoryDesk):
         for user in users:
             if user in rows.changed and rows.changed[user] <= self._shown.get(user, rows.changed[user]):
                 del rows.changed[user]
+                rows.left.pop(user, None)
         freed = [number for number, user in rows.parked.items() if user in set(users)]
         for number in freed:
             del rows.parked[number]

@@ -78,6 +78,7 @@ class Rows:
     owners: dict[int, str] = field(default_factory=dict)  # message -> user, where known
     changed: dict[str, int] = field(default_factory=dict)  # user -> how many changes the store has seen then
     changes: int = 0
+    left: dict[str, list[str]] = field(default_factory=dict)  # changed user -> buildings that its rows named before
     homes: dict[DeviceKey, Home] = field(default_factory=dict)
     buildings: dict[str, Versioned] = field(default_factory=dict)
     due: dict[str, datetime] = field(default_factory=dict)

@@ -16,10 +16,10 @@ from bridge.core.model import Residence
 from bridge.core.vocabulary import DeviceKey, Kind
 from bridge.store.codec import maybe_ms, to_json
 from bridge.store.ledger import Ledger
-from bridge.store.port import Home, Versioned, Work
+from bridge.store.port import MOST_ROWS, Home, Versioned, Work
 from bridge.store.postgres.connection import Connection, Row, columns
 from bridge.store.recent import Recent
-from bridge.store.residences import residence
+from bridge.store.residences import by_building, residence
 
 TAKEN: Final = timedelta(seconds=10)
 """How long a building that is due belongs to the clock that was told so, where several run."""
@@ -61,6 +61,21 @@ async def places(
 
 def _by_place(row: Residence) -> str:
     return "" if row.location is None else "=" + row.location
+
+
+_DIRECTORY: Final = """
+WITH named AS (
+    SELECT building FROM residence WHERE user_id = $1 UNION SELECT unnest(buildings) FROM changed WHERE user_id = $1
+)
+SELECT named.building, user_id, place, residence.building, attributes
+FROM named LEFT JOIN residence ON residence.building = named.building
+ORDER BY named.building COLLATE "C", user_id COLLATE "C", place LIMIT $2
+"""
+
+
+async def directory_of(con: Connection, user: str) -> dict[str, tuple[Residence, ...]]:
+    """Read the rows of the buildings that a changed user's rows name, or named before."""
+    return by_building([tuple(row) for row in await con.fetch(_DIRECTORY, user, MOST_ROWS)])
 
 
 async def states(con: Connection, buildings: Sequence[str], recent: Recent) -> dict[str, Versioned]:

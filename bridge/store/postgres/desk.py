@@ -16,7 +16,7 @@ from bridge.store.postgres.connection import Connection, Row
 from bridge.store.postgres.inbox import again, cursor
 from bridge.store.postgres.queueing import requeue
 from bridge.store.postgres.replicas import bucket_of
-from bridge.store.residences import place, residence
+from bridge.store.residences import left, place, residence
 from bridge.store.steps import STEP
 from bridge.store.trips import call_trip, message_trip, ticked
 
@@ -31,11 +31,13 @@ ON CONFLICT (user_id, place) DO UPDATE SET building = excluded.building, attribu
 WHERE residence.building <> excluded.building OR residence.attributes <> excluded.attributes
 RETURNING user_id
 """
-_REMOVE: Final = "DELETE FROM residence WHERE user_id = $1 AND place = $2 RETURNING user_id"
+_REMOVE: Final = "DELETE FROM residence WHERE user_id = $1 AND place = $2"
 _CHANGED: Final = """
 INSERT INTO changed (user_id, bucket, change) VALUES ($1, $2, nextval('change_id'))
-ON CONFLICT (user_id) DO UPDATE SET change = excluded.change
+ON CONFLICT (user_id) DO UPDATE SET change = excluded.change RETURNING buildings
 """
+_NAMED: Final = "SELECT building FROM residence WHERE user_id = $1 AND place = $2 FOR UPDATE"
+_LEAVE: Final = "UPDATE changed SET buildings = $2 WHERE user_id = $1"
 
 
 async def residences(con: Connection) -> list[Residence]:
@@ -45,15 +47,27 @@ async def residences(con: Connection) -> list[Residence]:
 
 async def write_residences(con: Connection, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]) -> int:
     """Write at most `STEP` rows; mark the users whose rows differ now."""
-    touched = []
+    touched = 0
     for row in rows:
+        before = await con.fetchval(_NAMED, row.user, place(row.location))
         values = (row.user, place(row.location), row.building, to_json(row.attributes))
-        touched.append(await con.fetchval(_UPSERT, *values))
-    touched += [await con.fetchval(_REMOVE, user, place(location)) for user, location in remove]
-    users = [user for user in touched if user is not None]
-    for user in users:
-        await con.execute(_CHANGED, user, bucket_of(user))
-    return len(users)
+        if await con.fetchval(_UPSERT, *values) is not None:
+            await _mark(con, row.user, before if before != row.building else None)
+            touched += 1
+    for user, location in remove:
+        before = await con.fetchval(_NAMED, user, place(location))
+        if before is not None:
+            await con.execute(_REMOVE, user, place(location))
+            await _mark(con, user, before)
+            touched += 1
+    return touched
+
+
+async def _mark(con: Connection, user: str, before: str | None) -> None:
+    """Mark a user as changed; `before` is the building that a row of it does not name any more."""
+    known = await con.fetchval(_CHANGED, user, bucket_of(user))
+    if before is not None:
+        await con.execute(_LEAVE, user, left(known or [], before))
 
 
 _FLAGGED: Final = """

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from bridge import logs
+from bridge.core.model import Residence
 from bridge.core.vocabulary import DeviceKey
 from bridge.store.codec import from_ms, to_ms
 from bridge.store.ledger import Ledger
@@ -349,6 +350,10 @@ class PostgresStore(PostgresDesk):
     async def homes_of(self, user: str) -> dict[DeviceKey, str]:
         """Return all devices of a user."""
         return await self._lines["work"].read(lambda con: states.homes_of(con, user))
+
+    async def directory_of(self, user: str) -> dict[str, tuple[Residence, ...]]:
+        """Return the rows of the buildings that a changed user's rows name, or named before."""
+        return await self._lines["work"].read(lambda con: states.directory_of(con, user))
 
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, or return the buildings that have moved."""

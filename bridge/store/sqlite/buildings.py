@@ -11,9 +11,9 @@ from bridge.core.model import Residence
 from bridge.core.vocabulary import DeviceKey, Kind
 from bridge.store.codec import maybe_ms, to_json
 from bridge.store.ledger import Ledger
-from bridge.store.port import Home, Versioned, Work
+from bridge.store.port import MOST_ROWS, Home, Versioned, Work
 from bridge.store.recent import Recent
-from bridge.store.residences import residence
+from bridge.store.residences import by_building, residence
 from bridge.store.sqlite.statements import Batch, Row, gathered
 
 _strings: Final = msgspec.json.Decoder(list[str])
@@ -44,6 +44,22 @@ def places(
     for subscription, kind, device, building, user in con.execute(_HOMES, (to_json(devices),)) if devices else ():
         homes[DeviceKey(subscription, Kind(kind), device)] = Home(building=building, user=user)
     return residences, homes
+
+
+_DIRECTORY: Final = """
+WITH named AS (
+    SELECT building FROM residence WHERE user = :user
+    UNION SELECT value FROM changed, json_each(coalesce(buildings, '[]')) WHERE user = :user
+)
+SELECT named.building, user, place, residence.building, attributes
+FROM named LEFT JOIN residence ON residence.building = named.building
+ORDER BY named.building, user, place LIMIT :most
+"""
+
+
+def directory_of(con: sqlite3.Connection, user: str) -> dict[str, tuple[Residence, ...]]:
+    """Read the rows of the buildings that a changed user's rows name, or named before."""
+    return by_building(con.execute(_DIRECTORY, {"user": user, "most": MOST_ROWS}))
 
 
 def states(con: sqlite3.Connection, buildings: Sequence[str], recent: Recent) -> dict[str, Versioned]:

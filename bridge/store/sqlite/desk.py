@@ -15,13 +15,14 @@ from bridge.store.entries import pending
 from bridge.store.ledger import Ledger
 from bridge.store.letters import Taken, give_up, letter, revive
 from bridge.store.port import Pending
-from bridge.store.residences import place, residence
+from bridge.store.residences import left, place, residence
 from bridge.store.sqlite.queueing import requeue
 from bridge.store.sqlite.statements import Row, value
 from bridge.store.steps import STEP
 from bridge.store.trips import call_trip, message_trip, ticked
 
 _ids: Final = msgspec.json.Decoder(list[int])
+_names: Final = msgspec.json.Decoder(list[str])
 
 # ---- the directory --------------------------------------------------------------------------------------------------
 
@@ -32,9 +33,12 @@ ON CONFLICT (user, place) DO UPDATE SET building = excluded.building, attributes
 WHERE building <> excluded.building OR attributes <> excluded.attributes
 """
 _REMOVE: Final = "DELETE FROM residence WHERE user = ? AND place = ?"
+_NAMED: Final = "SELECT building FROM residence WHERE user = ? AND place = ?"
 _CHANGED: Final = """
 INSERT INTO changed (user, change) VALUES (?, ?) ON CONFLICT (user) DO UPDATE SET change = excluded.change
 """
+_LEFT: Final = "SELECT buildings FROM changed WHERE user = ?"
+_LEAVE: Final = "UPDATE changed SET buildings = ? WHERE user = ?"
 
 
 def residences(con: sqlite3.Connection) -> list[Residence]:
@@ -46,12 +50,28 @@ def write_residences(
     con: sqlite3.Connection, ledger: Ledger, rows: Sequence[Residence], remove: Sequence[tuple[str, str | None]]
 ) -> int:
     """Write at most `STEP` rows; mark the users whose rows differ now."""
-    touched = [row.user for row in rows if con.execute(_UPSERT, _directory_row(row)).rowcount]
-    touched += [user for user, location in remove if con.execute(_REMOVE, (user, place(location))).rowcount]
-    for user in touched:
-        ledger.changes += 1
-        con.execute(_CHANGED, (user, ledger.changes))
-    return len(touched)
+    touched = 0
+    for row in rows:
+        before = value(con, _NAMED, (row.user, place(row.location)))
+        if con.execute(_UPSERT, _directory_row(row)).rowcount:
+            _mark(con, ledger, row.user, before if before != row.building else None)
+            touched += 1
+    for user, location in remove:
+        before = value(con, _NAMED, (user, place(location)))
+        if before is not None:
+            con.execute(_REMOVE, (user, place(location)))
+            _mark(con, ledger, user, before)
+            touched += 1
+    return touched
+
+
+def _mark(con: sqlite3.Connection, ledger: Ledger, user: str, before: object) -> None:
+    """Mark a user as changed; `before` is the building that a row of it does not name any more."""
+    ledger.changes += 1
+    con.execute(_CHANGED, (user, ledger.changes))
+    if isinstance(before, str):
+        known = _names.decode(str(value(con, _LEFT, (user,)) or "[]"))
+        con.execute(_LEAVE, (to_json(left(known, before)), user))
 
 
 def _directory_row(row: Residence) -> Row:
