@@ -14,7 +14,7 @@ import pytest
 ROOT: Final = Path(__file__).parent.parent
 PACKAGE: Final = ROOT / "bridge"
 
-COMMON: Final = frozenset({"config", "errors", "files", "limits", "logs", "metrics"})
+COMMON: Final = frozenset({"config", "errors", "files", "limits", "logs", "metrics", "turns"})
 """What any room but the core may import."""
 
 EVERYTHING: Final = frozenset({""})
@@ -27,6 +27,7 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "files": (frozenset(), frozenset()),
     "times": (frozenset(), frozenset()),
     "limits": (frozenset(), frozenset()),
+    "turns": (frozenset(), frozenset()),
     "logs": (frozenset(), frozenset({"structlog"})),
     "findings": (frozenset({"core"}), frozenset()),
     "metrics": (frozenset(), frozenset({"prometheus_client"})),
