@@ -8,10 +8,12 @@ Rules:
 Source: RFC 8259 section 8.1 (a parser may ignore the mark); Unicode 15, section 23.8.
 """
 
+import errno
 from pathlib import Path
 from typing import Final
 
 MARK: Final = b"\xef\xbb\xbf"
+MOST_BYTES: Final = 2**20  # of settings or secrets
 
 
 def without_mark(raw: bytes) -> bytes:
@@ -25,5 +27,12 @@ def text_of(raw: bytes) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file in UTF-8, without its mark; raises OSError, UnicodeDecodeError."""
-    return text_of(path.read_bytes())
+    """Return the text of a file in UTF-8, without its mark; raises OSError, UnicodeDecodeError.
+
+    A file that is larger than `MOST_BYTES`, or without an end, was named by mistake.
+    """
+    with path.open("rb") as file:
+        raw = file.read(MOST_BYTES + 1)
+    if len(raw) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MOST_BYTES // 2**20} MiB")
+    return text_of(raw)

@@ -18,6 +18,7 @@ import gc
 import resource
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -42,7 +43,7 @@ from bridge.sink.client import MoostClient
 from bridge.sink.token import Denial, Grant, Trouble, granted
 from bridge.source.hint import finder
 from bridge.store.desk import Desk
-from bridge.store.port import Arrival, Census, Store, StoreBroken, StoreUnavailable
+from bridge.store.port import Arrival, Census, Store, StoreBroken, StoreBusy, StoreUnavailable
 from bridge.store.sqlite import SqliteStore, room
 from bridge.worker import Worker
 
@@ -56,6 +57,7 @@ ALL_ROOMS: Final = frozenset({"receiver", "consumer", "worker", "sender", "clock
 DONE, CRASHED = 0, 1
 FILES: Final = 8_192  # open files: the door's 4,096 connections, MOOST's, the store's
 COLLECT_EVERY: Final = 20_000  # new objects between two looks of the garbage collector
+BUSY_PAUSE_S: Final = 0.1  # between two tries of a command to open a store that is busy
 LATE_S: Final = 2.0  # a store takes longer to open: it is said that the process listens already
 LAST_SHARE: Final = 0.05  # of `drain_timeout`: left for closing the store when the rooms have ended
 TELLING_S: Final = 0.25  # while draining: new requests are told to come again, before their connections are closed
@@ -129,10 +131,18 @@ def _shared() -> "type[PostgresStore]":
 
 
 @contextlib.asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[Keeper]:
-    """Open the store beside a running daemon or without one, as the commands do."""
+async def open_store(settings: Settings, *, patience_s: float = 0.0) -> AsyncIterator[Keeper]:
+    """Open the store beside a running daemon or without one, as the commands do; one that is busy is tried again."""
     keeper = _keeper(settings, serving=False)
-    await keeper.open()
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            await keeper.open()
+            break
+        except StoreBusy:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(BUSY_PAUSE_S)
     try:
         yield keeper
     finally:

@@ -22,14 +22,15 @@ import pytest
 
 from bridge import cli
 from bridge.core.effects import CreateBuilding, Note
-from bridge.core.messages import Facts
-from bridge.core.model import Building, Device
-from bridge.core.vocabulary import DeadReason, Kind
+from bridge.core.messages import Facts, Quantity
+from bridge.core.model import Building, Device, Sample
+from bridge.core.vocabulary import DeadReason, DeviceKey, Kind
 from bridge.sandbox import cloud
 from bridge.sandbox.cloud import Summary
 from bridge.sandbox.verify import Receiver
-from bridge.store.port import Arrival, Attempt, Outgoing, Return, Settlement, Versioned, Work
+from bridge.store.port import Arrival, Attempt, Home, Outgoing, Return, Settlement, Versioned, Work
 from bridge.store.sqlite import SqliteStore, lock
+from bridge.store.sqlite.files import BUSY_TIMEOUT_S
 from tests.postgres import Server
 
 ROOT = Path(__file__).parent.parent
@@ -482,7 +483,35 @@ def test_a_building_is_shown_with_its_devices(bridge: Bridge, store: Path) -> No
     [shown] = bridge("buildings", "show", "home", "--json").json
     assert (True, ["u"], []) == (shown["created"], shown["users"], shown["directory"])
     assert [("vehicle", "v-1", "My car")] == [(d["kind"], d["id"], d["name"]) for d in shown["devices"]]
-    assert "My car" in bridge("buildings", "show", "home").out
+    shown = bridge("buildings", "show", "home").out
+    lines = {line.partition(" ")[0]: line.partition(" ")[2].strip() for line in shown.splitlines()}
+    assert ("yes", "u") == (lines["created"], lines["users"])
+    assert "flags" not in lines, "nothing is no line"
+    [row] = [line for line in shown.splitlines() if "v-1" in line]
+    assert ["no", "no"] == row.split()[-2:], "offline, disconnected"
+    assert "My car" in row
+    assert [] == [word for word in ("True", "False", "None", "[", "'") if word in shown], shown
+
+
+def test_a_number_is_printed_with_all_its_digits(bridge: Bridge, store: Path) -> None:
+    sample = Sample(at=NOW, value=12_345_678.9, seen=NOW, updated=NOW, number=1)
+    meter = Device(
+        kind=Kind.METER, id="m-1", user="u", subscription="sub-1", since=NOW, stamp=NOW,
+        series={Quantity.COUNTER: (sample,), Quantity.POWER: (sample._replace(value=1_234_567.0),)},
+    )  # fmt: skip
+
+    async def put() -> None:
+        keeper = SqliteStore(str(store))
+        await keeper.open()
+        state = Building(id="home", created=True, users=("u",), devices={"meter:m-1": meter})
+        homes = {DeviceKey("sub-1", Kind.METER, "m-1"): Home(building="home", user="u")}
+        assert not await keeper.commit(Work(now=NOW, homes=homes, buildings=[Versioned(state=state, version=0)]))
+        await keeper.close()
+
+    asyncio.run(put())
+    shown = bridge("explain", "--device", "meter:m-1").out
+    assert "12345678.9 Wh" in shown
+    assert "1234567 W" in shown
 
 
 def test_buildings_with_a_flag_are_listed_with_what_would_mend_them(bridge: Bridge, store: Path) -> None:
@@ -607,6 +636,40 @@ def test_a_large_store_beside_a_daemon_is_rewritten_only_when_asked_to(
     holds.release()
     assert b"user-1" not in store.read_bytes()
     assert bridge("forget", "user-2", "--json").json[0]["file_rewritten"], "no daemon has to wait"
+
+
+def test_an_import_waits_for_a_store_that_others_hold_for_long(bridge: Bridge, store: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("user_id,customer_building_id\n" + "".join(f"u{n},b{n}\n" for n in range(250)))
+    assert 0 == bridge("buildings", "list").code
+    with contextlib.closing(sqlite3.connect(store, check_same_thread=False)) as con:
+        con.execute("BEGIN IMMEDIATE")
+        letting_go = threading.Timer(BUSY_TIMEOUT_S + 1, con.rollback)
+        letting_go.start()
+        done = bridge("buildings", "import", file)
+        letting_go.join()
+    assert (0, "250 rows read, 250 changed, 0 removed\n") == (done.code, done.err)
+    file.write_text("user_id,customer_building_id\nu1,b1\nu2,b3\nu300,b300\n")
+    assert "3 rows read, 2 changed, 248 removed\n" == bridge("buildings", "import", file, "--replace").err
+    assert ["b1", "b3", "b300"] == [
+        row["building"]["customerBuildingId"] for row in bridge("buildings", "list", "--json").json
+    ]
+
+
+def test_a_body_without_an_end_is_refused_as_the_door_refuses_it(bridge: Bridge) -> None:
+    done = bridge("map", "sub-1.vehicle.update", "/dev/zero")
+    problem = "/dev/zero: is larger than server.max_body (1,048,576 bytes): the bridge answers 413 to it\n"
+    assert (2, "", problem) == (done.code, done.out, done.err)
+
+
+def test_an_import_names_its_file_and_echoes_little(bridge: Bridge, tmp_path: Path) -> None:
+    for source, problem in (
+        ("/dev/zero", "/dev/zero: line 1: is longer than 65,536 bytes\n"),
+        (tmp_path / "empty", f"{tmp_path}/empty: the file has no rows\n"),
+    ):
+        (tmp_path / "empty").write_text("")
+        done = bridge("buildings", "import", source)
+        assert (2, "", problem) == (done.code, done.out, done.err)
 
 
 # ---- the two sides --------------------------------------------------------------------------------------------------

@@ -56,6 +56,42 @@ def subscription(lines: str, host: str = "127.0.0.1") -> str:
     return f'[server]\nhost = "{host}"\n[[subscriptions]]\nid = "s"\n{lines}\n[moost]{moost}'
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (".", "{path}: is a folder; name the file in it, such as {path}/bridge.toml"),
+        ("nowhere.toml", "{path}: there is no such file"),
+        ("bridge.toml/x", "{path}: there is no such file"),
+        ("/dev/null", "/dev/null: is no ordinary file, and SIGHUP could not read it again"),
+        ("deep.toml", "{path}: is not TOML: it is nested too deeply"),
+        ("large.toml", "{path}: cannot be read: it is larger than 1 MiB"),
+    ],
+)
+def test_what_is_no_configuration_file_is_named_for_what_it_is(tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "bridge.toml").write_text(GOOD)
+    (tmp_path / "deep.toml").write_text("x = " + "[" * 50_000)
+    (tmp_path / "large.toml").write_text("#" * (2**20 + 1))
+    path = tmp_path / name
+    with pytest.raises(ConfigErrors) as caught:
+        config.load(path)
+    assert [problem.format(path=path)] == list(caught.value.problems)
+
+
+def test_a_secret_file_without_an_end_is_a_problem_among_others(tmp_path: Path) -> None:
+    text = GOOD.replace("client_secret =", "client_secret_file = '/dev/zero' #")
+    found = problems(tmp_path, text, BRIDGE_DEVICES="[" * 50_000)
+    assert [
+        "devices: must be JSON (from BRIDGE_DEVICES)",
+        "moost.client_secret: client_secret_file '/dev/zero' cannot be read: it is larger than 1 MiB",
+    ] == found
+
+
+def test_a_bound_is_told_with_all_its_digits(tmp_path: Path) -> None:
+    assert ["server.max_body: must be at most 67108864 (from BRIDGE_SERVER__MAX_BODY)"] == problems(
+        tmp_path, BRIDGE_SERVER__MAX_BODY="1GiB"
+    )
+
+
 # ---- the file -------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import pytest
 
+from bridge.core.rules import Rules, Stamp
 from bridge.core.vocabulary import DeviceKey, EventType, Kind
 from bridge.replay import Question, explain_device, explain_value
 from bridge.store.memory import MemoryStore
@@ -72,6 +73,56 @@ async def test_a_value_that_did_not_leave_says_what_was_missing() -> None:
     assert (None, None) == (shown["value"], shown["sent"])
     assert "it did not leave: what it needs was known for 600 s, 810 s are needed" == shown["reason"]
     assert [] == shown["calls"]
+
+
+@pytest.mark.parametrize("stamp", list(Stamp))
+async def test_a_time_on_a_boundary_means_one_quarter_hour_and_not_parts_of_two(stamp: Stamp) -> None:
+    past = Past(MemoryStore(), Rules(stamp=stamp))
+    past.now += 2 * MINUTE
+    await past.hear("meter.update", meter(past.now, 0.5))
+    await past.live(35)
+    await past.deliver()
+    (shown,) = await ask(past, EventType.GRID_ENERGY_CONSUMPTION, SLOT_END)
+    if stamp is Stamp.END:  # the event of that time is that of the quarter hour before, which did not leave
+        assert (None, None, []) == (shown["value"], shown["sent"], shown["calls"])
+        assert (780.0, START, SLOT_END) == (shown["known_seconds"], shown["start"], shown["end"])
+        assert "it did not leave: what it needs was known for 780 s, 810 s are needed" == shown["reason"]
+    else:
+        assert (125.0, 125.0) == (shown["value"], shown["sent"])
+        assert (900.0, SLOT_END, SLOT_END + 15 * MINUTE) == (shown["known_seconds"], shown["start"], shown["end"])
+        assert shown["reason"] is None
+    (within,) = await ask(past, EventType.GRID_ENERGY_CONSUMPTION, START + 3 * MINUTE)
+    assert (None, 780.0, START) == (within["sent"], within["known_seconds"], within["start"])
+
+
+@pytest.mark.parametrize("stamp", list(Stamp))
+async def test_a_time_in_the_middle_of_a_half_hour_means_that_half_hour(stamp: Stamp) -> None:
+    past = Past(MemoryStore(), Rules(stamp=stamp))
+    await past.hear("meter.update", meter(past.now, -0.5))
+    await past.hear("pv-inverter.update", inverter(past.now, 2.0))
+    await past.live(65)
+    found = [await ask(past, EventType.ENERGY_EXCESS, START + minutes * MINUTE) for minutes in (7, 15, 22)]
+    assert [[(START, START + 30 * MINUTE, 250.0)]] * 3 == [
+        [(one["start"], one["end"], one["sent"]) for one in some] for some in found
+    ]
+    assert [1_800.0] * 3 == [some[0]["known_seconds"] for some in found]
+
+
+async def test_what_did_not_leave_is_held_against_the_length_of_its_own_interval() -> None:
+    past = Past(MemoryStore())
+    past.now += 10 * MINUTE
+    await past.hear("meter.update", meter(past.now, -0.5))
+    await past.hear("pv-inverter.update", inverter(past.now, 2.0))
+    await past.live(35)
+    (half,) = await ask(past, EventType.ENERGY_EXCESS, START + 30 * MINUTE)
+    assert (START, START + 30 * MINUTE) == (half["start"], half["end"])
+    assert (None, 1_200.0, 1_620.0) == (half["sent"], half["known_seconds"], half["needed_seconds"])
+    past.now = START.replace(hour=22) - MINUTE
+    await past.live(60)
+    (day,) = await ask(past, EventType.ENERGY_GENERATION_YESTERDAY, START.replace(hour=22))
+    assert (START.replace(hour=22) - timedelta(days=1), START.replace(hour=22)) == (day["start"], day["end"])
+    assert (None, 77_760.0) == (day["sent"], day["needed_seconds"])
+    assert day["known_seconds"] < 77_760
 
 
 async def test_an_offline_end_is_named(past: Past) -> None:

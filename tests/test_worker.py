@@ -414,6 +414,54 @@ async def test_a_fault_heals_with_a_retry_once_the_bug_is_gone(monkeypatch: pyte
     assert [10] == values(await desk.owed("user-1"))
 
 
+class Shown(MemoryStore):
+    """Shows few changed users at a time, as the real stores do, and counts what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commits = 0
+
+    async def claim(self, limit: int) -> Any:  # noqa: ANN401 - as the store
+        rows, changed = await super().claim(limit)
+        return rows, changed[:100]
+
+    async def commit(self, work: Work) -> Sequence[str]:
+        self.commits += 1
+        return await super().commit(work)
+
+
+async def test_an_import_of_many_rows_keeps_the_messages_of_others_waiting_for_a_batch_only() -> None:
+    store = Shown()
+    desk = Desk(store=store)
+    await store.write_residences([row(f"b-{n}", None, f"other-{n}") for n in range(1_000)])
+    await desk.accept(car("10:00", 10))
+    assert 1 == await desk.worker.step()
+    assert [10] == values(await desk.owed("user-1")), "it does not wait for the other users' rows"
+    assert 2 == store.commits
+    await desk.work()
+    assert 11 == store.commits, "a hundred users are one transaction"
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_message_does_not_overtake_those_of_its_user_that_the_directory_frees(*, named: bool) -> None:
+    store = Shown()
+    desk = Desk(PARK, store=store)
+    await desk.know(row("b-1"))
+    await desk.hear(car("09:00", 5))
+    await desk.know()
+    await store.write_residences((), [("user-1", None)])
+    await desk.work()
+    await desk.hear(car("10:00", 10, id="d-2"))
+    assert 1 == (await store.census()).parked
+    await store.write_residences([row(f"b-{n}", None, f"other-{n}") for n in range(1_000)])
+    await store.write_residences([row("b-1")])
+    topic, later = car("10:05", 20, id="d-2" if named else "d-1")
+    await desk.accept((topic, later if named else {name: value for name, value in later.items() if name != "userId"}))
+    while (await store.census()).pending:
+        await desk.worker.step()
+    assert [5, 10, 20] == values(await desk.owed("b-1"))
+
+
 async def test_a_directory_change_that_the_core_breaks_on_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(PARK)
     await desk.hear(car("10:00", 10))

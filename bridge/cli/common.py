@@ -3,9 +3,11 @@
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
 
@@ -34,6 +36,11 @@ TROUBLE_LASTS: Final = timedelta(minutes=3)
 
 STEP: Final = 100
 """Rows written at a time."""
+
+PATIENCE_S: Final = 60.0  # that one step of many is tried for, while the store is busy
+PAUSE_S: Final = 0.1
+
+_EMPTY: Final[tuple[object, ...]] = ("", (), [], {})  # not worth a line
 
 DEFAULT_CONFIG: Final = Path("bridge.toml")
 
@@ -103,7 +110,7 @@ def at_desk(config: Path, work: Callable[["Keeper"], Awaitable[T]], *, expected:
         say(f"there was no store at {missing.absolute()}: an empty one is made")
 
     async def opened() -> T:
-        async with run.open_store(loaded) as store:
+        async with run.open_store(loaded, patience_s=PATIENCE_S) as store:
             return await work(store)
 
     try:
@@ -135,9 +142,27 @@ def unreached(cause: str | None) -> str | None:
     return f"is not reached: {cause}" if cause else None
 
 
-def in_steps(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def in_steps(items: Iterable[T]) -> Iterator[Sequence[T]]:
     """Yield items, as many at a time as are written in one transaction."""
-    return (items[start : start + STEP] for start in range(0, len(items), STEP))
+    left = iter(items)
+    while some := tuple(islice(left, STEP)):
+        yield some
+
+
+async def patiently(write: Callable[[], Awaitable[T]]) -> T:
+    """Write a step of many, and again while the store is busy: half of the steps would be no end."""
+    from bridge.store.port import StoreBroken, StoreUnavailable
+
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await write()
+        except StoreBroken:
+            raise
+        except StoreUnavailable:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(PAUSE_S)
 
 
 def speak(settings: "Settings") -> None:
@@ -190,7 +215,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 def print_fields(fields: Mapping[str, object]) -> None:
     """Print names and values, one a line; what is empty is left out."""
-    shown = {name: _cell(value) for name, value in fields.items() if value not in (None, "", (), {})}
+    shown = {name: _cell(value) for name, value in fields.items() if value is not None and value not in _EMPTY}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
         sys.stdout.write(f"{name.ljust(width)}  {value}\n")
@@ -210,10 +235,25 @@ def plain(value: object) -> object:
 
 def _cell(value: object) -> str:
     """Return one line of plain text: a message may hold anything, a terminal must not obey it."""
-    if value is None:
-        return "-"
-    text = value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+    text = _words(value)
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def _words(value: object) -> str:
+    """Return a value as a person writes it."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return value.isoformat(timespec="seconds")
+        case list() | tuple():
+            return ", ".join(map(_words, value)) or "-"
+        case dict():
+            return json.dumps(value, ensure_ascii=False, default=plain)
+        case _:
+            return str(value)
 
 
 def unknown(what: str) -> UsageError:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bridge.sandbox.verify import Receiver
 
 ISO = ["%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%dT%H:%M:%S%z"]
+LONGEST_SECRET = 1024  # bytes that are read of its file
 ROOMS = ("receiver", "consumer", "worker", "sender", "clock")
 
 
@@ -99,12 +100,13 @@ def sandbox(
     from bridge.files import text_of
     from bridge.sandbox import moost
 
+    secret = text_of(client_secret_file.read(LONGEST_SECRET)).strip() if client_secret_file else ""
     try:
         moost.run(
             host=host,
             port=port,
             client_id=client_id or moost.CLIENT_ID,
-            client_secret=text_of(client_secret_file.read()).strip() if client_secret_file else moost.CLIENT_SECRET,
+            client_secret=secret or moost.CLIENT_SECRET,
             customer_id=customer_id or moost.CUSTOMER_ID,
             keep=keep,
             journal=journal,

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO, cast
 
 import typer
 
@@ -25,6 +26,7 @@ from bridge.cli.common import (
     app,
     at_desk,
     in_steps,
+    patiently,
     print_fields,
     print_json,
     print_table,
@@ -57,28 +59,29 @@ def import_(
 ) -> None:
     """Take rows over into the directory; a file with a problem changes nothing."""
     from bridge import directory
-    from bridge.files import text_of
 
+    name = "stdin" if file.name in ("<stdin>", "-") else file.name
     try:
-        rows = directory.read(text_of(file.read()))
-    except UnicodeDecodeError:
-        raise UsageError(f"{file.name}: is not text in UTF-8") from None
+        rows = directory.read(cast("BinaryIO", file))
     except directory.DirectoryError as error:
-        raise UsageError("\n".join(f"{file.name}: {line}" for line in str(error).splitlines())) from None
+        raise UsageError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from None
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read: {error.strerror}") from None
 
     async def write(desk: "Desk") -> tuple[int, int]:
-        kept = {(row.user, row.location) for row in rows}
-        gone = [(row.user, row.location) for row in await desk.residences() if (row.user, row.location) not in kept]
+        gone: list[tuple[str, str | None]] = []
+        if replace:
+            listed = await desk.residences()
+            gone = [key for key in ((row.user, row.location) for row in listed) if key not in rows]
         changed = 0
-        remove = gone if replace else []
-        with progress("importing", len(rows) + len(remove)) as advance:
+        with progress("importing", len(rows) + len(gone)) as advance:
             for some in in_steps(rows):
-                changed += await desk.write_residences(some)
+                changed += await patiently(partial(desk.write_residences, some))
                 advance(len(some))
-            for others in in_steps(remove):
-                await desk.write_residences((), others)
+            for others in in_steps(gone):
+                await patiently(partial(desk.write_residences, (), others))
                 advance(len(others))
-        return changed, len(remove)
+        return changed, len(gone)
 
     changed, removed = at_desk(config, write)
     say(f"{len(rows)} rows read, {changed} changed, {removed} removed")

@@ -46,11 +46,15 @@ def map_(
     ] = "application/json",
 ) -> None:
     """Show what MOOST would get for the messages of one body: a JSON array of calls, in sending order."""
-    from bridge.config import load
+    from bridge.config import Server, load
     from bridge.preview import map_message
 
     loaded = None if config is None else load(config, serving=False)
-    mapped = map_message(topic, file.read(), loaded, content_type=content_type)
+    most = Server().max_body if loaded is None else loaded.server.max_body
+    body = file.read(most + 1)
+    if len(body) > most:
+        raise UsageError(f"{file.name}: is larger than server.max_body ({most:,} bytes): the bridge answers 413 to it")
+    mapped = map_message(topic, body, loaded, content_type=content_type)
     print_json(mapped.calls)
     for reason in mapped.reasons:
         say(reason)

@@ -162,16 +162,16 @@ def _time(at: datetime) -> str:
 
 
 def _with(number: float | None, unit: str | None) -> str | None:
-    return None if number is None else f"{number:g} {unit or ''}".rstrip()
+    return None if number is None else f"{number:.15g} {unit or ''}".rstrip()
 
 
 def _coverage(one: Shown) -> str | None:
     known, needed = one.get("known_seconds"), one.get("needed_seconds")
-    return None if known is None else f"{known:g} s, {needed:g} s are needed"
+    return None if known is None else f"{known:.15g} s, {needed:.15g} s are needed"
 
 
 def _half(quarter: Shown | None, unit: str) -> str | None:
-    return None if quarter is None else f"{_with(quarter['value'], unit)}, known for {quarter['known_seconds']:g} s"
+    return None if quarter is None else f"{_with(quarter['value'], unit)}, known for {quarter['known_seconds']:.15g} s"
 
 
 def _message(message: Shown | None) -> str | None:

@@ -10,6 +10,7 @@ Rules:
 """
 
 import json
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -57,12 +58,22 @@ def read(path: Path, environ: Mapping[str, str], *, secrets: bool) -> Layers:
 
 def _file(path: Path) -> Table:
     """Return the tables of the file; a missing or broken one ends everything, there is nothing else to report."""
-    if not path.is_file():
-        raise ConfigErrors([f"{path}: there is no such file"])
+    try:
+        found = stat.S_IFMT(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigErrors([f"{path}: there is no such file"]) from None
+    except OSError as error:
+        raise ConfigErrors([f"{path}: cannot be read: {error.strerror}"]) from None
+    if found == stat.S_IFDIR:
+        raise ConfigErrors([f"{path}: is a folder; name the file in it, such as {path / 'bridge.toml'}"])
+    if found != stat.S_IFREG:
+        raise ConfigErrors([f"{path}: is no ordinary file, and SIGHUP could not read it again"])
     try:
         return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         problem = f"{path}: is not TOML: {error}"
+    except RecursionError:
+        problem = f"{path}: is not TOML: it is nested too deeply"
     except UnicodeDecodeError:
         problem = f"{path}: is not text in UTF-8"
     except OSError as error:
@@ -86,7 +97,7 @@ def _variable(layers: Layers, name: str, text: str) -> None:
     if _is_json(where):
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             layers.origins[where] = name
             layers.problems.append((where, "must be JSON"))
             return

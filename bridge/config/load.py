@@ -77,7 +77,7 @@ def _words(detail: ErrorDetails) -> str:
         return f"must be one of {str(context['expected']).replace(' or ', ', ')}"
     for name, words in _LIMITS.items():
         if name in context:
-            return f"{words} {context[name]:g}"
+            return f"{words} {context[name]:.15g}"
     return next((words for start, words in _TYPES.items() if kind.startswith(start)), "is not valid")
 
 

@@ -8,7 +8,7 @@ Rules:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
@@ -21,7 +21,7 @@ from bridge.core.intervals import NEVER, QUARTER, holds_until, is_absence, slot_
 from bridge.core.mapping import DEVICE_TYPES
 from bridge.core.messages import Quantity, Tick
 from bridge.core.model import Building, Device, Sample, identity_of, key, label, name_of
-from bridge.core.rules import Rules
+from bridge.core.rules import Rules, Stamp
 from bridge.core.tracks import hold_always, limit_of, roles
 from bridge.core.units import tidy
 from bridge.core.vocabulary import EVENT_TYPES, Cadence, DeviceKey, DeviceType, EventType, Kind
@@ -30,13 +30,14 @@ from bridge.replay import anatomy
 from bridge.replay.clusters import sorted_out_for
 from bridge.replay.keeper import Keeper
 from bridge.replay.remake import Key, Remade, calls, key_of, remake
-from bridge.replay.trust import interval_start, slot_end
+from bridge.replay.trust import LENGTHS, interval_start, slot_end
 from bridge.replay.world import Made, World, by_user
 from bridge.store.desk import CallTrip
 
 if TYPE_CHECKING:
     from bridge.store.port import Pending
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS: Final[Mapping[Quantity, str]] = {
     Quantity.POWER: "W",
     Quantity.TEMPERATURE: "°C",
@@ -102,18 +103,21 @@ async def explain_value(
 
 
 def _slot_start(asked: Question, zone: str, rules: Rules) -> datetime:
-    """Return the start of the slot with whose close a value leaves; on a boundary that of the event of that time."""
+    """Return the start of the slot with whose close a value leaves.
+
+    An instant between two intervals belongs to the later one, unless events carry the ends of their intervals: then it
+    is the time of the earlier one's event.
+    """
     cadence = EVENT_TYPES[asked.type].cadence
-    on_the_quarter = slot_of(asked.at) == asked.at
     if cadence is Cadence.DAY:
         end = asked.at if day_start(asked.at, ZoneInfo(zone)) == asked.at else day_end(asked.at, ZoneInfo(zone))
         return end - QUARTER
-    length = 2 * QUARTER if cadence is Cadence.HALF_HOUR else QUARTER
-    if on_the_quarter:
-        probe = Event(device="", name="", source=DeviceType.GATEWAY, type=asked.type, value=0.0, at=asked.at)
-        return slot_end(probe, rules) - QUARTER
+    length = LENGTHS.get(cadence, QUARTER)
     start = slot_of(asked.at)
-    return start + QUARTER if length > QUARTER and start.minute % 30 == 0 else start
+    start -= (start - _EPOCH) % length
+    if start == asked.at and rules.stamp is Stamp.END:
+        start -= length
+    return start + length - QUARTER
 
 
 async def _state(keeper: Keeper, rules: Rules, building: str) -> Building | None:
@@ -153,7 +157,8 @@ def _wanted(
     fits = {k: e for k, e in found.items() if e.type is asked.type and own in (None, e.device)}
     exact = {k: e for k, e in fits.items() if e.at == asked.at}
     if not exact and EVENT_TYPES[asked.type].cadence is not Cadence.CHANGE:
-        exact = {k: e for k, e in fits.items() if interval_start(e, rules, zone) <= asked.at < slot_end(e, rules)}
+        start = _slot_start(asked, zone, rules)
+        exact = {k: e for k, e in fits.items() if slot_end(e, rules) == start + QUARTER}
     return sorted(exact.items(), key=lambda one: one[0])
 
 
@@ -184,7 +189,7 @@ async def _explained(keeper: Keeper, past: _Past, key_: Key, event: Event | None
         "at": at,
         "value": made.event.value if made is not None else None,
         "sent": _value(told[-1], key_) if told else None,
-        "start": None if on_change else _start(past, event),
+        "start": None if on_change else _start(past, type_, event),
         "end": None if on_change else _end(past, event),
         "formula": anatomy.formula(type_, DeviceType(source), past.slot),
         "devices": [],
@@ -202,10 +207,15 @@ async def _explained(keeper: Keeper, past: _Past, key_: Key, event: Event | None
     return shown
 
 
-def _start(past: _Past, event: Event | None) -> datetime | None:
+def _start(past: _Past, type_: EventType, event: Event | None) -> datetime | None:
     if event is not None:
         return interval_start(event, past.rules, past.zone)
-    return past.slot.start if past.slot is not None else None
+    if past.slot is None:
+        return None
+    cadence = EVENT_TYPES[type_].cadence
+    if cadence is Cadence.DAY:
+        return day_start(past.slot.start, ZoneInfo(past.zone))
+    return past.slot.end - LENGTHS.get(cadence, QUARTER)
 
 
 def _end(past: _Past, event: Event | None) -> datetime | None:
@@ -244,7 +254,7 @@ def _reason(past: _Past, made: Made | None, shown: Mapping[str, Any]) -> str | N
         return "it was withheld: more is consumed than can be, the sign of a meter is wrong"
     known, needed = shown.get("known_seconds"), shown.get("needed_seconds")
     if known is not None and needed is not None and known < needed:
-        return f"it did not leave: what it needs was known for {known:g} s, {needed:g} s are needed"
+        return f"it did not leave: what it needs was known for {known:.15g} s, {needed:.15g} s are needed"
     if not shown["devices"]:
         return "it did not leave: no device takes part in it"
     return "it did not leave: what it needs was not known just before the end"

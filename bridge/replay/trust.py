@@ -27,16 +27,18 @@ from bridge.core.rules import Rules, Stamp
 from bridge.core.vocabulary import EVENT_TYPES, Cadence, EventType
 from bridge.replay.world import Made
 
-_LENGTHS: Final[Mapping[Cadence, timedelta]] = {Cadence.QUARTER: QUARTER, Cadence.HALF_HOUR: 2 * QUARTER}
+LENGTHS: Final[Mapping[Cadence, timedelta]] = {Cadence.QUARTER: QUARTER, Cadence.HALF_HOUR: 2 * QUARTER}
 
 
 def slot_end(event: Event, rules: Rules) -> datetime:
-    """Return the end of the interval of a slot's event."""
+    """Return the end of the interval of an event."""
+    if EVENT_TYPES[event.type].cadence is Cadence.DAY:
+        return event.at  # the first instant of the new day, however slots are stamped
     match rules.stamp:
         case Stamp.INSIDE:
             return event.at + timedelta(seconds=1)
         case Stamp.START:
-            return event.at + _LENGTHS.get(EVENT_TYPES[event.type].cadence, QUARTER)
+            return event.at + LENGTHS.get(EVENT_TYPES[event.type].cadence, QUARTER)
         case _:
             return event.at
 
@@ -48,7 +50,7 @@ def interval_start(event: Event, rules: Rules, time_zone: str) -> datetime:
         return event.at
     if cadence is Cadence.DAY:
         return day_start(event.at - timedelta(seconds=1), ZoneInfo(time_zone))
-    return slot_end(event, rules) - _LENGTHS[cadence]
+    return slot_end(event, rules) - LENGTHS[cadence]
 
 
 class Trust:

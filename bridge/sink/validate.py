@@ -65,9 +65,9 @@ def _value(kind: object, source: object, value: object, *, battery_soc: bool) ->
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return "the value is not a finite number"
     if rule.lowest is not None and value < rule.lowest:
-        return f"{kind} is below {rule.lowest:g} {rule.unit}"
+        return f"{kind} is below {rule.lowest:.15g} {rule.unit}"
     if rule.highest is not None and value > rule.highest:
-        return f"{kind} is above {rule.highest:g} {rule.unit}"
+        return f"{kind} is above {rule.highest:.15g} {rule.unit}"
     return None
 
 

@@ -273,6 +273,10 @@ class StoreUnavailable(Exception):  # noqa: N818 - a condition, named as the ope
     """The store cannot serve now; the sentence says why."""
 
 
+class StoreBusy(StoreUnavailable):
+    """Another process holds the store for the moment: trying again helps."""
+
+
 class StoreBroken(StoreUnavailable):
     """The store is damaged or gone: waiting does not help, the process has to end."""
 
@@ -298,7 +302,10 @@ class Store(Protocol):
         """
 
     async def claim(self, limit: int) -> tuple[Sequence[Pending], Sequence[str]]:
-        """Return the oldest pending messages, and users whose directory rows changed (deal with those first)."""
+        """Return the oldest pending messages, and users whose directory rows changed."""
+
+    async def changed_among(self, users: Sequence[str]) -> Sequence[str]:
+        """Return those of some users whose directory rows changed; `claim` would show them some time."""
 
     async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes, and the states of the named buildings, of those homes and of those rows."""

@@ -11,17 +11,19 @@ Rules:
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from bridge import errors, logs
 from bridge.core.effects import Note
 from bridge.core.identity import building_id
-from bridge.core.messages import Tombstone, Unreadable
+from bridge.core.messages import Inbound, Tombstone, Unreadable
+from bridge.core.model import Residence
 from bridge.core.routing import device_of
 from bridge.core.rules import Rules, Unknown
-from bridge.core.vocabulary import DeadReason
+from bridge.core.vocabulary import DeadReason, DeviceKey
 from bridge.findings import Findings
 from bridge.limits import Limit
 from bridge.metrics import Metrics
@@ -32,6 +34,7 @@ BATCH: Final = 256  # messages a transaction, some 10 ms of the store
 PACE_S: Final = 0.05  # least time from one batch to the next, where messages come fast: a batch costs 1 ms by itself
 PACE_FROM: Final = 8  # messages of a batch from which on they come fast
 SLICE_S: Final = 0.002  # longest computing without letting the door breathe
+ROWS_AT_ONCE: Final = 1_000  # of the directory, that users of one transaction have together
 IDLE_S: Final = 0.5  # how often to look for messages that another process put back
 WAIT_S: Final = 1.0  # pause while the store cannot serve
 MOST_CONFLICTS: Final = 20
@@ -92,12 +95,35 @@ class Worker:
                 self.wake.clear()
 
     async def step(self) -> int:
-        """Process one batch; return of how many messages, or 1 for what else there was to do."""
+        """Process one batch; return of how many messages, or 1 for what else there was to do.
+
+        Changed directory rows are dealt with beside the messages, some users a batch: an import changes hundreds of
+        thousands. Those of a message's own user come before it, because older messages of that user may be parked.
+        """
         rows, changed = await self._store.claim(BATCH)
-        if changed:
-            for user in changed:
-                await self._follow(user)
-            return 1
+        if not changed:
+            return await self._work_off(rows)
+        own = await self._changed_among(rows)
+        done = 0 if own else await self._work_off(rows)
+        await self._follow_all(own or changed)
+        return max(1, done)
+
+    async def _changed_among(self, rows: Sequence[Pending]) -> Sequence[str]:
+        """Return the users of messages whose directory rows changed."""
+        inbound = []
+        for row in rows:
+            with contextlib.suppress(Exception):  # what cannot be read is nobody's
+                message = read(row, self._rules)
+                if not isinstance(message, Tombstone | Unreadable):
+                    inbound.append(message)
+        if not inbound:
+            return ()
+        homes = (await self._store.load((), sorted(self._devices(inbound)), ())).homes
+        users = {message.user for message in inbound if message.user is not None}
+        return await self._store.changed_among(sorted(users | {home.user for home in homes.values()}))
+
+    async def _work_off(self, rows: Sequence[Pending]) -> int:
+        """Process claimed messages, together or if that fails one by one; return how many there were."""
         if not rows:
             return 0
         try:
@@ -160,14 +186,19 @@ class Worker:
         inbound = [message for message in messages if not isinstance(message, Tombstone | Unreadable)]
         users = {message.user for message in inbound if message.user is not None}
         buildings = {building_id(user) for user in users} if self._rules.unknown is Unknown.CREATE else set()
-        devices = {device_of(message) for message in inbound}
-        if self._rules.heirs:
-            devices |= {old for device in devices for old in self._rules.former(device)}
+        devices = self._devices(inbound)
         loaded = await self._store.load(sorted(users), sorted(devices), sorted(buildings))
         owners = {home.user for home in loaded.homes.values()} - users
         if owners:  # a message names no user, or another than its device has so far
             loaded = await self._store.load(sorted(users | owners), sorted(devices), sorted(buildings))
         return loaded
+
+    def _devices(self, inbound: Iterable[Inbound]) -> set[DeviceKey]:
+        """Return the devices that messages are about, and what these were called before."""
+        devices = {device_of(message) for message in inbound}
+        if self._rules.heirs:
+            devices |= {old for device in devices for old in self._rules.former(device)}
+        return devices
 
     def _count(self, step: Step) -> None:
         """Count a committed step, tell what it found, and wake the sender where it queued something."""
@@ -184,10 +215,23 @@ class Worker:
         if step.calls:
             self._queued()
 
+    async def _follow_all(self, users: Sequence[str]) -> None:
+        """Deal with changed directory rows: of all users in one transaction, as long as no bug of ours prevents that.
+
+        An import changes hundreds of thousands of users, and the messages of everybody wait meanwhile.
+        """
+        try:
+            await self._readdress(users)
+        except StoreUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - one bad user must not hold up the rest (R12)
+            for user in users:
+                await self._follow(user)
+
     async def _follow(self, user: str) -> None:
         """Deal with a user's changed directory rows; if a bug of ours fails on them, its messages flow all the same."""
         try:
-            await self._readdress(user)
+            await self._readdress([user])
         except StoreUnavailable:
             raise
         except Exception as fault:  # noqa: BLE001 - one user must not hold up the rest (R12)
@@ -196,18 +240,51 @@ class Worker:
             note = Note(name="directory_fault", detail=detail)
             await self._store.commit(Work(now=self._now(), unparked=[user], notes=[(0, note)]))
 
-    async def _readdress(self, user: str) -> None:
-        """Bring the buildings of a user in line with its changed directory rows, then free its parked messages."""
-        homes = await self._store.homes_of(user)
-        directory = await self._store.directory_of(user)
+    async def _readdress(self, users: Sequence[str]) -> None:
+        """Bring the buildings of users in line with their changed directory rows, then free their parked messages.
+
+        As many users a transaction as have `ROWS_AT_ONCE` rows together: a building may be shared by hundreds.
+        """
+        changes: list[_Changed] = []
+        for user in users:
+            homes, directory = await self._store.homes_of(user), await self._store.directory_of(user)
+            changes.append(_Changed(user=user, homes=sorted(homes), directory=directory))
+            if sum(change.rows for change in changes) > ROWS_AT_ONCE:
+                await self._write(changes)
+                changes = []
+        if changes:
+            await self._write(changes)
+
+    async def _write(self, changes: Sequence["_Changed"]) -> None:
+        """Write what the changed rows of some users lead to."""
+        breath = _Breath()
+        users = [change.user for change in changes]
+        devices = sorted({device for change in changes for device in change.homes})
+        buildings = sorted({name for change in changes for name in change.directory})
         for _ in range(MOST_CONFLICTS):
-            loaded = await self._store.load([user], sorted(homes), sorted(directory))
-            step = Step(loaded, self._rules, self._now())
-            step.readdress(user, homes, directory)
-            if not await self._store.commit(step.work(unparked=[user])):
+            step = Step(await self._store.load(users, devices, buildings), self._rules, self._now())
+            for change in changes:
+                if breath.is_short:
+                    await breath.take()
+                step.readdress(change.user, change.homes, change.directory)
+            if not await self._store.commit(step.work(unparked=users)):
                 self._count(step)
                 return
         raise StoreUnavailable(_CONTENDED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Changed:
+    """A user whose directory rows changed, with what that may concern."""
+
+    user: str
+    homes: Sequence[DeviceKey]
+    directory: Mapping[str, Sequence[Residence]]
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows of the directory are concerned."""
+        return sum(len(rows) for rows in self.directory.values())
 
 
 class _Breath:

@@ -13,6 +13,7 @@ A message is `{"topic", "received"}` and one of `body` (the JSON itself), `messa
 by `with`: merged into it, and `without`: keys left out) or `raw` (the bytes as text). `{"tick": time}` lets time pass.
 """
 
+import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,7 +60,7 @@ def bytes_of(message: Json) -> bytes:
 
 def residences(rows: list[Json]) -> dict[str, tuple[Residence, ...]]:
     """Return the directory by user."""
-    found = directory.read("\n".join(json.dumps(row) for row in rows)) if rows else ()
+    found = directory.read(io.BytesIO("\n".join(json.dumps(row) for row in rows).encode())) if rows else ()
     return {row.user: tuple(each for each in found if each.user == row.user) for row in found}
 
 

@@ -86,6 +86,18 @@ async def test_only_users_whose_rows_differ_are_shown_as_changed(store: Keeper) 
     assert ["c", "b"] == list((await store.claim(1))[1])
 
 
+async def test_users_are_shown_as_changed_when_they_are_asked_for(store: Keeper) -> None:
+    rows = [Residence(user=f"u{n:04}", location=None, building="b") for n in range(250)]
+    await store.write_residences(rows)
+    shown = set((await store.claim(1))[1])
+    late = next(row for row in reversed(rows) if row.user not in shown) if len(shown) < len(rows) else rows[-1]
+    assert [] == list(await store.changed_among([]))
+    assert ["u0001", late.user] == list(await store.changed_among([late.user, "nobody", "u0001"]))
+    await store.write_residences([replace(late, building="b2")])
+    await store.commit(Work(now=NOW, unparked=[late.user, "u0001"]))
+    assert [late.user] == list(await store.changed_among([late.user, "u0001"])), "the newer change was not shown"
+
+
 async def test_a_large_directory_is_written_whole(store: Keeper) -> None:
     rows = [Residence(user=f"u{n:04}", location=None, building=f"b{n}") for n in range(350)]
     assert 350 == await store.write_residences(rows)

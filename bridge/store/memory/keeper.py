@@ -97,6 +97,12 @@ class MemoryStore(MemoryDesk):
         waiting = [self._rows.message(number) for number in self._rows.waiting()]
         return waiting[:limit], sorted(self._shown, key=self._shown.__getitem__)
 
+    async def changed_among(self, users: Sequence[str]) -> Sequence[str]:
+        """Return those of some users whose rows changed."""
+        found = {user: self._rows.changed[user] for user in users if user in self._rows.changed}
+        self._shown |= found
+        return sorted(found, key=found.__getitem__)
+
     async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states."""
         directory = await self.residences()

@@ -279,6 +279,14 @@ async def changes(con: Connection, buckets: list[int], limit: int, *, everything
     return dict(await con.fetch(_CHANGED, buckets, everything, limit))
 
 
+_CHANGED_AMONG: Final = "SELECT user_id, change FROM changed WHERE user_id = ANY($1) ORDER BY change"
+
+
+async def changed_among(con: Connection, users: Sequence[str]) -> dict[str, int]:
+    """Return which of some users have changed directory rows, and which change it was."""
+    return dict(await con.fetch(_CHANGED_AMONG, list(users)))
+
+
 _FRONT: Final = f"""
 SELECT min(received), {NOW} FROM (
     (SELECT received FROM waiting WHERE place > 0 ORDER BY place LIMIT {FRONT})

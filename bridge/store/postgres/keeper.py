@@ -335,6 +335,12 @@ class PostgresStore(PostgresDesk):
         self._claimed = {message.id for message in messages}
         return messages, list(self._shown)
 
+    async def changed_among(self, users: Sequence[str]) -> Sequence[str]:
+        """Return those of some users whose directory rows changed."""
+        found = await self._lines["work"].read(lambda con: inbox.changed_among(con, users))
+        self._shown |= found
+        return list(found)
+
     async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states."""
         line = self._lines["work"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.store import upgrade
-from bridge.store.port import StoreBroken, StoreUnavailable
+from bridge.store.port import StoreBroken, StoreBusy, StoreUnavailable
 from bridge.store.refusal import StoreRefused
 from bridge.store.sqlite import room
 
@@ -285,6 +285,8 @@ def unavailable(error: sqlite3.Error, lacking: str | None = None) -> StoreUnavai
         return StoreUnavailable(f"the disk is full ({lacking})")
     words = _NO_MEMORY if full in _MEMORY else _CONDITIONS.get(code, "the disk does not do as told")
     sentence = f"{words} ({error})"
+    if code == sqlite3.SQLITE_BUSY:
+        return StoreBusy(sentence)
     return StoreBroken(sentence) if code in _ENDS else StoreUnavailable(sentence)
 
 

@@ -266,12 +266,16 @@ def _first_gap(con: sqlite3.Connection, ledger: Ledger) -> int:
 
 _FREE: Final = "INSERT INTO again (id) SELECT id FROM parked WHERE user IN (SELECT value FROM json_each(?))"
 _UNPARK: Final = "DELETE FROM parked WHERE user IN (SELECT value FROM json_each(?))"
-_DEALT_WITH: Final = """
-DELETE FROM changed WHERE EXISTS (
-    SELECT 1 FROM json_each(?) AS dealt
-    WHERE dealt.value ->> 0 = changed.user AND changed.change <= coalesce(dealt.value ->> 1, changed.change)
-)
+_CHANGED_AMONG: Final = """
+SELECT user, change FROM changed WHERE user IN (SELECT value FROM json_each(?)) ORDER BY change
 """
+_DEALT_WITH: Final = "DELETE FROM changed WHERE user = ? AND change <= ?"
+_ANY_CHANGE: Final = (1 << 63) - 1
+
+
+def changed_among(con: sqlite3.Connection, users: Sequence[str]) -> dict[str, int]:
+    """Read which of some users have changed directory rows, and which change it was."""
+    return dict(con.execute(_CHANGED_AMONG, (to_json(list(users)),)).fetchall())
 
 
 def unpark(con: sqlite3.Connection, ledger: Ledger, shown: dict[str, int], users: Sequence[str]) -> None:
@@ -281,7 +285,7 @@ def unpark(con: sqlite3.Connection, ledger: Ledger, shown: dict[str, int], users
     named = to_json(users)
     freed = con.execute(_FREE, (named,)).rowcount
     con.execute(_UNPARK, (named,))
-    con.execute(_DEALT_WITH, (to_json([(user, shown.get(user)) for user in users]),))
+    con.executemany(_DEALT_WITH, [(user, shown.get(user, _ANY_CHANGE)) for user in users])
     ledger.unpark(freed)
     ledger.again += freed
 

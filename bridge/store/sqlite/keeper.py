@@ -225,6 +225,12 @@ class SqliteStore(SqliteDesk):
         self._shown = dict(changed)
         return messages, list(self._shown)
 
+    async def changed_among(self, users: Sequence[str]) -> Sequence[str]:
+        """Return those of some users whose directory rows changed."""
+        found = await self._read(lambda con, _: inbox.changed_among(con, users))
+        self._shown |= found
+        return list(found)
+
     async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states; the loop breathes between some states and the next."""
         residences, homes = await self._read(lambda con, _: states.places(con, users, devices))

@@ -37,7 +37,7 @@ from bridge.store.ledger import Ledger
 from bridge.store.port import Receipt, StoreBroken, StoreUnavailable
 from bridge.store.sqlite import room
 from bridge.store.sqlite.checkpoint import Checkpoints
-from bridge.store.sqlite.files import give_back, identity, may_be_full, set_ceiling, unavailable
+from bridge.store.sqlite.files import BUSY_TIMEOUT_S, give_back, identity, may_be_full, set_ceiling, unavailable
 from bridge.store.sqlite.inbox import Entry, accept
 from bridge.store.sqlite.room import Reserve
 
@@ -58,6 +58,9 @@ GATHER_FROM: Final = 4
 
 RESERVE_LOOK_S: Final = 1.0
 """How often a full disk is looked at."""
+
+ASK_AGAIN_S: Final = 0.001
+"""How often a command asks for its turn to write."""
 
 VACUUM_PAGES: Final = 1_000
 """Free pages given back to a full disk at each look (4 MiB)."""
@@ -272,6 +275,7 @@ class Writer:
     ) -> None:
         """Connect at the first round."""
         self._connect = connect
+        self._eager = not reserve.wanted  # a command, beside the daemon
         self._reserve = reserve
         self._checkpoints = checkpoints
         self._committed = committed
@@ -323,7 +327,7 @@ class Writer:
             raise StoreBroken("the store was replaced by another file")
         started = time.monotonic()
         until = started + SLICE_S
-        con.execute("BEGIN IMMEDIATE")
+        self._begin(con)
         text = con.execute("SELECT ledger FROM bridge").fetchone()[0]
         ledger = _decoder.decode(text)
         begun = self._accept(con, ledger, [part for part in parts if part.run is None])
@@ -342,6 +346,26 @@ class Writer:
         self.trouble = None
         for part in begun:
             part.error, part.done = None, True
+
+    def _begin(self, con: sqlite3.Connection) -> None:
+        """Begin a transaction. A command asks again and again: by SQLite's own waits a busy daemon goes first."""
+        if not self._eager:
+            con.execute("BEGIN IMMEDIATE")
+            return
+        until = time.monotonic() + BUSY_TIMEOUT_S
+        con.execute("PRAGMA busy_timeout = 0")
+        try:
+            while True:
+                try:
+                    con.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                        raise
+                    time.sleep(ASK_AGAIN_S)
+                else:
+                    return
+        finally:
+            con.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
 
     def _accept(self, con: sqlite3.Connection, ledger: Ledger, parts: Sequence[Part]) -> list[Part]:
         """Store the messages of all callers at once."""
