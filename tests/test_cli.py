@@ -503,13 +503,15 @@ def test_a_number_is_printed_with_all_its_digits(bridge: Bridge, store: Path) ->
     async def put() -> None:
         keeper = SqliteStore(str(store))
         await keeper.open()
-        state = Building(id="home", created=True, users=("u",), devices={"meter:m-1": meter})
+        state = Building(id="home", created=True, users=("u",), devices={"sub-1/meter:m-1": meter})
         homes = {DeviceKey("sub-1", Kind.METER, "m-1"): Home(building="home", user="u")}
         assert not await keeper.commit(Work(now=NOW, homes=homes, buildings=[Versioned(state=state, version=0)]))
         await keeper.close()
 
     asyncio.run(put())
-    shown = bridge("explain", "--device", "meter:m-1").out
+    done = bridge("explain", "--device", "meter:m-1")
+    assert 0 == done.code, done.err
+    shown = done.out
     assert "12345678.9 Wh" in shown
     assert "1234567 W" in shown
 
