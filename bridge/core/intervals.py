@@ -27,6 +27,9 @@ NEVER: Final = datetime.max.replace(tzinfo=UTC)
 GONE: Final = datetime.min.replace(tzinfo=UTC)
 """Last seen "before all time": the mark of a disconnect, which nobody sleeps through."""
 
+BLANK: Final = NEVER - timedelta(days=1)
+"""Last seen "for ever", too: the mark of an inverter's block that is all null. After its last watts that is night."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -114,9 +117,14 @@ Limit = Callable[[Value], timedelta]
 
 def holds_until(sample: Sample, limit: Limit) -> datetime:
     """Return when a sample's value stops being known by itself."""
+    return NEVER if sample.dusk and sample.value is not None else told_until(sample, limit)
+
+
+def told_until(sample: Sample, limit: Limit) -> datetime:
+    """Return up to when a sample's value counts as told; an inverter's last watts are followed by night (M4.3)."""
     if sample.value is None:
         return sample.at
-    if sample.seen == NEVER:
+    if sample.seen >= BLANK:
         return NEVER
     return max(sample.seen, sample.at) + limit(sample.value)
 
@@ -142,14 +150,14 @@ def taken(
     now = sample._replace(at=sample.seen, sent=stamp_sent)
     if not precedes(sample, there):
         again = there.value == sample.value and type(there.value) is type(sample.value)
-        ended = again and limit is not None and holds_until(there, limit) < sample.seen
+        ended = again and limit is not None and told_until(there, limit) < sample.seen
         return insert(series, now if ended else sample, open_from)
     series = _filled_in(series, sample, open_from)
     if is_absence(there):
         return insert(series, now, None) if back and precedes(there, now) else series
     if there.value != sample.value or there.seen >= sample.seen:
         return series
-    if limit is not None and holds_until(there, limit) < sample.seen:
+    if limit is not None and told_until(there, limit) < sample.seen:
         return insert(series, now, None)
     return tuple(other._replace(seen=sample.seen) if other is there else other for other in series)
 
@@ -185,6 +193,9 @@ def pieces(series: Series, start: datetime, end: datetime, limit: Limit) -> list
             since, until = max(at, start), holds_until(sample, limit)
             if until > next_:  # noqa: PLR1730 - a call costs more, and this runs for every sample of a slot
                 until = next_
+            if sample.dusk and value and (night := max(told_until(sample, limit), since)) < until:
+                found.append(Piece((night - start).total_seconds(), (until - start).total_seconds(), 0.0))
+                until = night
             if since < until:
                 found.append(Piece((since - start).total_seconds(), (until - start).total_seconds(), value))
         if at <= start:

@@ -39,6 +39,7 @@ class Sample(NamedTuple):
     number: int  # place in the order of acceptance: settles the rest
     sent: datetime | None = None  # `at` as it was sent, where that was later than the receipt (M0.3)
     updated_sent: datetime | None = None  # the same of `updated`
+    dusk: bool = False  # an inverter's power that is so small that night may follow (mapping rule M4.3)
 
 
 class Shown(NamedTuple):

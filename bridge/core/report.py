@@ -3,7 +3,8 @@
 Rules:
 - Newest wins per series, whatever the order of arrival; a repeat changes nothing (M0.4).
 - Offline and disconnect end a device's values at their stamp; if that is not news, at their receipt (M0.5).
-- An inverter that goes offline while its value is 0 sleeps: the value stays 0 (M4.3).
+- An inverter whose last word was 0 or a few watts sleeps when it goes offline, falls silent or says nothing but nulls:
+  its value is 0 until its next message (M4.3).
 - After a delete only a newer message brings the device back (M0.5).
 - Coordinates are compared in passing; nothing of them stays but whether a vehicle was away (M0.8, M3.1).
 """
@@ -17,7 +18,21 @@ from bridge.core.closing import close_own
 from bridge.core.copying import replace
 from bridge.core.devices import device_type, entry_of, new_moost_id
 from bridge.core.effects import Event, Note
-from bridge.core.intervals import GONE, NEVER, Limit, holds_until, in_force, insert, is_absence, room, slot_of, taken
+from bridge.core.intervals import (
+    BLANK,
+    GONE,
+    NEVER,
+    Limit,
+    holds_until,
+    in_force,
+    insert,
+    is_absence,
+    room,
+    slot_of,
+    taken,
+    told_until,
+    trim,
+)
 from bridge.core.jumps import flagged as jumped
 from bridge.core.jumps import judge
 from bridge.core.mapping import QUANTITIES
@@ -29,6 +44,8 @@ from bridge.core.slots import next_slot
 from bridge.core.tracks import hold_always, limit_of, runs_backwards
 from bridge.core.vocabulary import Action, DeviceKey, Kind
 
+DUSK_W: Final = 50.0  # M4.3: the last word at dusk is that small, or …
+DUSK_SHARE: Final = 0.01  # … this share of the largest power that the inverter has shown
 NEARBY_M: Final = 1_000.0  # M3.1: a vehicle further from its building does not charge there
 EARTH_M: Final = 6_371_000.0
 
@@ -300,17 +317,17 @@ def _ended(series: Series, end: Sample, quantity: Quantity) -> Series:
 
 
 def _asleep(series: Series, limit: Limit) -> Series:
-    """Return an inverter's power in which going offline at 0 keeps it at 0 without limit (M4.3).
+    """Return an inverter's power in which an offline or a block of nulls after its last watts is night: 0 (M4.3).
 
-    The end that an offline sets is marked by its `seen`; what it ends may arrive after it.
+    Both are marked by their `seen`; what they follow may arrive after them.
     """
-    if all(sample.seen != NEVER for sample in series):
+    if all(sample.seen < BLANK for sample in series):
         return series
     settled: list[Sample] = []
     for sample in series:
-        if settled and sample.seen == NEVER:
+        if settled and sample.seen >= BLANK:
             last = settled[-1]
-            sleeps = last.value == 0.0 and holds_until(last, limit) >= sample.at
+            sleeps = last.dusk or (last.value == 0.0 and holds_until(last, limit) >= sample.at)
             settled.append(sample._replace(value=0.0 if sleeps else None))
         else:
             settled.append(sample)
@@ -332,13 +349,16 @@ def _present(
     back = message.online is True
     shown = device.shown
     remarks: tuple[Note, ...] = ()
+    inverter = device.kind is Kind.PV_INVERTER
     for reading in message.readings:
         quantity, at, value = reading.quantity, reading.at, reading.value
         if quantity is Quantity.POWER:
             value, shown, remarks = _power(device, reading, rules)
         samples = series.get(quantity, ())
         sample = Sample(at, value, max(message.stamp, at), updated, message.number, reading.sent, message.updated_sent)
-        if quantity in _SLOT_SERIES:
+        if inverter and quantity is Quantity.POWER:
+            series[quantity] = _power_of_inverter(samples, sample, message, shown, closed_to, rules)
+        elif quantity in _SLOT_SERIES:
             limit = limit_of(device.kind, rules) if quantity is Quantity.POWER else hold_always(rules)
             series[quantity] = taken(samples, sample, message.stamp_sent, closed_to, limit, back=back)
         else:
@@ -349,13 +369,10 @@ def _present(
         if quantity in _SLOT_SERIES:
             since = min(since, _since(device, at))
             late += closed_to is not None and _is_late(samples, sample, closed_to)
-    if device.kind is Kind.PV_INVERTER and Quantity.POWER in series:
-        series[Quantity.POWER] = _awake(_asleep(series[Quantity.POWER], limit_of(device.kind, rules)), message)
-    if message.position is not None and message.positioned is not None:
-        away = _apart(message.position, residence)
-        series[Quantity.AWAY] = _told_away(
-            series.get(Quantity.AWAY, ()), message, message.positioned, closed_to, away=away
-        )
+    if inverter and not message.readings and Quantity.POWER in series:
+        series[Quantity.POWER] = _awake(series[Quantity.POWER], message, limit_of(device.kind, rules))
+    if message.position is not None:
+        series[Quantity.AWAY] = _told_away(series.get(Quantity.AWAY, ()), message, residence, closed_to)
     remarks += (_ABSENT,) * absent
     if late:
         text = f"{late} sample(s) of {label(device.kind, device.id)} came after their slot had closed"
@@ -379,13 +396,42 @@ def _power(device: Device, reading: Reading, rules: Rules) -> tuple[Value | None
     return (None, shown, (*notes, _JUMP)) if jump else (value, shown, notes)
 
 
-def _told_away(series: Series, message: Report, at: Time, closed_to: datetime | None, *, away: bool) -> Series:
+def _power_of_inverter(
+    series: Series, sample: Sample, message: Report, shown: Shown, closed_to: datetime | None, rules: Rules
+) -> Series:
+    """Return the power of an inverter with a sample, awake or asleep (M4.3)."""
+    limit = limit_of(Kind.PV_INVERTER, rules)
+    sample = _at_dusk(series, sample, message, shown)
+    together = taken(series, sample, message.stamp_sent, None, limit, back=message.online is True)
+    return trim(_awake(_asleep(together, limit), message, limit), closed_to)
+
+
+def _at_dusk(series: Series, sample: Sample, message: Report, shown: Shown) -> Sample:
+    """Return a sample of an inverter's power with what it means at dusk (M4.3)."""
+    if isinstance(sample.value, float):
+        return sample._replace(dusk=True) if sample.value <= max(DUSK_W, DUSK_SHARE * shown.largest_w) else sample
+    if not _is_blank(message):
+        return sample
+    there = in_force(series, sample.at)  # the same block again; what it follows may be forgotten
+    known = there.value if there is not None and there.at == sample.at and there.seen == BLANK else None
+    return sample._replace(seen=BLANK, value=known)
+
+
+def _is_blank(message: Report) -> bool:
+    """Tell whether the block of an inverter is there and holds nothing but nulls."""
+    readings = message.readings
+    return bool(readings) and all(reading.value is None and reading.beyond is None for reading in readings)
+
+
+def _told_away(series: Series, message: Report, residence: Residence | None, closed_to: datetime | None) -> Series:
     """Return whether a vehicle was away, with what its newest position says; it lasts until another one (M3.1).
 
     Of positions in a row that say the same the first and the last say it all.
     """
-    updated = message.updated or message.received
-    stamp = max(message.stamp, at.at)
+    if message.position is None or message.positioned is None:
+        return series
+    at, updated = message.positioned, message.updated or message.received
+    away, stamp = _apart(message.position, residence), max(message.stamp, at.at)
     sample = Sample(at.at, away, stamp, updated, message.number, at.sent, message.updated_sent)
     together = insert(series, sample, closed_to)
     kept = len(together) > 2 and together[-3].value is together[-2].value is together[-1].value  # noqa: PLR2004
@@ -411,10 +457,11 @@ def _is_late(samples: Series, sample: Sample, closed_to: datetime) -> bool:
     return there is None or (there.value != sample.value and not is_absence(there))
 
 
-def _awake(series: Series, message: Report) -> Series:
+def _awake(series: Series, message: Report, limit: Limit) -> Series:
     """End the sleep of an inverter at its next message, where that brings no newer power (M4.3)."""
     last = series[-1]
-    if last.seen != NEVER or last.value is None or not is_before(last.at, last.sent, *message.time):
+    asleep = last.value is not None and (last.seen >= BLANK or (last.dusk and told_until(last, limit) < message.stamp))
+    if not asleep or _is_blank(message) or not is_before(last.at, last.sent, *message.time):
         return series
     updated = message.updated or message.received
     awake = Sample(

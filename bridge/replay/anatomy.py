@@ -12,7 +12,7 @@ from typing import Final
 from bridge.core.counters import count
 from bridge.core.devices import moost_id
 from bridge.core.household import Flows, Tally, energies, flows, members, powers, wrong_sign
-from bridge.core.intervals import GONE, NEVER, QUARTER, QUARTER_S
+from bridge.core.intervals import BLANK, GONE, NEVER, QUARTER, QUARTER_S
 from bridge.core.mapping import BY_SOURCE, Part
 from bridge.core.messages import Quantity, Tick
 from bridge.core.model import Building, Device, Sample, Sum, name_of
@@ -152,7 +152,9 @@ def mark(sample: Sample) -> str:
     if sample.seen == GONE:
         return "disconnected"
     if sample.seen == NEVER:
-        return "offline" if sample.value is None else "offline at 0: asleep"
+        return "offline" if sample.value is None else "offline at dusk: asleep"
+    if sample.seen == BLANK and sample.value is not None:
+        return "nulls at dusk: asleep"
     return "" if sample.value is not None else "ended: the message had no usable value"
 
 

@@ -17,7 +17,7 @@ from bridge.core.devices import device_type, moost_id
 from bridge.core.effects import Event, SendEvents
 from bridge.core.identity import device_id, gateway_id
 from bridge.core.inheritance import inherited
-from bridge.core.intervals import NEVER, QUARTER, holds_until, is_absence, slot_of
+from bridge.core.intervals import BLANK, NEVER, QUARTER, holds_until, is_absence, slot_of
 from bridge.core.mapping import DEVICE_TYPES
 from bridge.core.messages import Quantity, Tick
 from bridge.core.model import Building, Device, Sample, identity_of, key, label, name_of
@@ -315,7 +315,7 @@ async def _samples(keeper: Keeper, samples: Sequence[Sample]) -> list[dict[str, 
             "at": one.at,
             "value": one.value,
             "mark": anatomy.mark(one) or None,
-            "still_carried": None if is_absence(one) else one.seen,
+            "still_carried": None if is_absence(one) or one.seen >= BLANK else one.seen,
             "message": one.number or None,
             "received": rows[one.number].received if one.number in rows else None,
         }

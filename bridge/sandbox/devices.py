@@ -24,6 +24,7 @@ _WH_PER_WMS: Final = 1 / HOUR_MS
 _FULL: Final = 95.0
 _EMPTY: Final = 10.0
 _DUSK_MS: Final = 600_000
+_DUSK_W: Final = 50  # as good as nothing, where it is the last word of the day
 _HOLD_ZERO_MS: Final = 24 * HOUR_MS
 _HOLD_MS: Final = {
     Kind.PV_INVERTER: HOUR_MS,
@@ -128,7 +129,8 @@ class Inverter(Device):
     def __init__(self, *, peak_w: int, dice: random.Random, sleeps: bool, null_at_night: bool, **identity: Any) -> None:  # noqa: ANN401
         """Give it a peak power [W]; some show null instead of 0 at night."""
         super().__init__(**identity)
-        self.zero_when_lost = False
+        self._night_when_lost = False
+        self._largest_w = 0
         self._peak_w = peak_w
         self._dice = dice
         self._sleeps = sleeps
@@ -145,6 +147,7 @@ class Inverter(Device):
             self._asleep, self.online = False, True
             self.forget()
         self.power_w = light_w if self.working else 0
+        self._largest_w = max(self._largest_w, self.power_w)
         if light_w:
             self._dark_since = None
         elif self._dark_since is None:
@@ -161,9 +164,18 @@ class Inverter(Device):
         self.lose()
 
     def lose(self) -> None:
-        """Become unreachable; whether it stood at 0 W is remembered."""
+        """Become unreachable; whether it stood at next to nothing is remembered."""
         super().lose()
-        self.zero_when_lost = self.power_w == 0
+        self._night_when_lost = self._is_low
+
+    @property
+    def is_night(self) -> bool:
+        """Say whether a receiver takes its silence for night: the last it said was next to nothing."""
+        return self._is_low if self.working else self._night_when_lost and not self.online
+
+    @property
+    def _is_low(self) -> bool:
+        return self.power_w <= max(_DUSK_W, self._largest_w / 100)
 
     def blocks(self) -> dict[str, Block]:
         """Return powerState."""

@@ -263,9 +263,9 @@ def _known(device: Device, at: int) -> bool:
 
 
 def _known_sum(inverters: list[Inverter], at: int) -> int | None:
-    """Return the sun's power [W], None while an inverter is unknown; one that went offline at 0 W is known."""
-    if all(_known(one, at) or (not one.online and one.zero_when_lost) for one in inverters):
-        return sum(one.power_w for one in inverters)
+    """Return the sun's power [W], None while an inverter is unknown; night is 0."""
+    if all(_known(one, at) or one.is_night for one in inverters):
+        return sum(one.power_w for one in inverters if _known(one, at))
     return None
 
 

@@ -69,6 +69,7 @@ class Home:
         received: When | None = None,
         updated: When | None = None,
         values: Iterable[tuple[Quantity, Value | None]] = (),
+        beyond: float | None = None,
         online: bool | None = True,
         connected: bool | None = None,
         facts: Facts | None = None,
@@ -78,7 +79,7 @@ class Home:
         """Report a power [W] (None = null) and other values of a device, all with the block's time `when`."""
         block = at(when)
         stamped = at(stamp) if stamp is not None else block
-        said = tuple(values) or ((Quantity.POWER, power),)
+        said = () if silent else tuple(values) or ((Quantity.POWER, power),)
         self.number += 1
         self.feed(
             Report(
@@ -86,7 +87,7 @@ class Home:
                 subscription="sub-1", kind=device[0], action=action, id=device[1], user="user", raw_user="user",
                 stamp=stamped, updated=at(updated) if updated is not None else stamped,
                 location=location, online=online, connected=connected, facts=facts or Facts(),
-                readings=() if silent else tuple(Reading(quantity=q, at=block, value=v) for q, v in said),
+                readings=tuple(Reading(quantity=q, at=block, value=v, beyond=beyond) for q, v in said),
             )
         )  # fmt: skip
 

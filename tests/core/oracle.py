@@ -21,6 +21,7 @@ SLOT = 900
 STEP = 10
 GRACE = 120
 HOURS = 3600
+DUSK = 50  # no inverter here shows so much that a hundredth of it is more
 
 Name = tuple[str, str, str]  # source, type, "HH:MM" of the end
 Values = dict[Name, Fraction]
@@ -78,24 +79,26 @@ def powers_of(thing: Thing, start: int, known: list[Said], rules: Rules) -> list
     block: Said | None = None
     watt: int | None = None
     until = 0
-    asleep = away = False
+    low = asleep = away = False  # low = what was told last may be an inverter's last word of the day
 
     def fill(since: int) -> None:
         """Let what is known now hold from a second on; what comes later overwrites it."""
         for moment in range(SLOT // STEP):
             second = start + moment * STEP
             if second >= since:
-                found[moment] = watt if watt is not None and (asleep or second < until) else None
+                holds = watt if asleep or second < until else 0 if low else None
+                found[moment] = holds if watt is not None else None
 
     for said in known:
-        if said.says is Says.VALUE:
-            block, watt, asleep, away = said, _meant(thing, said.watt), False, False
-        elif said.says is Says.CARRY and block is not None and (away or asleep):
-            watt, asleep, away = _meant(thing, block.watt), False, False
-        elif said.says is Says.AWAY:
-            asleep = thing.kind is Kind.PV_INVERTER and watt == 0 and (asleep or said.stamp <= until)
+        if said.says is Says.AWAY:
+            low, asleep = False, low or asleep
             away, watt = not asleep, 0 if asleep else None
-        if watt is not None and said.says is not Says.AWAY:
+        elif said.says is Says.VALUE or (block is not None and (away or asleep or said.stamp > until)):
+            block = said if said.says is Says.VALUE or block is None else block
+            asleep = thing.kind is Kind.PV_INVERTER and block.watt is None and (low or asleep)
+            watt, away = 0 if asleep else _meant(thing, block.watt), False
+            low = thing.kind is Kind.PV_INVERTER and not asleep and watt is not None and watt <= DUSK
+        if watt is not None and not asleep:
             until = said.stamp + _limit(thing, watt, rules)
         fill(said.at if said.says is Says.VALUE else said.stamp)
     return [watt * thing.sign if watt is not None else None for watt in found]

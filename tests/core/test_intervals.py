@@ -46,7 +46,6 @@ def test_a_power_that_flows_holds_as_long_as_its_kind_may_be_silent(
 @pytest.mark.parametrize(
     ("device", "type_", "source"),
     [
-        (PV, GENERATION, DeviceType.GATEWAY),
         (METER, EventType.GRID_POWER_CONSUMPTION, DeviceType.GATEWAY),
         (CHARGER, CONSUMPTION, DeviceType.CAR_CHARGER),
         (PUMP, CONSUMPTION, DeviceType.APPLIANCE),
@@ -231,7 +230,7 @@ def test_an_inverter_that_wakes_and_still_says_zero_stays_known() -> None:
     home.run("12:15", "2 06:00")
     home.say(PV, "12:00", 0.0, stamp="2 06:14")
     home.run("2 06:15", "4 06:00")
-    assert "3 06:00" == last_power(home)  # a day after the stamp that still carried the zero: 06:14
+    assert "4 06:00" == last_power(home)
     assert [] == home.notes
 
 
@@ -256,10 +255,148 @@ def test_disconnect_ends_the_sleep() -> None:
 
 def test_an_inverter_that_goes_offline_while_it_produces_is_unknown() -> None:
     home = Home()
-    home.say(PV, "12:00", 10.0)
+    home.say(PV, "12:00", 51.0)
     home.leave(PV, "12:16")
     home.run("12:15", "15:00")
-    assert {"12:15": 10.0} == home.of(GENERATION)
+    assert {"12:15": 51.0} == home.of(GENERATION)
+
+
+# ---- dusk (M4.3) ----------------------------------------------------------------------------------------------------
+
+STATE = Quantity.STATE
+NULLS = ((Quantity.POWER, None), (STATE, None))
+IDLE = ((Quantity.POWER, 0.0), (STATE, "IDLE"))  # what a null beside IDLE becomes
+
+
+def energies(home: Home) -> dict[str, float]:
+    """Return the energies that the inverters generated."""
+    return home.of(EventType.ENERGY_GENERATION)
+
+
+@pytest.mark.parametrize("watt", [0.0, 12.0, 50.0])
+@pytest.mark.parametrize("how", ["offline", "idle", "nulls", "silent"])
+def test_the_last_watts_at_dusk_become_night_without_limit(how: str, watt: float) -> None:
+    home = Home()
+    home.say(PV, "18:00", 900.0)
+    home.say(PV, "18:30", watt)
+    if how == "offline":
+        home.leave(PV, "19:00")
+    elif how != "silent":
+        home.say(PV, "19:00", values=IDLE if how == "idle" else NULLS)
+    home.run("18:15", "4 06:00")
+    ends = "19:30" if how == "silent" else "19:00"  # up to then they were told
+    told = [when for when in energies(home) if when <= ends and " " not in when and when > "18:30"]
+    assert {watt / 4} == {energies(home)[when] for when in told}
+    night = [when for when in energies(home) if when not in {*told, "18:15", "18:30"}]
+    assert ({0.0}, 4 * 60 - 2 - len(told)) == ({energies(home)[when] for when in night}, len(night))
+    assert "4 06:00" == last_power(home)
+    home.say(PV, "4 06:20", 300.0)
+    home.run("4 06:15", "4 06:30")
+    assert 50.0 == energies(home)["4 06:30"]
+
+
+@pytest.mark.parametrize(("largest", "watt", "night"), [(3000.0, 50.0, True), (3000.0, 50.1, False),
+    (9000.0, 90.0, True), (9000.0, 90.1, False), (60.0, 50.0, True)])  # fmt: skip
+def test_at_dusk_a_hundredth_of_the_largest_power_is_as_good_as_nothing(
+    largest: float,
+    watt: float,
+    night: bool,  # noqa: FBT001
+) -> None:
+    home = Home()
+    home.say(PV, "12:00", largest)
+    home.say(PV, "12:20", watt)
+    home.leave(PV, "12:30")
+    home.run("12:15", "18:00")
+    assert ("18:00" if night else "12:30") == last_power(home)
+
+
+@pytest.mark.parametrize("state", ["PRODUCING", "FAULT"])
+def test_a_null_beside_a_word_is_no_night(state: str) -> None:
+    home = Home()
+    home.say(PV, "12:00", 12.0)
+    home.say(PV, "12:20", values=[(Quantity.POWER, None), (STATE, state)])
+    home.run("12:15", "15:00")
+    assert "12:15" == last_power(home)
+
+
+def test_a_power_outside_its_limits_is_no_night() -> None:
+    home = Home()
+    home.say(PV, "12:00", 12.0)
+    home.say(PV, "12:20", beyond=2e6)
+    home.run("12:15", "15:00")
+    assert "12:15" == last_power(home)
+
+
+def test_a_power_that_comes_with_idle_counts_as_told() -> None:
+    home = Home()
+    home.say(PV, "12:00", values=[(Quantity.POWER, 40.0), (STATE, "IDLE")])
+    home.tick("12:18")
+    assert {"12:15": 10.0} == energies(home)
+
+
+def test_nulls_after_a_day_at_work_are_no_night() -> None:
+    home = Home()
+    home.say(PV, "12:05", values=NULLS)
+    home.say(PV, "12:00", 900.0)
+    home.run("12:15", "15:00")
+    assert set() == home.types()
+
+
+def test_nulls_that_arrive_before_the_last_watts_are_night_all_the_same() -> None:
+    home = Home()
+    home.say(PV, "12:05", values=NULLS)
+    home.say(PV, "12:00", 12.0)
+    home.run("12:15", "15:00")
+    assert "15:00" == last_power(home)
+
+
+def test_night_goes_on_while_an_inverter_says_nothing_but_nulls() -> None:
+    home = Home()
+    home.say(PV, "12:00", 12.0)
+    home.say(PV, "12:20", values=NULLS)
+    home.say(PV, "12:20", values=NULLS, stamp="13:00")
+    home.say(PV, "14:00", values=NULLS)
+    home.leave(PV, "14:30")
+    home.run("12:15", "16:00")
+    assert "16:00" == last_power(home)
+
+
+def test_the_night_of_a_silent_inverter_ends_with_a_message_that_tells_no_power() -> None:
+    home = Home()
+    home.say(PV, "12:00", 12.0)
+    home.say(PV, "12:50", silent=True)  # while it still held
+    home.run("12:15", "14:00")
+    home.say(PV, "14:05", silent=True)
+    home.run("14:15", "15:00")
+    assert "14:00" == last_power(home)
+
+
+def test_watts_that_are_told_again_at_night_hold_from_then_on() -> None:
+    home = Home()
+    home.say(PV, "12:00", 40.0)
+    home.say(PV, "12:00", 40.0, stamp="14:05")
+    home.say(PV, "12:00", 40.0, stamp="14:35")
+    assert 2 == len(home.state.devices["sub-1/pv-inverter:pv"].series[Quantity.POWER])
+    home.run("12:15", "16:00")
+    assert (10.0, 0.0, 6.667, 10.0, 3.333, 0.0) == tuple(
+        energies(home)[when] for when in ("13:00", "13:15", "14:15", "15:00", "15:45", "16:00")
+    )
+
+
+def test_disconnect_at_dusk_is_no_night() -> None:
+    home = Home()
+    home.say(PV, "12:00", 12.0)
+    home.leave(PV, "12:16", Action.DISCONNECT)
+    home.run("12:15", "15:00")
+    assert "12:15" == last_power(home)
+
+
+def test_another_device_s_few_watts_are_no_night() -> None:
+    home = Home()
+    home.say(METER, "12:00", 12.0)
+    home.leave(METER, "12:16")
+    home.run("12:15", "15:00")
+    assert "12:15" == last_power(home, type_=EventType.GRID_POWER_CONSUMPTION)
 
 
 def test_another_device_that_goes_offline_at_zero_is_unknown() -> None:

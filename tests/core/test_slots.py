@@ -274,12 +274,12 @@ def test_slots_close_when_nobody_sends() -> None:
     assert {0.0} == set(home.of(ENERGY, PUMPS).values())
 
 
-def test_a_single_night_reading_of_zero_is_reported_until_its_hold_ends() -> None:
+def test_a_single_reading_of_zero_is_reported_until_its_hold_ends() -> None:
     home = Home()
-    home.say(PV, "2 00:00", 0.0)
+    home.say(METER, "2 00:00", 0.0)
     home.run("2 00:15", "4 00:00")
-    assert 96 == len(home.of(EventType.POWER_GENERATION))
-    assert 96 == len(home.of(GENERATION))
+    assert 96 == len(home.of(EventType.GRID_POWER_CONSUMPTION))
+    assert 96 == len(home.of(EventType.GRID_ENERGY_CONSUMPTION))
     assert {0.0} == {event.value for event in home.events}
     assert due(home.state, home.rules) is None
 
