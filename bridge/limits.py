@@ -34,6 +34,12 @@ class Limit(StrEnum):
     ENTRIES_PER_MESSAGE = "entries_per_message"
     ID_LENGTH = "id_length"
 
+    DEVICES_PER_BUILDING = "devices_per_building"
+    DELETES_PER_BUILDING = "deletes_per_building"
+    SAMPLES_PER_SLOT = "samples_per_slot"
+    PRICES_PER_TARIFF = "prices_per_tariff"
+    SCHEDULES_SIZE = "schedules_size"
+
 
 REFUSING: Final = frozenset[Limit]()
 """Limits at which a subscription is refused: while one is reached `/health` has the problem `subscription_limited`."""

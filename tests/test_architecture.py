@@ -104,6 +104,7 @@ COMMON_AMONG: Final = {
 
 CORE_STDLIB: Final = frozenset(
     {
+        "bisect",
         "collections",
         "dataclasses",
         "datetime",

@@ -19,6 +19,7 @@ from bridge.core.model import Building, Flag, Residence
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules, Unknown
 from bridge.core.vocabulary import EventType, Kind
+from bridge.limits import Limit
 from bridge.metrics import Metrics
 from bridge.store.desk import DeadFilter
 from bridge.store.memory import MemoryStore
@@ -36,10 +37,18 @@ class Desk:
     """A worker, its store, and what it has queued."""
 
     def __init__(self, rules: Rules | None = None, store: MemoryStore | None = None) -> None:
+        self.reached: list[tuple[Limit, str, int]] = []
         self.store = store or MemoryStore()
         self.metrics = Metrics()
         self.wakes = 0
-        self.worker = Worker(self.store, rules or Rules(), self.metrics, queued=self._woken, now=lambda: at(NOON))
+        self.worker = Worker(
+            self.store,
+            rules or Rules(),
+            self.metrics,
+            queued=self._woken,
+            now=lambda: at(NOON),
+            reached=lambda *limit: self.reached.append(limit),
+        )
 
     def _woken(self) -> None:
         self.wakes += 1
@@ -678,6 +687,100 @@ async def test_a_late_sample_is_counted() -> None:
     late = body("battery", "10:30", chargeState={"chargeRate": 1, "lastUpdated": iso("10:30")})
     await desk.hear(("battery.update", late))
     assert b"bridge_late_samples_total 1.0" in desk.metrics.render()
+
+
+# ---- bounds ----------------------------------------------------------------------------------------------------------
+
+FEW = Rules(devices_per_building=2)
+
+
+async def test_a_device_too_many_is_a_dead_letter_and_the_building_flagged() -> None:
+    desk = Desk(FEW)
+    await desk.hear(*(car("10:00", 50, id=f"v-{number}") for number in range(4)))
+    named = "the building has 2 devices, the most it may have (limits.devices_per_building)"
+    assert [("too-many", named, "user-1")] * 2 == await desk.dead()
+    assert [(Limit.DEVICES_PER_BUILDING, "sub-1", 2)] == desk.reached
+    census = await desk.store.census()
+    assert ({Flag.TOO_MANY: 1}, {"too-many": 2}) == (dict(census.flags), dict(census.dead_letters))
+    assert ["user-1"] == list(await desk.store.flagged(Flag.TOO_MANY))
+    assert [["vehicle:v-0", "vehicle:v-1"]] == lists(await desk.owed("user-1"))
+    await desk.hear(("vehicle.delete", body("vehicle", "10:30", id="v-0")))
+    assert {} == dict((await desk.store.census()).flags)
+    await desk.store.retry([letter.id for letter in await desk.store.dead_letters(DeadFilter())], at(NOON))
+    await desk.work()
+    assert ["too-many"] == [reason for reason, _, _ in await desk.dead()]
+    assert ["sub-1/vehicle:v-1", "sub-1/vehicle:v-2"] == sorted((await desk.state("user-1")).devices)
+
+
+async def test_what_is_older_than_a_delete_is_settled_also_where_there_is_no_room() -> None:
+    desk = Desk(FEW)
+    await desk.hear(car("10:00", 50, id="v-0"), ("vehicle.delete", body("vehicle", "10:30", id="v-0")))
+    await desk.hear(car("10:00", 50, id="v-1"), car("10:00", 50, id="v-2"), car("10:10", 50, id="v-0"))
+    assert [] == await desk.dead()
+
+
+async def test_a_device_that_moves_into_a_full_building_stays_where_it_is() -> None:
+    desk = Desk(FEW)
+    await desk.hear(car("10:00", 50, id="v-0"), car("10:00", 50, id="v-1"), car("10:00", 50, userId="user-2"))
+    await desk.hear(car("10:10", 60))
+    assert ["too-many"] == [reason for reason, _, _ in await desk.dead()]
+    assert Home(building="user-2", user="user-2") == await desk.home(Kind.VEHICLE)
+    assert {"sub-1/vehicle:d-1"} == set((await desk.state("user-2")).devices)
+
+
+async def test_the_directory_moves_no_device_into_a_full_building() -> None:
+    desk = Desk(FEW)
+    await desk.hear(*(car("10:00", 50, id=f"v-{number}") for number in range(2)))
+    await desk.hear(*(car("10:00", 50, id=f"w-{number}", userId="user-2") for number in range(2)))
+    await desk.know(row("user-1", None, "user-2"))
+    assert {"user-2"} == set((await desk.store.homes_of("user-2")).values())
+    assert {Flag.TOO_MANY: 1} == dict((await desk.store.census()).flags)
+    assert ["user-1"] == list(await desk.store.flagged(Flag.TOO_MANY))
+
+
+async def test_a_tariff_too_many_is_a_dead_letter_too() -> None:
+    desk = Desk()
+    await desk.hear(*(("tariff.price.update", prices(("13:00", 1), id=f"t-{number}")) for number in range(21)))
+    assert [("too-many", "the building has 20 tariffs, the most it may have", "user-1")] == await desk.dead()
+
+
+async def test_a_message_over_a_bound_is_a_dead_letter_that_names_it() -> None:
+    desk = Desk()
+    many = {"id": "d-1", "userId": "user-1", "prices": [{"startDate": iso("13:00")}] * 1_001}
+    await desk.hear(("tariff.price.update", many), ("vehicle.update", body("vehicle", id="x" * 257)))
+    assert [
+        ("too-large", "the message has 1,001 prices, the most is 1,000", None),
+        ("too-large", "an id has 257 characters, the most is 256", None),
+    ] == await desk.dead()
+    assert {(Limit.ENTRIES_PER_MESSAGE, "sub-1", 1), (Limit.ID_LENGTH, "sub-1", 1)} == set(desk.reached)
+
+
+async def test_what_a_building_does_not_keep_is_counted() -> None:
+    desk = Desk()
+    pump = {"id": "d-1", "userId": "user-1", "schedules": [{"pad": "x" * 70_000}]}
+    await desk.hear(("hvac.update", body("hvac")), ("hvac.schedules.update", pump))
+    assert [(Limit.SCHEDULES_SIZE, "sub-1", 1)] == desk.reached
+    assert [] == await desk.dead()
+
+
+async def test_a_building_that_gets_many_devices_at_once_is_listed_once() -> None:
+    desk = Desk()
+    await desk.accept(*(car("10:00", number, id=f"v-{number}") for number in range(20)))
+    assert 20 == await desk.worker.step()
+    census = await desk.store.census()
+    assert (0, 22) == (census.replaced, census.queued)
+    calls = await desk.owed("user-1")
+    assert [CreateBuilding, PutDevices, *[SendEvents] * 20] == [type(call) for call in calls]
+    assert 20 == len(lists(calls)[0])
+
+
+async def test_a_list_that_lacks_a_device_stays_behind_its_events() -> None:
+    desk = Desk()
+    await desk.accept(
+        car("10:00", 1, id="v-0"), ("vehicle.delete", body("vehicle", "10:30", id="v-0")), car("10:40", 2, id="v-1")
+    )
+    await desk.worker.step()
+    assert [["vehicle:v-0"], ["vehicle:v-1"]] == lists(await desk.owed("user-1"))
 
 
 # ---- laws ------------------------------------------------------------------------------------------------------------

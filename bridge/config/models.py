@@ -198,6 +198,7 @@ class LimitSettings(_Section):
 
     connections: Annotated[int, Field(ge=64, le=100_000)] = 4_096
     values_per_message: Annotated[int, Field(ge=1_000, le=100_000)] = 5_000
+    devices_per_building: Annotated[int, Field(ge=1, le=2_000)] = 200
 
 
 class LogSettings(_Section):
@@ -301,6 +302,7 @@ class Settings(BaseSettings):
             battery_soc=self.moost.battery_soc,
             live_max_age=self.moost.live_max_age,
             values_per_message=self.limits.values_per_message,
+            devices_per_building=self.limits.devices_per_building,
             **dict(self.intervals),
         )
 

@@ -8,15 +8,15 @@ Rules:
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
 from bridge.core import tariffs
 from bridge.core.copying import replace
 from bridge.core.days import on_calendar
-from bridge.core.devices import device_list
-from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, Effect, PutDevices
+from bridge.core.devices import device_list, entry_of
+from bridge.core.effects import Attributes, ChangeBuilding, CreateBuilding, DeviceEntry, Effect, PutDevices
 from bridge.core.findings import marked
 from bridge.core.identity import moost_user
 from bridge.core.messages import Message, Moved, Prices, Readdressed, Report, Tick
@@ -26,9 +26,13 @@ from bridge.core.tracks import is_ignored
 from bridge.core.vocabulary import Action, Kind
 
 _DEFAULTED: Final = frozenset({"countryCode", "timeZoneId"})  # what a building is told where no row says it
-
+MOST_APART: Final = 100  # times in the open slots in which the devices of a building named two places
 CREATING: Final = frozenset({Action.CONNECT, Action.UPDATE, Action.OFFLINE, Action.DISCONNECT})
 CREATING_TARIFF: Final = frozenset({Action.CONNECT, Action.UPDATE})  # and price.update, which is no report
+
+
+Period = tuple[datetime, datetime | None]
+"""From, and until; None = still."""
 
 
 def announce(
@@ -74,8 +78,9 @@ def _placed(
 ) -> Building:
     """Return the building with what the directory and the message say of it: users, time zone."""
     users = building.users
-    if not isinstance(message, Readdressed) and message.raw_user is not None and message.raw_user not in users:
-        users = (*users, *moost_user(message.raw_user))
+    raw_user = None if isinstance(message, Readdressed) else message.raw_user
+    if raw_user is not None and raw_user not in users and len(users) < rules.devices_per_building:  # (R13)
+        users = (*users, *moost_user(raw_user))
     zone = residence.attributes.get("timeZoneId") if residence is not None else None
     time_zone = zone if isinstance(zone, str) else rules.default_time_zone
     known = residence is not None
@@ -123,9 +128,17 @@ def _doubted(building: Building, rules: Rules, at: datetime) -> Building:
         building = replace(building, apart=())  # the directory makes an end of it all
     elif ambiguous is not (Flag.AMBIGUOUS_LOCATION in building.flags):
         *earlier, last = (*building.apart, (at, None)) if ambiguous else building.apart
-        building = replace(building, apart=(*earlier, last if ambiguous else (last[0], at)))
+        building = replace(building, apart=_few(*earlier, last if ambiguous else (last[0], at)))
     building = marked(building, Flag.AMBIGUOUS_LOCATION, on=ambiguous)
     return marked(building, Flag.LEFT_BEHIND, on=False) if building.devices else building
+
+
+def _few(*apart: Period) -> tuple[Period, ...]:
+    """Return times apart, of which a building holds some: of too many the first two become one."""
+    if len(apart) <= MOST_APART:
+        return apart
+    (since, _), (_, until), *others = apart
+    return ((since, until), *others)
 
 
 def _created(building: Building, rules: Rules, residence: Residence | None) -> tuple[Building, list[Effect]]:
@@ -156,8 +169,20 @@ def _differ(one: Device, other: Device) -> bool:
 
 
 def _lists_differently(before: Building, after: Building) -> bool:
-    """Tell whether the device list has changed."""
-    return device_list(before.id, before.devices.values()) != device_list(after.id, after.devices.values())
+    """Tell whether the device list has changed; only the devices that have changed are looked into."""
+    old, new = before.devices, after.devices
+    changed = [name for name, device in new.items() if old.get(name) is not device]
+    changed += [name for name in old if name not in new]
+    was, now = (sorted(_entries(devices, changed), key=repr) for devices in (old, new))
+    return was != now
+
+
+def _entries(devices: Mapping[str, Device], names: Iterable[str]) -> Iterator[DeviceEntry]:
+    """Yield how some devices are listed."""
+    for name in names:
+        entry = entry_of(devices[name]) if name in devices else None
+        if entry is not None:
+            yield entry
 
 
 def _tariffs_differ(before: Building, after: Building) -> bool:

@@ -137,6 +137,18 @@ def _waits_for_device(building: Building, about: tuple[str, ...], _rules: Rules)
     )
 
 
+def _too_many(building: Building, about: tuple[str, ...], _rules: Rules) -> _Sentences:
+    if about:
+        return (
+            f"more samples came than a quarter hour can hold, and were not kept: {_listed(building, about)}",
+            "none: the device's vendor or a forwarder sends far too often, or the same again and again",
+        )
+    return (
+        "it has all the devices that it may have, and the messages of further ones are dead letters",
+        "limits.devices_per_building; or the forwarder sends one user id for everybody",
+    )
+
+
 _SENTENCES: Final[Mapping[str, Callable[[Building, tuple[str, ...], Rules], _Sentences]]] = {
     Flag.AMBIGUOUS_LOCATION: _ambiguous_location,
     Flag.AMBIGUOUS_METERS: _ambiguous_meters,
@@ -144,6 +156,7 @@ _SENTENCES: Final[Mapping[str, Callable[[Building, tuple[str, ...], Rules], _Sen
     Flag.LEFT_BEHIND: _left_behind,
     Flag.UNIT_JUMP: _unit_jump,
     Flag.WAITS_FOR_DEVICE: _waits_for_device,
+    Flag.TOO_MANY: _too_many,
 }
 
 FLAGS: Final = tuple(sorted(_SENTENCES))

@@ -36,6 +36,8 @@ def inherited(building: Building, rules: Rules) -> Building:
         departed=tuple(_of_heir(device, rules) for device in building.departed),
         gone=_renamed(building.gone, heir, max),
         gone_sent=_renamed(building.gone_sent, heir, max),
+        early=_renamed(building.early, heir, max),
+        schedules=_renamed(building.schedules, heir, lambda _, new: new),
         prices=_renamed(building.prices, heir, lambda _, new: new),
         waits=_renamed(building.waits, heir, min),
         about={flag: tuple(dict.fromkeys(map(heir, names))) for flag, names in building.about.items()},

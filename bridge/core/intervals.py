@@ -10,9 +10,11 @@ Theory of operation: `insert` keeps a series in order whatever the order of arri
 longer need. `pieces` cuts it to a slot. `merged` walks the common breakpoints of several of them.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from bridge.core.messages import Value
@@ -30,6 +32,8 @@ GONE: Final = datetime.min.replace(tzinfo=UTC)
 BLANK: Final = NEVER - timedelta(days=1)
 """Last seen "for ever", too: the mark of an inverter's block that is all null. After its last watts that is night."""
 
+_NEAR: Final = 8
+_AT: Final = attrgetter("at")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -55,11 +59,9 @@ def insert(series: Series, sample: Sample, open_from: datetime | None) -> Series
     """Return the series with a sample in its place (M0.4), without what open slots do not need."""
     if sample.sent is not None and series and series[-1].sent is not None:
         return trim(_insert_ahead(series, sample, series[-1].sent), open_from)
-    if not series or sample.at > series[-1].at:
+    position = last_at(series, sample.at)
+    if position == len(series) - 1 and (position < 0 or series[position].at < sample.at):
         return trim((*series, sample), open_from)
-    position = len(series) - 1
-    while position >= 0 and series[position].at > sample.at:
-        position -= 1
     if position < 0:
         return trim((sample, *series), open_from)
     there = series[position]
@@ -108,7 +110,22 @@ def is_absence(sample: Sample) -> bool:
 
 def in_force(series: Series, at: datetime) -> Sample | None:
     """Return the sample that counts at an instant."""
-    return next((sample for sample in reversed(series) if sample.at <= at), None)
+    position = last_at(series, at)
+    return series[position] if position >= 0 else None
+
+
+def last_at(series: Series, at: datetime) -> int:
+    """Return the place of the last sample up to an instant; -1 = there is none.
+
+    Nearly always it is one of the last; of many the rest is searched, not walked through.
+    """
+    position = len(series) - 1
+    near = max(position - _NEAR, -1)
+    while position > near and series[position].at > at:
+        position -= 1
+    if position > near or position < 0:
+        return position
+    return bisect_right(series, at, 0, near + 1, key=_AT) - 1
 
 
 Limit = Callable[[Value], timedelta]
@@ -164,7 +181,8 @@ def taken(
 
 def _filled_in(series: Series, sample: Sample, open_from: datetime | None) -> Series:
     """Return a series with a sample that others have followed, unless it is known already: its end is known too."""
-    known = any(other.at == sample.at and other.value == sample.value for other in series)
+    there = in_force(series, sample.at)
+    known = there is not None and there.at == sample.at and there.value == sample.value
     return series if known else insert(series, sample, open_from)
 
 

@@ -87,8 +87,6 @@ class Device:
     sent: Mapping[EventType, float] = field(default_factory=dict)  # last value queued, for on-change types
     days: Mapping[EventType, Sum] = field(default_factory=dict)  # the local day so far, for the _YESTERDAY types
     counter_base: tuple[datetime, float] | None = None  # last counter reading [Wh] in a closed slot
-    schedules: tuple[Mapping[str, object], ...] = ()
-    schedules_zone: str | None = None
     shown: Shown = NOTHING_SHOWN
     not_before: datetime | None = None  # deleted, or in another building, until then: it does not count before
     own_from: datetime | None = None  # its own slots before then are closed, those of the household may be open
@@ -108,6 +106,14 @@ class Slice(NamedTuple):
     price: Decimal
 
 
+class Schedule(NamedTuple):
+    """The weekly schedule of a device, as sent."""
+
+    time_zone: str | None
+    entries: tuple[Mapping[str, object], ...]
+    size: int  # as JSON [characters]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Building:
     """One household as MOOST knows it."""
@@ -122,6 +128,7 @@ class Building:
     departed: tuple[Device, ...] = ()  # deleted, but still counted in open slots
     gone: Mapping[str, datetime] = field(default_factory=dict)  # deleted devices -> stamp of the delete
     gone_sent: Mapping[str, datetime] = field(default_factory=dict)  # as sent, where that was later than the receipt
+    early: Mapping[str, datetime] = field(default_factory=dict)  # those that were not there: when their delete came
     newest_stamp: datetime | None = None
     last_received: datetime | None = None
     last_stamp: datetime | None = None  # of the message last accepted: an old one means that a backlog is coming in
@@ -131,6 +138,7 @@ class Building:
     half: Sum | None = None  # excess of the first quarter of the open half hour
     days: Mapping[str, Sum] = field(default_factory=dict)  # household sums of the local day so far
     prices: Mapping[str, tuple[Slice, ...]] = field(default_factory=dict)  # tariff -> what it costs from now on
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)  # device -> its weekly schedule, the newest last
     flags: tuple[str, ...] = ()  # what an operator should look at: see `Flag`
     about: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # flag -> keys of the devices that it is about
     waits: Mapping[str, datetime] = field(default_factory=dict)  # key of a device -> since when its values are missing
@@ -148,6 +156,7 @@ class Flag:
     LEFT_BEHIND = "left-behind"  # M1.6: its devices moved elsewhere
     UNIT_JUMP = "unit-jump"  # M0.11
     WAITS_FOR_DEVICE = "waits-for-device"  # M4.5
+    TOO_MANY = "too-many"  # R13
 
 
 def key(subscription: str, kind: Kind, device_id: str) -> str:

@@ -10,22 +10,28 @@ Theory of operation: one function per kind of message changes the building (`rep
 must hear of it as a whole.
 """
 
+import json
 from collections.abc import Collection, Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 from bridge.core import tariffs
 from bridge.core.announce import announce
+from bridge.core.bounds import beyond, relieved
 from bridge.core.copying import replace
+from bridge.core.deletes import deleted_at
 from bridge.core.effects import Effect, Event, Note, SendEvents
 from bridge.core.findings import marked
 from bridge.core.inheritance import inherited
 from bridge.core.jumps import flagged as jumped
 from bridge.core.messages import Command, Forgotten, Message, Moved, Prices, Readdressed, Report, Schedules, Tick
-from bridge.core.model import Building, Device, Flag, Residence, key, label, name_of
+from bridge.core.model import Building, Device, Flag, Residence, Schedule, key, label, name_of
 from bridge.core.on_change import on_change
 from bridge.core.report import delete, report
 from bridge.core.rules import Rules
 from bridge.core.slots import advance
+
+SCHEDULES_SIZE: Final = 64 * 1024
+"""Characters of all weekly schedules of a building; that of a heat pump has some 5,000."""
 
 
 def reduce(
@@ -44,12 +50,11 @@ def reduce(
             after, last, notes = report(building, message, rules, residence)
             after, events = on_change(after, message, rules)
         case Prices():
-            after = _prices(building, message)
-            notes = tuple(Note(name="odd_time", detail=text) for text in message.odd_times)
+            after, notes = _prices(building, message, rules)
         case Command():
             after, notes = building, (_remark(message),)
         case Schedules():
-            after = _schedules(building, message)
+            after, notes = _schedules(building, message)
         case Moved():
             after, last = _moved(building, message, rules)
         case Forgotten():
@@ -60,6 +65,7 @@ def reduce(
             after, events, notes = advance(building, message, rules)
         case _:
             assert_never(message)
+    after = relieved(after, rules)
     after, calls = announce(before, after, message, rules, residence)
     return after, (*notes, *_sent(building, last), *calls, *_sent(building, events))
 
@@ -75,32 +81,43 @@ def _remark(message: Command) -> Note:
     return Note(name=name, detail=f"{message.type} {message.state} for {label(message.kind, message.device)}")
 
 
-def _prices(building: Building, message: Prices) -> Building:
+def _prices(building: Building, message: Prices, rules: Rules) -> tuple[Building, tuple[Note, ...]]:
     """Merge new prices; a tariff that was deleted stays deleted (M0.5)."""
+    notes = tuple(Note(name="odd_time", detail=text) for text in message.odd_times)
     name = name_of(message)
-    if name in building.gone and name not in building.devices:
-        return building
-    stored = building.prices.get(name, ())
-    return replace(building, prices={**building.prices, name: tariffs.merge(stored, message.entries, message.received)})
+    if name not in building.devices and deleted_at(building, name, message.received, rules) is not None:
+        return building, notes
+    slices = tariffs.merge(building.prices.get(name, ()), message.entries, message.received)
+    if len(slices) > tariffs.MOST:
+        text = f"{len(slices) - tariffs.MOST:,} of {label(message.kind, message.id)} not kept, the latest"
+        slices, notes = slices[: tariffs.MOST], (*notes, beyond("prices_per_tariff", text))
+    return replace(building, prices={**building.prices, name: slices}), notes
 
 
-def _schedules(building: Building, message: Schedules) -> Building:
-    """Keep the weekly schedule with its device; of an unknown device there is nothing to keep."""
+def _schedules(building: Building, message: Schedules) -> tuple[Building, tuple[Note, ...]]:
+    """Keep the weekly schedule of a device; of an unknown device there is nothing to keep."""
     name = name_of(message)
-    device = building.devices.get(name)
-    if device is None:
-        return building
-    device = replace(device, schedules=message.entries, schedules_zone=message.time_zone)
-    return replace(building, devices={**building.devices, name: device})
+    if name not in building.devices:
+        return building, ()
+    new = Schedule(message.time_zone, message.entries, len(json.dumps(message.entries)))
+    others = {other: kept for other, kept in building.schedules.items() if other != name}
+    if new.size > SCHEDULES_SIZE:
+        note = beyond("schedules_size", f"that of {label(message.kind, message.id)} not kept")
+        return replace(building, schedules=others), (note,)
+    known = len(others)
+    while new.size + sum(kept.size for kept in others.values()) > SCHEDULES_SIZE:
+        del others[next(iter(others))]  # the oldest
+    notes = (beyond("schedules_size", f"{known - len(others)} of others forgotten"),) if len(others) < known else ()
+    return replace(building, schedules={**others, name: new}), notes
 
 
 def _moved(building: Building, message: Moved, rules: Rules) -> tuple[Building, Sequence[Event]]:
     """Take a device out that lives in another building now, and leave the building to the operator (M1.6)."""
     if name_of(message) not in building.devices:
         return building, ()
-    after, last = delete(building, message, message.time, message.received, rules)
+    after, last, _ = delete(building, message, message.time, message.received, rules)
     # It was not deleted: any later message that names this building may bring it back.
-    after = replace(after, gone=building.gone, gone_sent=building.gone_sent)
+    after = replace(after, gone=building.gone, gone_sent=building.gone_sent, early=building.early)
     return marked(after, Flag.LEFT_BEHIND, on=not after.devices), last
 
 
@@ -120,6 +137,8 @@ def _forgotten(building: Building, message: Forgotten) -> Building:
         departed=tuple(device for device in building.departed if theirs(device)),
         gone={name: stamp for name, stamp in building.gone.items() if name not in mine},
         gone_sent={name: stamp for name, stamp in building.gone_sent.items() if name not in mine},
+        early={name: came for name, came in building.early.items() if name not in mine},
+        schedules={name: kept for name, kept in building.schedules.items() if name not in mine},
         prices={tariff: slices for tariff, slices in building.prices.items() if tariff not in mine},
         forgotten=message.received,
         waits={name: since for name, since in building.waits.items() if name not in mine},

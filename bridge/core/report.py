@@ -10,12 +10,14 @@ Rules:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from bridge.core.bounds import LIMIT_REACHED, beyond, has_room, overflowed
 from bridge.core.closing import close_own
 from bridge.core.copying import replace
+from bridge.core.deletes import deleted_at, remembered
 from bridge.core.devices import device_type, entry_of, new_moost_id
 from bridge.core.effects import Event, Note
 from bridge.core.intervals import (
@@ -66,14 +68,14 @@ def report(
     if message.odd_times:
         notes += tuple(Note(name="odd_time", detail=text) for text in message.odd_times)
     if message.action is Action.DELETE:
-        after, last = delete(building, message, message.time, message.received, rules)
-        return _heard(after, message, rules), last, notes
+        after, last, forgotten = delete(building, message, message.time, message.received, rules)
+        return _heard(after, message, rules), last, (*notes, *forgotten)
     name = name_of(message)
     before = building.devices.get(name)
-    refusal = _refusal(building, name, message)
+    refusal = ignored(building, message, rules)
     if refusal is not None:
         return building, (), (*notes, refusal)
-    device, last = _told(building, before or _new(building, message), message, rules)
+    device, last = _told(building, before or _new(building, message, rules), message, rules)
     away = _away(message)
     if away is not None:
         device = _leave(device, message, rules, disconnected=away is Action.DISCONNECT)
@@ -92,6 +94,8 @@ def report(
         last_stamp=message.stamp,
         backlog=_backlog(building, message, rules),
     )
+    if any(note.name == LIMIT_REACHED for note in notes):
+        after = overflowed(after, name)
     jumps = device.shown.jumped is not None
     return jumped(after) if jumps or (before is not None and before.shown.jumped is not None) else after, last, notes
 
@@ -117,9 +121,9 @@ def _backlog(building: Building, message: Report, rules: Rules) -> datetime | No
     return message.received if old and newest else building.backlog
 
 
-def _new(building: Building, message: Report) -> Device:
+def _new(building: Building, message: Report, rules: Rules) -> Device:
     """Return a device that is heard of for the first time here, or again after its delete."""
-    ends = [end for end in (message.arrived, _last_end(building, message)) if end is not None]
+    ends = [end for end in (message.arrived, _last_end(building, message, rules)) if end is not None]
     not_before = max(ends, default=None)
     return Device(
         kind=message.kind,
@@ -134,12 +138,12 @@ def _new(building: Building, message: Report) -> Device:
     )
 
 
-def _last_end(building: Building, message: Report) -> datetime | None:
+def _last_end(building: Building, message: Report, rules: Rules) -> datetime | None:
     """Return up to when earlier lives of a device here count."""
     me = DeviceKey(message.subscription, message.kind, message.id)
-    deleted = building.gone.get(name_of(message))
+    deleted = deleted_at(building, name_of(message), message.received, rules)
     lives = [gone.until for gone in building.departed if identity_of(gone) == me]
-    return max((end for end in (deleted, *lives) if end is not None), default=None)
+    return max((end for end in (deleted and deleted.at, *lives) if end is not None), default=None)
 
 
 def _since(device: Device, at: datetime) -> datetime:
@@ -149,20 +153,15 @@ def _since(device: Device, at: datetime) -> datetime:
     return min(device.since, at)
 
 
-def _refusal(building: Building, name: str, message: Report) -> Note | None:
+def ignored(building: Building, message: Report, rules: Rules) -> Note | None:
     """Return why a message says nothing; None if it does: it is older than a delete, or about nobody's device."""
-    deleted = deleted_at(building, name)
+    name = name_of(message)
+    deleted = deleted_at(building, name, message.received, rules)
     there = name in building.devices
     if deleted is not None and (message.time.is_before(deleted) if there else not _brings_back(message, deleted)):
         text = f"{label(message.kind, message.id)} was deleted at {deleted.at.isoformat()}"
         return Note(name="after_delete", detail=text)
     return Note(name="unknown_device_ignored") if message.user is None and not there else None
-
-
-def deleted_at(building: Building, name: str) -> Time | None:
-    """Return the stamp with which a device was deleted, if it was."""
-    deleted = building.gone.get(name)
-    return Time(deleted, building.gone_sent.get(name)) if deleted is not None else None
 
 
 def _brings_back(message: Report, deleted: Time) -> bool:
@@ -350,13 +349,16 @@ def _present(
     shown = device.shown
     remarks: tuple[Note, ...] = ()
     inverter = device.kind is Kind.PV_INVERTER
+    full: set[Quantity] = set()
     for reading in message.readings:
         quantity, at, value = reading.quantity, reading.at, reading.value
         if quantity is Quantity.POWER:
             value, shown, remarks = _power(device, reading, rules)
         samples = series.get(quantity, ())
         sample = Sample(at, value, max(message.stamp, at), updated, message.number, reading.sent, message.updated_sent)
-        if inverter and quantity is Quantity.POWER:
+        if quantity in _SLOT_SERIES and not has_room(samples, sample):
+            full.add(quantity)
+        elif inverter and quantity is Quantity.POWER:
             series[quantity] = _power_of_inverter(samples, sample, message, shown, closed_to, rules)
         elif quantity in _SLOT_SERIES:
             limit = limit_of(device.kind, rules) if quantity is Quantity.POWER else hold_always(rules)
@@ -373,13 +375,22 @@ def _present(
         series[Quantity.POWER] = _awake(series[Quantity.POWER], message, limit_of(device.kind, rules))
     if message.position is not None:
         series[Quantity.AWAY] = _told_away(series.get(Quantity.AWAY, ()), message, residence, closed_to)
-    remarks += (_ABSENT,) * absent
-    if late:
-        text = f"{late} sample(s) of {label(device.kind, device.id)} came after their slot had closed"
-        remarks = (*remarks, Note(name="late_sample", detail=text))
+    remarks += (_ABSENT,) * absent + _unkept(device, full, late)
     stamp = _newest_stamp(device, message)
     device = replace(device, series=series, since=since, stamp=stamp.at, stamp_sent=stamp.sent, shown=shown)
     return _back(device, message), remarks
+
+
+def _unkept(device: Device, full: Collection[Quantity], late: int) -> tuple[Note, ...]:
+    """Return what to say of samples that are not kept, and of those that came after their slot had closed."""
+    notes: tuple[Note, ...] = ()
+    if full:
+        text = f"{', '.join(sorted(full))} of {label(device.kind, device.id)} not kept"
+        notes = (beyond("samples_per_slot", text),)
+    if late:
+        text = f"{late} sample(s) of {label(device.kind, device.id)} came after their slot had closed"
+        notes = (*notes, Note(name="late_sample", detail=text))
+    return notes
 
 
 def _power(device: Device, reading: Reading, rules: Rules) -> tuple[Value | None, Shown, tuple[Note, ...]]:
@@ -433,6 +444,8 @@ def _told_away(series: Series, message: Report, residence: Residence | None, clo
     at, updated = message.positioned, message.updated or message.received
     away, stamp = _apart(message.position, residence), max(message.stamp, at.at)
     sample = Sample(at.at, away, stamp, updated, message.number, at.sent, message.updated_sent)
+    if not has_room(series, sample):
+        return series
     together = insert(series, sample, closed_to)
     kept = len(together) > 2 and together[-3].value is together[-2].value is together[-1].value  # noqa: PLR2004
     return (*together[:-2], together[-1]) if kept else together
@@ -451,7 +464,10 @@ def _back(device: Device, message: Report) -> Device:
 
 def _is_late(samples: Series, sample: Sample, closed_to: datetime) -> bool:
     """Tell whether a sample is news about a slot that has closed (M5.5); a value carried along is none."""
-    if sample.at >= closed_to or any(other.at == sample.at for other in samples):
+    if sample.at >= closed_to:
+        return False
+    same = in_force(samples, sample.at)
+    if same is not None and same.at == sample.at:
         return False
     there = in_force(samples, sample.seen)
     return there is None or (there.value != sample.value and not is_absence(there))
@@ -512,37 +528,29 @@ def _makes_slots(reading: Reading) -> bool:
 
 def delete(
     building: Building, what: Report | Moved, stamp: Time, received: datetime, rules: Rules
-) -> tuple[Building, Sequence[Event]]:
+) -> tuple[Building, Sequence[Event], tuple[Note, ...]]:
     """Take a device out, after its last slots have closed; the household counts it up to its end (M0.5, M5.7).
 
-    Deletes are remembered for good, so that an older message does not bring the device back, and a repeat of the
-    delete does not take it away again once a newer one has.
+    The delete is remembered, so that an older message does not bring the device back, and a repeat of the delete does
+    not take it away again once a newer one has.
     """
     name = name_of(what)
     device = building.devices.get(name)
-    known = deleted_at(building, name)
+    known = deleted_at(building, name, received, rules)
     if known is not None and not known.is_before(stamp) and (device is None or known.is_before(device.time)):
-        return building, ()
-    newest = later(known, stamp)
-    gone = {**building.gone, name: newest.at}
-    after = replace(building, gone=gone, gone_sent=_with_sent(building.gone_sent, name, newest.sent))
+        return building, (), ()
+    after, notes = remembered(building, name, later(known, stamp), received, rules)
     if name in building.prices:
         after = replace(after, prices={tariff: slices for tariff, slices in building.prices.items() if tariff != name})
+    if name in building.schedules:
+        after = replace(after, schedules={other: kept for other, kept in building.schedules.items() if other != name})
     if device is None:
-        return after, ()
+        return after, (), notes
     after = replace(after, devices={other: kept for other, kept in building.devices.items() if other != name})
     if device.shown.jumped is not None:
         after = jumped(after)
     if what.kind is Kind.TARIFF:
-        return after, ()
+        return after, (), notes
     _, last = close_own(building, device, stamp.at, rules)
     departed = (*building.departed, replace(device, until=_end(device, stamp, received).at, sent={}, days={}))
-    return replace(after, departed=departed), last
-
-
-def _with_sent(known: Mapping[str, datetime], name: str, sent: datetime | None) -> Mapping[str, datetime]:
-    """Return the times as sent, where they were later than their receipts, with that of one device."""
-    if sent is None and name not in known:
-        return known
-    others = {other: at for other, at in known.items() if other != name}
-    return others if sent is None else {**others, name: sent}
+    return replace(after, departed=departed), last, notes

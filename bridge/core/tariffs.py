@@ -22,6 +22,7 @@ from bridge.core.vocabulary import Kind
 
 PLACES: Final = Decimal("0.0001")
 HIGHEST: Final = Decimal(1_000_000)  # per kWh; more is no price
+MOST: Final = 1_000  # slices of a tariff; 8 days of quarter hours are 768
 ALONE: Final = timedelta(hours=1)  # length of a slice that is alone in its message
 
 Entries = tuple[tuple[datetime, Decimal | None], ...]

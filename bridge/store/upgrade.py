@@ -5,6 +5,7 @@ Rules:
 - A copy of a state beside a tick is changed like the state itself.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -57,9 +58,15 @@ def by_subscription(state: State) -> State:
                 found[f"{subscription}/{name}"] = value
         return found
 
+    schedules = {
+        name: (device.get("schedules_zone"), device["schedules"], len(json.dumps(device["schedules"])))
+        for name, device in devices.items()
+        if device.get("schedules")
+    }
     return {
         **state,
         "devices": named(devices, str),
+        "schedules": named(schedules, str),
         "gone": named(state.get("gone", {}), str),
         "gone_sent": named(state.get("gone_sent", {}), str),
         "waits": named(state.get("waits", {}), str),

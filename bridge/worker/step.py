@@ -3,6 +3,7 @@
 Rules:
 - Nothing here waits or writes: a step is made from what was loaded, and says what to store (`work`).
 - A device lives in one building; it leaves the old one before it enters the new one (M1.6).
+- A building that gets many devices in one batch is listed once.
 """
 
 from collections import Counter
@@ -10,13 +11,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import assert_never
 
+from bridge.core.bounds import DEVICES, LIMIT_REACHED, overflowed, refusal
 from bridge.core.copying import replace
 from bridge.core.effects import Bury, ChangeBuilding, CreateBuilding, Effect, Note, Park, PutDevices, SendEvents
 from bridge.core.inheritance import inherited
-from bridge.core.messages import Inbound, Message, Moved, Prices, Readdressed, Report, Tombstone, Unreadable
+from bridge.core.messages import (
+    Forgotten,
+    Inbound,
+    Message,
+    Moved,
+    Prices,
+    Readdressed,
+    Report,
+    Tick,
+    Tombstone,
+    Unreadable,
+)
 from bridge.core.model import Building, Device, Residence, Slice, identity_of, key, name_of
 from bridge.core.order import Time
 from bridge.core.reduce import reduce
+from bridge.core.report import ignored
 from bridge.core.routing import Place, device_of, home_of, place, residence
 from bridge.core.rules import Rules
 from bridge.core.slots import LOOK_AGAIN, due
@@ -54,6 +68,7 @@ class Step:
         self._due: dict[str, datetime | None] = {}
         self._newest: dict[str, int] = {}
         self._users: dict[int, str] = {}
+        self._lists: dict[str, int] = {}  # building -> place in `calls` of its newest device list
         self.settled: list[int] = []
         self.dead: list[tuple[int, DeadReason, str]] = []
         self.parked: list[tuple[int, str]] = []
@@ -126,10 +141,27 @@ class Step:
                 self.notes.append((number, where))
                 return
             case Place():
+                if self._refuse(number, message, home, where):
+                    return
                 self.settled.append(number)
                 where, message = self._moved_in(number, message, dwelling, where)
                 self._reduce(where.building, message, number, where.residence)
                 self._settle_home(device, where.building)
+
+    def _refuse(self, number: int, message: Inbound, home: Home | None, where: Place) -> bool:
+        """Bury a message that would add a device to a building that has all that it may have, and flag that (R13)."""
+        if (home is not None and home.building == where.building) or not isinstance(message, Report | Prices):
+            return False
+        building = inherited(self._state(where.building), self._rules)
+        end = refusal(building, message, self._rules)
+        if end is None or (isinstance(message, Report) and ignored(building, message, self._rules) is not None):
+            return False
+        self.dead.append((number, end.reason, end.detail))
+        self.limits[DEVICES, message.subscription] += 1
+        flagged = overflowed(building)
+        if flagged is not building:
+            self._states[where.building] = flagged
+        return True
 
     def _moved_in(self, number: int, message: Inbound, dwelling: Place | None, where: Place) -> tuple[Place, Inbound]:
         """Return where a message applies, and how; a device that lived elsewhere leaves there (M1.6)."""
@@ -189,8 +221,11 @@ class Step:
             row = residence(rows, known.location) if known is not None else None
             if state is None or known is None or row is None or row.building == state.id:
                 continue
-            left = self._move(device, home_of(state.id, rows), known.time, self._now, 0)
             prices = state.prices.get(name_of(known), ()) if known.kind is Kind.TARIFF else ()
+            if refusal(self._state(row.building), next(self._arrivals(known, prices, None)), self._rules) is not None:
+                self._states[row.building] = overflowed(self._state(row.building))
+                continue  # it stays where it is
+            left = self._move(device, home_of(state.id, rows), known.time, self._now, 0)
             for arrival in self._arrivals(known, prices, left):
                 self._reduce(row.building, arrival, 0, row)
             self._settle_home(device, row.building)
@@ -257,8 +292,9 @@ class Step:
         if after is not before:
             self._states[name] = after
             self._schedule(after, message)
+        payer = "" if isinstance(message, Tick | Readdressed | Forgotten) else message.subscription
         for effect in effects:
-            self._collect(effect, number)
+            self._collect(effect, number, payer)
 
     def _schedule(self, building: Building, message: Message) -> None:
         """Tell the clock when to look at the building; one that catches up is not looked at with every message."""
@@ -271,18 +307,37 @@ class Step:
             at = max(at, message.received + LOOK_AGAIN)
         self._due[building.id] = at
 
-    def _collect(self, effect: Effect, number: int) -> None:
-        """Put an effect where it belongs."""
+    def _collect(self, effect: Effect, number: int, payer: str) -> None:
+        """Put an effect where it belongs; `payer` is the subscription whose message brought it."""
         match effect:
-            case CreateBuilding() | ChangeBuilding() | PutDevices() | SendEvents():
+            case PutDevices():
+                self._list(effect, number)
+            case CreateBuilding() | ChangeBuilding() | SendEvents():
                 self.calls.append(Outgoing(call=effect, cause=number))
             case Note():
                 self.notes.append((number, effect))
+                if effect.name == LIMIT_REACHED:
+                    self.limits[effect.detail.partition(":")[0], payer] += 1
             case Bury() | Park():
                 msg = "the core buries and parks before it reduces"
                 raise AssertionError(msg)
             case _:
                 assert_never(effect)
+
+    def _list(self, new: PutDevices, number: int) -> None:
+        """Queue a device list, in the place of an earlier one of the step that it says more than (M2).
+
+        What is queued between the two may be about a device of the earlier one as it was listed there.
+        """
+        place = self._lists.get(new.building)
+        earlier = self.calls[place].call if place is not None else None
+        if place is not None and isinstance(earlier, PutDevices):
+            types = {entry.id: entry.type for entry in new.devices}
+            if all(types.get(entry.id) is entry.type for entry in earlier.devices):
+                self.calls[place] = Outgoing(call=new, cause=number)
+                return
+        self._lists[new.building] = len(self.calls)
+        self.calls.append(Outgoing(call=new, cause=number))
 
     def _rows(self, user: str | None) -> Sequence[Residence]:
         """Return the directory rows of a user."""

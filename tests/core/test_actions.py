@@ -147,13 +147,13 @@ def test_a_command_for_something_unknown_changes_nothing() -> None:
     assert before is house.state
 
 
-def test_a_schedule_is_kept_with_its_device_and_sends_nothing() -> None:
+def test_a_schedule_is_kept_for_its_device_and_sends_nothing() -> None:
     house = House()
     house.hear("hvac.update", body("hvac"))
     assert () == house.hear("hvac.schedules.update", schedule())
     assert () == house.hear("hvac.schedules.update", schedule(timeZone="UTC"))
-    device = house.device("hvac:d-1")
-    assert ("UTC", tuple(schedule()["schedules"])) == (device.schedules_zone, device.schedules)
+    kept = house.state.schedules["sub-1/hvac:d-1"]
+    assert ("UTC", tuple(schedule()["schedules"])) == (kept.time_zone, kept.entries)
 
 
 def test_a_schedule_of_something_unknown_changes_nothing() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, PutDevices, SendEvents
 from bridge.core.messages import Facts, Quantity, Value
-from bridge.core.model import Building, Device, Sample, Slice, Sum, key
+from bridge.core.model import Building, Device, Sample, Schedule, Slice, Sum, key
 from bridge.core.vocabulary import EventType, Kind
 from bridge.store.codec import (
     decode_call,
@@ -53,8 +53,6 @@ DEVICE: Final = Device(
     sent={EventType.STATE_OF_CHARGE_RATE: 55.5},
     days={EventType.ENERGY_IMPORT: Sum(1.5, 900.0)},
     counter_base=(NOW, 12.0),
-    schedules=({"day": 1, "slots": [{"from": "08:00"}]},),
-    schedules_zone="Europe/Berlin",
 )
 BUILDING: Final = Building(
     id="b",
@@ -66,6 +64,7 @@ BUILDING: Final = Building(
     gone={"meter:m": NOW},
     newest_stamp=NOW,
     prices={"t": (Slice(start=NOW, end=NOW, price=Decimal("-0.0100")),)},
+    schedules={"s/hvac:h-1": Schedule("Europe/Berlin", ({"day": 1, "slots": [{"from": "08:00"}]},), 42)},
     flags=("x",),
 )
 
