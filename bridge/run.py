@@ -21,6 +21,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -44,6 +45,7 @@ from bridge.sink.token import Denial, Grant, Trouble, granted
 from bridge.source.hint import finder
 from bridge.store.desk import Desk
 from bridge.store.port import Arrival, Census, Store, StoreBroken, StoreBusy, StoreUnavailable
+from bridge.store.refusal import StoreRefused
 from bridge.store.sqlite import SqliteStore, room
 from bridge.worker import Worker
 
@@ -58,6 +60,7 @@ DONE, CRASHED = 0, 1
 FILES: Final = 8_192  # open files: the door's 4,096 connections, MOOST's, the store's
 COLLECT_EVERY: Final = 20_000  # new objects between two looks of the garbage collector
 BUSY_PAUSE_S: Final = 0.1  # between two tries of a command to open a store that is busy
+OPEN_AGAIN_S: Final = 1.0  # until a store that could not be opened is tried again
 LATE_S: Final = 2.0  # a store takes longer to open: it is said that the process listens already
 LAST_SHARE: Final = 0.05  # of `drain_timeout`: left for closing the store when the rooms have ended
 TELLING_S: Final = 0.25  # while draining: new requests are told to come again, before their connections are closed
@@ -112,12 +115,16 @@ def _keeper(
     dry: bool = False,
     committed: Callable[[float], None] = lambda _seconds: None,
     whose: Whose = lambda _arrival: (None, None),
+    url: Callable[[], str] | None = None,
 ) -> Keeper:
-    """Return the store that the settings name, not yet open; raises UsageError where its driver is missing."""
-    url = settings.store.url.get_secret_value()
+    """Return the store that the settings name, not yet open; raises UsageError where its driver is missing.
+
+    `url` tells the address of a database anew for each session.
+    """
     if not _is_shared(settings):
-        return SqliteStore(str(sqlite_path(url)), exclusive=serving, dry=dry, committed=committed)
-    return _shared()(url, serving=serving, dry=dry, committed=committed, whose=whose)
+        path = sqlite_path(settings.store.url.get_secret_value())
+        return SqliteStore(str(path), exclusive=serving, dry=dry, committed=committed)
+    return _shared()(url or settings.store_url, serving=serving, dry=dry, committed=committed, whose=whose)
 
 
 def _shared() -> "type[PostgresStore]":
@@ -192,7 +199,7 @@ def migrate(settings: Settings) -> int:
         if not _is_shared(settings):
             async with open_store(settings):
                 return 0
-        keeper = _shared()(settings.store.url.get_secret_value(), migrate=True)
+        keeper = _shared()(settings.store_url, migrate=True)
         await keeper.open()
         await keeper.close()
         return keeper.steps_taken
@@ -200,8 +207,14 @@ def migrate(settings: Settings) -> int:
     try:
         return asyncio.run(opened())
     except StoreUnavailable as why:
-        msg = f"the store cannot be used: {why}"
-        raise errors.BridgeError(msg) from None
+        raise not_usable(why) from None
+
+
+def not_usable(why: StoreUnavailable) -> errors.BridgeError:
+    """Return how a command ends that cannot use the store: whoever calls it has to change something, or to wait."""
+    if isinstance(why, StoreRefused):
+        return errors.UsageError(f"store.url: {why}")
+    return errors.BridgeError(f"the store cannot be used: {why}")
 
 
 # ---- the daemon ---------------------------------------------------------------------------------------------------
@@ -286,7 +299,7 @@ class _Daemon:
         metrics = Metrics()
         keeper = _keeper(
             self._settings, serving=True, dry=self._dry_run, committed=metrics.commit_seconds.observe,
-            whose=lambda arrival: self._find(arrival.topic, arrival.body),
+            whose=lambda arrival: self._find(arrival.topic, arrival.body), url=self._store_url,
         )  # fmt: skip
         try:
             async with MoostClient(self._settings.moost, secrets=self._settings.secret_values()) as client:
@@ -298,6 +311,9 @@ class _Daemon:
                 async with asyncio.timeout_at(self._ends):
                     await keeper.close()
                     self._closed = True
+
+    def _store_url(self) -> str:
+        return self._settings.store_url()  # of those in force now
 
     def ended(self) -> None:
         """Let the process live on, unless something of the store still hangs."""
@@ -411,7 +427,7 @@ class _Daemon:
     ) -> None:  # fmt: skip
         """Open the store, start the rooms, wait for the word to stop, then stop them in the order of the flow."""
         tasks: dict[str, asyncio.Task[None]] = {}
-        if await self._opened(keeper):
+        if await self._opened(keeper, gate):
             gate.disk_bytes = _disk_bytes(self._settings)
             tasks = {name: group.create_task(self._room(name, room), name=name) for name, room in runs.items()}
             gate.starting = False
@@ -432,24 +448,41 @@ class _Daemon:
         self._halt.set()
         await _ended([task for task in tasks.values() if task not in ways_in], last)
 
-    async def _opened(self, keeper: Keeper) -> bool:
-        """Open the store; return whether it is open, or False where the word to stop came before."""
-        opening, told = asyncio.create_task(keeper.open()), asyncio.create_task(self._stop.wait())
-        late = asyncio.get_running_loop().call_later(
-            LATE_S, lambda: _log.info("waiting_for_store", url=_url(self._sock))
-        )
+    async def _opened(self, keeper: Keeper, gate: Gate) -> bool:
+        """Open the store, and try again for as long as what keeps it from that may pass.
+
+        Returns whether it is open; False where the word to stop came before. Raises UsageError where somebody has to
+        change something.
+        """
+        began, told = _now(), asyncio.create_task(self._stop.wait())
+        tell = partial(_log.warning, "waiting_for_store", url=_url(self._sock))
+        late = asyncio.get_running_loop().call_later(LATE_S, tell)
+        opening = asyncio.create_task(keeper.open())
         try:
-            await asyncio.wait({opening, told}, return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():
-                return False
-            opening.result()
-        except StoreUnavailable as why:
-            msg = f"store.url: {why}"
-            raise errors.UsageError(msg) from None
+            while True:
+                await asyncio.wait({opening, told}, return_when=asyncio.FIRST_COMPLETED)
+                if not opening.done():
+                    return False
+                try:
+                    opening.result()
+                except (StoreRefused, StoreBroken) as why:
+                    msg = f"store.url: {why}"
+                    raise errors.UsageError(msg) from None
+                except StoreUnavailable as why:
+                    late.cancel()
+                    if str(why) != gate.store_cause:  # each reason once
+                        tell(reason=str(why))
+                    gate.store, gate.store_cause = True, str(why)
+                else:
+                    break
+                await asyncio.wait({told}, timeout=OPEN_AGAIN_S)
+                opening = asyncio.create_task(keeper.open())
         finally:
-            late.cancel()
-            told.cancel()
-            opening.cancel()
+            for each in (late, told, opening):
+                each.cancel()
+        if gate.store:
+            _log.info("store_opened", seconds=round(_now() - began, 1))
+        gate.store, gate.store_cause = False, None
         return True
 
     async def _counts(self, keeper: Keeper) -> dict[str, object]:

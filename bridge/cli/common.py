@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from bridge import signals
-from bridge.errors import BridgeError, UsageError
+from bridge.errors import UsageError
 
 if TYPE_CHECKING:
     from bridge.config import Settings
@@ -116,7 +116,7 @@ def at_desk(config: Path, work: Callable[["Keeper"], Awaitable[T]], *, expected:
     try:
         return asyncio.run(opened())
     except StoreUnavailable as error:
-        raise BridgeError(f"the store cannot be used: {error}") from None
+        raise run.not_usable(error) from None
 
 
 class Counting(Protocol):

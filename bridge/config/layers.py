@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.config.checks import Place, Problem
-from bridge.config.models import Settings
+from bridge.config.models import Settings, one_secret
 from bridge.errors import ConfigErrors
 from bridge.files import read_text
 
@@ -43,6 +43,7 @@ class Layers:
     values: Table
     problems: list[Problem] = field(default_factory=list)
     origins: dict[Place, str] = field(default_factory=dict)  # key -> the variable that set it
+    files: dict[Place, str] = field(default_factory=dict)  # secret -> the file that it was read from
 
 
 def read(path: Path, environ: Mapping[str, str], *, secrets: bool) -> Layers:
@@ -166,9 +167,10 @@ def _read_secret(layers: Layers, place: Place, table: Table, name: str) -> None:
         reason = error.strerror if isinstance(error, OSError) else "not a file name"
         layers.problems.append((place, f"{key}_file {name!r} cannot be read: {reason}"))
         return
+    layers.files[place] = name
     if key == "secrets":
         table[key] = [line for line in text.splitlines() if line.strip()]
     else:
-        table[key] = text.removesuffix("\n").removesuffix("\r")
+        table[key] = one_secret(text)
     if not table[key]:
         layers.problems.append((place, f"{key}_file {name!r} is empty"))

@@ -38,6 +38,7 @@ def load(path: Path | str, *, serving: bool = True, environ: Mapping[str, str] |
     ]
     if problems:
         raise ConfigErrors([_line(place, problem, read) for place, problem in sorted(problems, key=_order)])
+    settings.read_from(read.files)
     return settings
 
 

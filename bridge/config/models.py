@@ -10,10 +10,12 @@ Source: MOOST documentation, "Common integration" (patterns of clientId, clientS
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.config import database
@@ -45,6 +47,7 @@ from bridge.config.fields import (
 )
 from bridge.core.rules import MeterRule, PowerUnit, Role, Rules, Stamp, SubscriptionRule, Unknown
 from bridge.core.vocabulary import DeviceKey, DeviceType, EventType, Kind
+from bridge.files import read_text
 
 Codes = Mapping[str, Mapping[str, Mapping[str, int]]]
 """Event type -> device type -> word -> code."""
@@ -226,6 +229,8 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     logs: LogSettings = LogSettings()
 
+    _files: Mapping[tuple[str | int, ...], str] = PrivateAttr(default_factory=dict)  # where secrets were read from
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -245,6 +250,29 @@ class Settings(BaseSettings):
     def heirs(self) -> dict[str, str]:
         """Return the ids that subscriptions had before, and the one that each has now."""
         return {old: each.id for each in self.subscriptions for old in each.inherits}
+
+    @property
+    def files(self) -> Mapping[tuple[str | int, ...], str]:
+        """Return which secrets stand in files of their own, and in which."""
+        return self._files
+
+    def read_from(self, files: Mapping[tuple[str | int, ...], str]) -> None:
+        """Remember which secrets stand in files of their own, and in which."""
+        self._files = files
+
+    def secret_now(self, *place: str | int) -> str | None:
+        """Return what the file of a secret holds now; None where there is none, or nothing to be read in it."""
+        name = self._files.get(place)
+        if name is None:
+            return None
+        with suppress(OSError, UnicodeDecodeError):
+            return one_secret(read_text(Path(name))) or None
+        return None
+
+    def store_url(self) -> str:
+        """Return the address of the store; one in a file is read anew, as its password may have been changed."""
+        known = self.store.url.get_secret_value()
+        return self.secret_now("store", "url") or known if database.is_database(known) else known
 
     def consumed(self) -> tuple[Subscription, ...]:
         """Return the subscriptions whose messages come by Kafka."""
@@ -305,6 +333,11 @@ class Settings(BaseSettings):
             devices_per_building=self.limits.devices_per_building,
             **dict(self.intervals),
         )
+
+
+def one_secret(text: str) -> str:
+    """Return the secret in a file of its own: one trailing newline is none of it."""
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _subscription_rule(subscription: Subscription) -> SubscriptionRule:

@@ -12,7 +12,8 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from bridge.config.models import Settings, Subscription
+from bridge.config.database import is_database
+from bridge.config.models import Settings, StoreSettings, Subscription
 
 APPLIED: Final[Mapping[str, frozenset[str]]] = {
     "server": frozenset(
@@ -52,12 +53,22 @@ def reloaded(running: Settings, read: Settings) -> Reloaded:
             sections[name] = new
             applied += _subscriptions(old, new) if name == "subscriptions" else [name] if old != new else []
             continue
-        keys = APPLIED.get(name, frozenset())
+        keys = APPLIED.get(name, frozenset()) | (_FOLLOWED if name == "store" and _is_shared(old, new) else frozenset())
         changed = list(_different(old, new))
         applied += [f"{name}.{key}" for key in changed if key in keys]
         waiting += [f"{name}.{key}" for key in changed if key not in keys]
         sections[name] = old.model_copy(update={key: getattr(new, key) for key in changed if key in keys})
-    return Reloaded(settings=running.model_copy(update=sections), applied=applied, needs_restart=waiting)
+    settings = running.model_copy(update=sections)
+    settings.read_from(read.files)
+    return Reloaded(settings=settings, applied=applied, needs_restart=waiting)
+
+
+_FOLLOWED: Final = frozenset({"url"})
+
+
+def _is_shared(*stores: StoreSettings) -> bool:
+    """Tell whether the store is a database: new sessions go by its new address, as long as it is the same store."""
+    return all(is_database(store.url.get_secret_value()) for store in stores)
 
 
 def _subscriptions(old: Sequence[Subscription], new: Sequence[Subscription]) -> Iterator[str]:

@@ -214,7 +214,7 @@ class Feed:
         except StoreUnavailable as why:
             if not self.state.paused:
                 _log.warning("store_unavailable", reason=str(why))
-            parts.gate.unwritable = True
+            parts.gate.failed(str(why))
             self._retry_at = time.monotonic() + RETRY_S
             return False
         parts.gate.took(sum(len(message.body) for message in messages))

@@ -171,8 +171,8 @@ class Door:
         """Return the body of the 202 after messages of a body of some size [bytes] are stored."""
         try:
             receipts = await self._store.accept(messages) if messages else ()
-        except StoreUnavailable:
-            self._gate.unwritable = True
+        except StoreUnavailable as why:
+            self._gate.failed(str(why))
             return Refusal(status=503, error="store", retry_after=STORE_RETRY_AFTER)
         except asyncio.CancelledError:
             if not self._gate.shut:

@@ -51,6 +51,7 @@ class Gate:
     shut: bool = False  # draining, and accepts no longer go on
     store: bool = False  # the store cannot even be asked
     unwritable: bool = False  # the last accept failed, and no write has gone through since; each new one is a try
+    store_cause: str | None = None  # why one of both, in a sentence
     _held: bool = False  # the store says that writes fail, and tries by itself: nobody else has to wait for that
     _owed: int = 0
     _taken: int = 0
@@ -62,13 +63,19 @@ class Gate:
         if census is not None:
             self._held = not census.writable
             self.unwritable = census.full or self._held
+            self.store_cause = self.store_cause if self.unwritable else None
             self._owed, self._taken = census.owed_bytes, 0
             self._free = census.free_disk_bytes
 
     def took(self, size: int) -> None:
         """Count bytes that were accepted."""
         self.unwritable = self._held = False
+        self.store_cause = None
         self._taken += size
+
+    def failed(self, why: str) -> None:
+        """Note that an accept failed, and why."""
+        self.unwritable, self.store_cause = True, why
 
     @property
     def watermark(self) -> bool:

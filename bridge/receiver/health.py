@@ -69,6 +69,7 @@ class Health:
         self._census = Census()
         self._taken_at: float | None = None
         self._silent = False  # the store did not answer
+        self._cause: str | None = None  # why not
 
     def failing(self) -> list[str]:
         """Return what keeps this process from accepting."""
@@ -93,6 +94,7 @@ class Health:
             "calls": _calls(census),
             "oldest_inbox_seconds": self._age(census.oldest_pending),
             "oldest_outbox_seconds": self._age(census.oldest_owed),
+            "store": {"cause": self._gate.store_cause or self._cause},
             "moost": {
                 "circuit": self._sources.circuit(),
                 "token_expires_in_seconds": self._sources.token_expires_in(),
@@ -114,7 +116,7 @@ class Health:
         metrics.oldest_outbox_seconds.set(self._age(census.oldest_owed))
         metrics.store_bytes.set(census.size_bytes)
         metrics.store_log_bytes.set(census.log_bytes)
-        metrics.store_unwritable.set(self._silent or census.full or not census.writable)
+        metrics.store_unwritable.set(self._silent or self._gate.store or census.full or not census.writable)
         metrics.dead_letters.clear()
         for reason, count in census.dead_letters.items():
             metrics.dead_letters.labels(reason=reason).set(count)
@@ -131,9 +133,9 @@ class Health:
             if self._taken_at is None or time.monotonic() - self._taken_at > FRESH:
                 try:
                     self._census = await self._store.census()
-                    self._silent = False
-                except StoreUnavailable:
-                    self._silent = True
+                    self._silent, self._cause = False, None
+                except StoreUnavailable as why:
+                    self._silent, self._cause = True, str(why)
                 self._taken_at = time.monotonic()
         return self._census
 

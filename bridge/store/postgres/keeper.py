@@ -155,13 +155,15 @@ class PostgresStore(PostgresDesk):
     # ---- opening ----
 
     async def open(self) -> None:
-        """Connect, make or check the tables; the daemon enters itself as a replica."""
+        """Connect, make or check the tables; the daemon enters itself as a replica. May be tried again."""
+        self._servers.store = None
         try:
             await self._servers.probe()
             con = await self._servers.connect(statement_s=None)
             try:
                 with translated(whatever=True):
                     self.steps_taken = await schema.prepare(con, migrate=self._migrate)
+                    self._servers.store = await con.fetchval(schema.IDENTITY)
                     if self._serving:
                         await schema.mark(con, dry=self._dry)
             finally:
@@ -176,22 +178,28 @@ class PostgresStore(PostgresDesk):
                     asyncio.create_task(self._follow(), name="store-names"),
                 ]
         except BaseException:
-            await self.close()
+            await self._leave_all()
             raise
 
     async def close(self) -> None:
         """Finish what was begun, give everything back, close."""
+        await self._door.close()
+        await self._leave_all()
+        await asyncio.gather(*(line.close() for line in self._lines.values()))
+
+    async def _leave_all(self) -> None:
+        """Give everything back, end all sessions; the store may be opened again."""
         tasks = [*self._pulse, *([self._proof] if self._proof is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._pulse, self._proof = [], None
-        await self._door.close()
         if self._share.replica:
             with contextlib.suppress(StoreUnavailable, TimeoutError):  # the others take over when the lease ends
                 async with asyncio.timeout(LEAVE_S):
                     await self._leave()
-        await asyncio.gather(*(line.close() for line in self._lines.values()))
+            self._share.replica = 0
+        await asyncio.gather(*(line.rest() for line in self._lines.values()))
 
     async def _leave(self) -> None:
         replica = self._share.replica

@@ -241,8 +241,12 @@ class Line:
 
     async def close(self) -> None:
         """Let the transaction under way end, then close."""
+        self._closed = True
+        await self.rest()
+
+    async def rest(self) -> None:
+        """Let the transaction under way end, then end the session; the next one begins another."""
         async with self._lock:
-            self._closed = True
             con, self._con = self._con, None
             if con is not None and not con.is_closed():
                 await leave(con)

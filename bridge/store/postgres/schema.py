@@ -18,11 +18,14 @@ from bridge.store.postgres.connection import Connection, Row, columns
 from bridge.store.postgres.replicas import BUCKETS
 from bridge.store.refusal import StoreRefused
 
-SCHEMA: Final = 6
+SCHEMA: Final = 7
 """Newest schema, one script per step, and what the states need of it."""
 
 COMPATIBLE: Final = 5
 """Oldest release's schema that works with it."""
+
+IDENTITY: Final = "SELECT identity FROM bridge"
+"""What tells this store from every other one, also after a failover or a restore."""
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('moost-bridge schema ' || current_schema()))"
 # Not by to_regclass: within a transaction the server goes on believing its first answer, also after waiting for whoever

@@ -5,6 +5,7 @@ Rules:
 - Names are looked up anew for each connection; while that fails, what was last found is tried.
 - Who does not answer in `HOST_S`, or takes nothing, is passed over; the server that was had last is tried first.
 - Whoever gives up waiting has not been in vain: the next one goes on with the next server.
+- A session that comes to another store than the one that was opened is refused: half of what is written would be lost.
 - A session to an address that its name has not had for `MOVED_S` is given up: the name points elsewhere now.
 """
 
@@ -16,6 +17,7 @@ from typing import Final
 import asyncpg  # type: ignore[import-untyped]
 
 from bridge.store.port import StoreUnavailable
+from bridge.store.postgres import schema
 from bridge.store.postgres.address import Address, Host, Server, look_up, parsed
 from bridge.store.postgres.conditions import POOLED, translated
 from bridge.store.postgres.connection import STATEMENT_S, Session, judge, leave, prepare, stays_with_us
@@ -37,6 +39,7 @@ class Servers:
         self._first: Server | None = None  # the one to try first
         self._found: dict[Host, list[str]] = {}  # addresses, as last looked up
         self._named: dict[Server, float] = {}  # when its name last had the address [monotonic s]
+        self.store: object = None  # the identity of the store that was opened; None = none yet
 
     async def connect(self, *, statement_s: float | None = STATEMENT_S) -> Session:
         """Open a session on a server that keeps what it is told."""
@@ -143,10 +146,21 @@ class Servers:
                     await judge(con)
                     if prepared:
                         await prepare(con, address.settings)
+                        await self._recognise(con)
                 except BaseException:
                     con.terminate()
                     raise
         return con
+
+    async def _recognise(self, con: Session) -> None:
+        if self.store is None:
+            return
+        try:
+            found = await con.fetchval(schema.IDENTITY)
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+            found = None
+        if found != self.store:
+            raise StoreRefused("the address leads to another store than the one that was opened")
 
 
 def _all_together(refusals: Sequence[tuple[Server | Host, StoreUnavailable]]) -> StoreUnavailable:

@@ -117,7 +117,11 @@ class SqliteStore(SqliteDesk):
         self._checkpoints = Checkpoints(connect, self._path)
         self._rounds = Rounds(Writer(connect, self._path, reserve, self._checkpoints, self._committed))
         if self._exclusive:
-            await self._rounds.write(Turn.SETTLE, partial(outbox.free, now=datetime.now(UTC)))
+            try:
+                await self._rounds.write(Turn.SETTLE, partial(outbox.free, now=datetime.now(UTC)))
+            except BaseException:
+                await self.close()
+                raise
             self._inspection = Inspection(partial(files.connect, self._path, write=False), self._path)
 
     def _open_on(self, reserve: room.Reserve) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.store.port import StoreUnavailable
-from bridge.store.refusal import StoreRefused
+from bridge.store.refusal import StoreRefused, of_file
 
 PATIENCE_S: Final = 0.5
 """How long a starting daemon tries: a command that asks for the lock holds it for a moment."""
@@ -114,7 +114,7 @@ def _opened(path: Path, flags: int) -> int:
     try:
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreUnavailable(f"the store cannot be opened ({error.strerror})") from error
+        raise of_file("the store cannot be opened", error) from error
 
 
 def _locked(file: int) -> bool:
