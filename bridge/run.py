@@ -47,6 +47,7 @@ from bridge.store.desk import Desk
 from bridge.store.port import Arrival, Census, Store, StoreBroken, StoreBusy, StoreUnavailable
 from bridge.store.refusal import StoreRefused
 from bridge.store.sqlite import SqliteStore, room
+from bridge.store.sqlite.lock import StoreServed
 from bridge.worker import Worker
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def migrate(settings: Settings) -> int:
 
 def not_usable(why: StoreUnavailable) -> errors.BridgeError:
     """Return how a command ends that cannot use the store: whoever calls it has to change something, or to wait."""
-    if isinstance(why, StoreRefused):
+    if isinstance(why, StoreRefused) and not isinstance(why, StoreServed):
         return errors.UsageError(f"store.url: {why}")
     return errors.BridgeError(f"the store cannot be used: {why}")
 

@@ -345,6 +345,7 @@ def told(bridge: Bridge, event: str) -> list[dict[str, Any]]:
 def test_a_hangup_applies_what_can_be_applied_and_names_in_one_line_what_needs_a_restart(
     bridge: Bridge, sandbox: Sandbox
 ) -> None:
+    bridge.own = {"user_prefix": "first-"}
     bridge.configure(logs={"level": "error"})
     log = bridge.folder / "bridge-quiet.log"
     bridge.process = process = Process(("serve", "--config", str(bridge.configure(server={"port": free_port()}))), log)
