@@ -221,10 +221,10 @@ async def test_a_changed_value_is_queued_beside_the_one_that_was_sent(store: Kee
 async def test_a_dry_replay_writes_nothing(store: Keeper) -> None:
     past = Past(store)
     await two_meters(past)
-    before = replace(await store.census(), size_bytes=0, owed_bytes=0, free_disk_bytes=0)
+    before = replace(await store.census(), size_bytes=0, log_bytes=0, owed_bytes=0, free_disk_bytes=0)
     found, _ = await past.again(Rules(devices=TWO_METERS), dry=True)
     assert found
-    assert before == replace(await store.census(), size_bytes=0, owed_bytes=0, free_disk_bytes=0)
+    assert before == replace(await store.census(), size_bytes=0, log_bytes=0, owed_bytes=0, free_disk_bytes=0)
     assert [] == await past.events()
 
 

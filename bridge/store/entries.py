@@ -7,7 +7,7 @@ Rules:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from bridge.core.vocabulary import DeadReason
 from bridge.store.codec import from_ms, plain, to_ms
@@ -74,10 +74,10 @@ class Entry:
         return replace(self, dead=DeadReason.REPLAYED, detail=REPLAYED)
 
 
-def pending(row: tuple[int, str, str, int, bytes]) -> Pending:
+def pending(row: Sequence[Any], ends: int = 0) -> Pending:
     """Return a row of the log as the worker sees it."""
     number, subscription, topic, received, body = row
-    return Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body)
+    return Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body, ends=ends)
 
 
 def ages(received: Sequence[int]) -> list[int]:

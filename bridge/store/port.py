@@ -74,6 +74,7 @@ class Pending:
     topic: str
     body: bytes = field(repr=False)
     received: datetime
+    ends: int = 0  # lives of processes in which it was in hand alone, this one counted; see `Store.claim`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,7 @@ class Work:
     notes: Sequence[tuple[int, Note]] = ()  # message id (0 = none), note
     ticked: datetime | None = None  # the clock room was alive then
     trouble: str | None = None  # what keeps calls from MOOST, as `now`, for the commands; empty = nothing any more
+    hand: Sequence[int] = ()  # messages that are taken next, where more wait than one step takes
     tick: Tick | None = None  # what made it, to be remembered for each of its buildings: `replay` ticks them again
     copied: Collection[str] = ()  # those of a tick's buildings whose new state is kept as a copy beside it
     moved: Collection[str] = ()  # those of the buildings that the directory changes: what no message says is copied too
@@ -302,7 +304,13 @@ class Store(Protocol):
         """
 
     async def claim(self, limit: int) -> tuple[Sequence[Pending], Sequence[str]]:
-        """Return the oldest pending messages, and users whose directory rows changed."""
+        """Return the oldest pending messages, and users whose directory rows changed.
+
+        A process that ends without `close` (a kill, no memory) had messages in hand: those that its last commit named
+        (`Work.hand`), else the first that waited. They come before all others and one by one, when the door has had a
+        head start. That one is in hand alone is committed before it is returned, with `Pending.ends` = 1. Where that
+        process ends so too, it comes with 2: it may be what ends them.
+        """
 
     async def changed_among(self, users: Sequence[str]) -> Sequence[str]:
         """Return those of some users whose directory rows changed; `claim` would show them some time."""

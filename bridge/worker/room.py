@@ -3,6 +3,8 @@
 Rules:
 - Messages are processed in order of acceptance; a crash half-way leaves nothing behind (one transaction a batch).
 - A batch that raises is taken item by item; the item that raises again is a dead letter `fault` (R12).
+- After an end without a word (a kill, no memory) what was in hand comes from the store one by one. A message that was
+  in hand alone at another such end is a dead letter `fault`: it may need more memory than there is, at every start.
 - A building that somebody else changed meanwhile makes the batch start over from what is stored now; a message that
   was erased meanwhile (GDPR) makes it begin with a new claim.
 - The event loop is never held for more than a slice of a few milliseconds.
@@ -28,6 +30,7 @@ from bridge.findings import Findings
 from bridge.limits import Limit
 from bridge.metrics import Metrics
 from bridge.store.port import Loaded, Outdated, Pending, Store, StoreBroken, StoreUnavailable, Work
+from bridge.worker import trial
 from bridge.worker.step import Decoded, Step, read
 
 BATCH: Final = 256  # messages a transaction, some 10 ms of the store
@@ -37,8 +40,10 @@ SLICE_S: Final = 0.002  # longest computing without letting the door breathe
 ROWS_AT_ONCE: Final = 1_000  # of the directory, that users of one transaction have together
 IDLE_S: Final = 0.5  # how often to look for messages that another process put back
 WAIT_S: Final = 1.0  # pause while the store cannot serve
+MOST_ENDS: Final = 2  # of processes at which a message was in hand alone; beyond it is not even tried
 MOST_CONFLICTS: Final = 20
 
+_ENDED_TWICE: Final = "the process ended twice with this message in hand: it may need more memory than there is"
 _CONTENDED: Final = "a building changed under the worker again and again"
 
 _log = logs.logger("worker")
@@ -66,6 +71,7 @@ class Worker:
         self._now = now
         self._reached = reached
         self._findings = Findings(rules)
+        self._careful = False  # messages are taken one by one
         self.wake = asyncio.Event()  # set by whoever accepted something
 
     def reload(self, rules: Rules) -> None:
@@ -101,6 +107,11 @@ class Worker:
         thousands. Those of a message's own user come before it, because older messages of that user may be parked.
         """
         rows, changed = await self._store.claim(BATCH)
+        self._tell_of_care(any(row.ends for row in rows))
+        if rows and rows[0].ends > 1 and not await self._is_innocent(rows[0]):
+            _log.error("message_ended_the_process", message=rows[0].id)
+            await self._bury(rows[0], _ENDED_TWICE, unread=True)
+            return 1
         if not changed:
             return await self._work_off(rows)
         own = await self._changed_among(rows)
@@ -137,6 +148,12 @@ class Worker:
             await self._one_by_one(rows)
         return len(rows)
 
+    def _tell_of_care(self, careful: bool) -> None:  # noqa: FBT001 - what it is now
+        """Say it when messages begin to come one by one, and when that is over."""
+        if careful is not self._careful:
+            _log.warning("one_by_one_began" if careful else "one_by_one_ended")
+        self._careful = careful
+
     async def _one_by_one(self, rows: Sequence[Pending]) -> None:
         """Process a failed batch message by message; the culprit is buried with the place of its fault."""
         for row in rows:
@@ -151,16 +168,34 @@ class Worker:
                 _log.error("message_faulted", message=row.id, fault=detail)
                 await self._bury(row, detail)
 
-    async def _bury(self, row: Pending, detail: str) -> None:
-        """Take a message out of the flow that a bug of ours fails on, with its user where that can still be read."""
-        users: dict[int, str] = {}
-        with contextlib.suppress(Exception):  # it may be the reading that fails
-            message = read(row, self._rules)
-            if not isinstance(message, Tombstone | Unreadable) and message.user is not None:
-                users[row.id] = message.user
+    async def _is_innocent(self, row: Pending) -> bool:
+        """Tell whether the process lives through a message that was in hand when it ended, as a copy of it shows."""
+        if row.ends > MOST_ENDS or not await trial.survives(lambda: read(row, self._rules)):
+            return False
+        message = read(row, self._rules)
+        step = Step(await self._load([message]), self._rules, self._now())
+
+        def rest() -> None:
+            step.take(row, message)
+            step.work()
+
+        return await trial.survives(rest)
+
+    async def _bury(self, row: Pending, detail: str, *, unread: bool = False) -> None:
+        """Take a message out of the flow that fails on a bug of ours, with its user where that can still be read."""
+        user = None if unread else self._user_of(row)
+        users = {} if user is None else {row.id: user}
         with contextlib.suppress(Outdated):
             await self._store.commit(Work(now=self._now(), dead=[(row.id, DeadReason.FAULT, detail)], users=users))
             self._metrics.messages_dead.inc()
+
+    def _user_of(self, row: Pending) -> str | None:
+        """Return whose a message is, where that can be read; it may be the reading that fails."""
+        with contextlib.suppress(Exception):
+            message = read(row, self._rules)
+            if not isinstance(message, Tombstone | Unreadable):
+                return message.user
+        return None
 
     async def _process(self, rows: Sequence[Pending]) -> None:
         """Decode, load, reduce and commit; start over where a building has moved meanwhile."""

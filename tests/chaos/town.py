@@ -221,7 +221,6 @@ _HOUSEHOLD: Final = (_meters, _inverter, _battery, _heat_pump, _gone, _command, 
 _DEAD: Final = (Fate.UNREADABLE,)
 _POISON: Final = (
     (UPDATE, b'{"id": "car", "userId"', _DEAD),
-    (UPDATE, b"", _DEAD),
     (UPDATE, b"\xff\xfe\x00", _DEAD),
     (UPDATE, b'"a text"', _DEAD),
     (UPDATE, b"[" * 5_000, _DEAD),

@@ -10,9 +10,9 @@ from bridge.store.desk import Desk
 from bridge.store.memory import MemoryStore
 from bridge.store.port import Store
 from bridge.store.postgres import PostgresStore
-from bridge.store.sqlite import SqliteStore
+from bridge.store.sqlite import SqliteStore, lives
 from tests.postgres import Server
-from tests.store.replicas import LONG, SOON, Opened, named
+from tests.store.replicas import LONG, SOON, Opened, dead, forget_soon, named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +71,37 @@ async def reopened(make: Callable[[], Keeper]) -> AsyncIterator[Callable[[Keeper
     async def again(keeper: Keeper) -> Keeper:
         await keeper.close()
         fresh = keeper if isinstance(keeper, MemoryStore) else make()
+        await fresh.open()
+        opened.append(fresh)
+        return fresh
+
+    yield again
+    for keeper in opened:
+        await keeper.close()
+
+
+@pytest.fixture
+async def after_a_kill(
+    make: Callable[[], Keeper], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[[Keeper], Awaitable[Keeper]]]:
+    """Return a function that ends a keeper without a word and starts another one on what it left."""
+    opened: list[Keeper] = []
+
+    async def again(keeper: Keeper) -> Keeper:
+        match keeper:
+            case MemoryStore():
+                fresh: Keeper = keeper
+            case SqliteStore():
+                with monkeypatch.context() as patch:
+                    patch.setattr(lives, "end", lambda *_: None)
+                    await keeper.close()
+                fresh = make()
+            case PostgresStore():
+                await dead(keeper)
+                fresh = make()
+                await forget_soon(keeper)
+            case _:
+                raise AssertionError(keeper)
         await fresh.open()
         opened.append(fresh)
         return fresh

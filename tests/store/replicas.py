@@ -7,6 +7,7 @@ from typing import Final
 
 from bridge.store.port import Arrival, Pending
 from bridge.store.postgres import PostgresStore
+from bridge.store.postgres.connection import leave
 from bridge.store.postgres.replicas import BUCKETS
 from tests.store.values import arrival
 
@@ -66,3 +67,10 @@ async def dead(keeper: PostgresStore) -> None:
     stop_heart(keeper)
     for line in keeper._lines.values():
         await line.close()
+
+
+async def forget_soon(keeper: PostgresStore) -> None:
+    """Let the lease of a replica that has ended run out at once."""
+    con = await keeper._servers.connect(statement_s=None)
+    await con.execute("UPDATE replica SET until = statement_timestamp() - interval '1 second'")
+    await leave(con)

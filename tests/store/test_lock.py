@@ -1,17 +1,23 @@
 """One daemon per file, by whatever name: the locks of a store, on real file systems and on those that know none."""
 
 import asyncio
+import contextlib
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
+import anyio
 import pytest
 
+from bridge.store.refusal import StoreRefused
 from bridge.store.sqlite import SqliteStore
 from tests.life import trace
+from tests.store.test_upkeep import KILLED
 from tests.store.values import arrival
 
 pytestmark = pytest.mark.anyio
@@ -154,3 +160,43 @@ async def test_only_a_lock_that_is_held_means_another_bridge(error: str, said: s
     before = ("strace", "-f", "-o", "/dev/null", "-e", "trace=flock", "-e", f"inject=flock:error={error}")
     answer = await opened(path, "daemon", *before)
     assert said == answer.removesuffix(": put the store on a local disk")
+
+
+# ---- the log stands beside one name ---------------------------------------------------------------------------------
+
+
+async def test_a_killed_daemon_s_store_is_served_by_its_name_alone(path: Path, tmp_path: Path) -> None:
+    """By another name its log would be missing: what was accepted last would be gone, and the log destroy the store."""
+    killed = await anyio.run_process([sys.executable, "-c", KILLED, str(path), "100"], check=False)
+    assert -signal.SIGKILL == killed.returncode
+    (tmp_path / "elsewhere").mkdir()
+    other = tmp_path / "elsewhere" / "other.db"
+    other.hardlink_to(path)
+    with pytest.raises(StoreRefused, match=f"was served as {path} at last, and its log stands there: use that name"):
+        await SqliteStore(str(other), exclusive=True).open()
+    store = SqliteStore(str(path), exclusive=True)
+    await store.open()
+    assert 20 == (await store.census()).accepted
+    await store.close()
+    again = SqliteStore(str(other), exclusive=True)
+    await again.open()
+    assert 20 == (await again.census()).accepted
+    await again.close()
+
+
+async def test_a_copy_of_a_running_store_is_put_back_without_its_log(store: SqliteStore, path: Path) -> None:
+    await store.accept([arrival()])
+    copied = path.with_name("copy.db")
+    with contextlib.closing(sqlite3.connect(path)) as con:
+        con.execute("VACUUM INTO ?", (str(copied),))
+    back = SqliteStore(str(copied), exclusive=True)
+    await back.open()
+    assert 1 == (await back.census()).accepted
+    assert [1] == [message.ends for message in (await back.claim(1))[0]], "whose daemon may have died"
+    await back.close()
+    own = path.with_name("own.db")
+    await store.backup(own)
+    kept = SqliteStore(str(own), exclusive=True)
+    await kept.open()
+    assert [0] == [message.ends for message in (await kept.claim(1))[0]]
+    await kept.close()

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -21,7 +22,7 @@ from bridge.store.desk import DeadFilter, Forgetting, MessageTrip, Redaction
 from bridge.store.memory import MemoryStore
 from bridge.store.port import Attempt, Begin, Census, Home, Outgoing, Return, Settlement, Work
 from bridge.store.postgres import PostgresStore
-from bridge.store.sqlite import SqliteStore
+from bridge.store.sqlite import SqliteStore, lives
 from tests.core.house import own
 from tests.postgres import Server
 from tests.store.conftest import Keeper
@@ -88,6 +89,7 @@ class Same(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.loop.run_until_complete(self.file.open())
+        self.loop.run_until_complete(self.memory.open())
 
     def both(self, one: Awaitable[T], two: Awaitable[T]) -> T:
         """Ask both; return the answer they share."""
@@ -187,10 +189,16 @@ class Same(RuleBasedStateMachine):
 
         self.both(all_of(self.memory), all_of(self.file))
 
-    @rule()
-    def restart(self) -> None:
+    @rule(killed=st.booleans())
+    def restart(self, *, killed: bool) -> None:
         async def again() -> None:
-            await self.file.close()
+            without_a_word = killed and isinstance(self.file, SqliteStore)
+            with pytest.MonkeyPatch.context() as patch:
+                if without_a_word:
+                    patch.setattr(lives, "end", lambda *_: None)
+                await self.file.close()
+            if not without_a_word:
+                await self.memory.close()
             self.file = self.make()
             await asyncio.gather(self.file.open(), self.memory.open())
 

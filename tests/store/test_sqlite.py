@@ -147,8 +147,8 @@ async def test_each_transaction_is_timed(path: Path) -> None:
     before = len(heard)
     await store.accept([arrival()])
     await store.commit(Work(now=NOW, settled=[1]))
-    await store.close()
     assert before + 2 == len(heard)
+    await store.close()
     assert all(0 < seconds < 60 for seconds in heard)
 
 

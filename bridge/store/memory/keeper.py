@@ -14,6 +14,7 @@ from bridge.core.vocabulary import DeadReason, DeviceKey
 from bridge.store.calls import LOST_AT_THE_END, CallState, advance, item, rest, sheet, size
 from bridge.store.codec import from_ms, plain, to_ms
 from bridge.store.desk import Ticked
+from bridge.store.lives import IN_HAND
 from bridge.store.memory.desk import MemoryDesk
 from bridge.store.memory.rows import CallRow, Letter
 from bridge.store.port import (
@@ -58,9 +59,25 @@ class MemoryStore(MemoryDesk):
                         told = {"outcome": LOST_AT_THE_END.outcome, "detail": LOST_AT_THE_END.detail}
                         row.attempts.append(Attempt(at=from_ms(to_ms(datetime.now(UTC))), **told))
         self._rows.hasten(from_ms(0))
+        self._live()
+
+    def _live(self) -> None:
+        """Begin a life; what the one before had in hand, where it did not end, is taken one by one."""
+        rows = self._rows
+        waiting = list(rows.waiting())
+        if rows.running and not rows.suspects:
+            hand = [number for number in rows.hand if number in set(waiting)] if rows.hand else waiting[:IN_HAND]
+            rows.suspects = dict.fromkeys(hand, (0, 0))
+        rows.life, rows.running, rows.hand = rows.life + 1, True, []
 
     async def close(self) -> None:
         """Keep everything, for whoever opens it again."""
+        rows = self._rows
+        rows.running, rows.hand = False, []
+        rows.suspects = {
+            number: (0, ends - 1) if life == rows.life else (life, ends)
+            for number, (life, ends) in rows.suspects.items()
+        }
 
     # ---- the door ----
 
@@ -94,7 +111,7 @@ class MemoryStore(MemoryDesk):
     async def claim(self, limit: int) -> tuple[Sequence[Pending], Sequence[str]]:
         """Return the oldest pending messages and the users whose rows changed, the longest waiting first."""
         self._shown = dict(self._rows.changed)
-        waiting = [self._rows.message(number) for number in self._rows.waiting()]
+        waiting = self._alone() or [self._rows.message(number) for number in self._rows.waiting()]
         return waiting[:limit], sorted(self._shown, key=self._shown.__getitem__)
 
     async def changed_among(self, users: Sequence[str]) -> Sequence[str]:
@@ -102,6 +119,18 @@ class MemoryStore(MemoryDesk):
         found = {user: self._rows.changed[user] for user in users if user in self._rows.changed}
         self._shown |= found
         return sorted(found, key=found.__getitem__)
+
+    def _alone(self) -> list[Pending]:
+        """Return the next message that is taken alone, and note that it is."""
+        rows = self._rows
+        number = next((number for number in rows.waiting() if number in rows.suspects), None)
+        if number is None:
+            rows.suspects.clear()
+            return []
+        life, ends = rows.suspects[number]
+        ends += life != rows.life
+        rows.suspects[number] = rows.life, ends
+        return [replace(rows.message(number), ends=ends)]
 
     async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states."""
@@ -205,6 +234,7 @@ class MemoryStore(MemoryDesk):
     def _process(self, work: Work) -> None:
         rows, ledger = self._rows, self._rows.ledger
         rows.owners.update(work.users)
+        rows.hand = list(work.hand)
         ledger.settle(sum(self._begin(number) for number in work.settled))
         for number, reason, detail in work.dead:
             if self._begin(number):
@@ -224,6 +254,7 @@ class MemoryStore(MemoryDesk):
 
     def _begin(self, number: int) -> bool:
         """Take a message out of those that wait; False = it did not wait."""
+        self._rows.suspects.pop(number, None)
         if number in self._rows.again:
             self._rows.again.remove(number)
             self._rows.ledger.again -= 1

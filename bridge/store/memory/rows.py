@@ -71,6 +71,10 @@ class Rows:
     pending: set[int] = field(default_factory=set)
     again: set[int] = field(default_factory=set)
     parked: dict[int, str] = field(default_factory=dict)
+    suspects: dict[int, tuple[int, int]] = field(default_factory=dict)  # taken one by one -> last life, how many
+    hand: list[int] = field(default_factory=list)  # named as taken next
+    life: int = 0
+    running: bool = False  # a life that has not ended
     discarded: set[int] = field(default_factory=set)
     letters: dict[int, Letter] = field(default_factory=dict)
     notes: list[tuple[int, Note]] = field(default_factory=list)
@@ -108,6 +112,7 @@ class Rows:
         self.ledger.inbox_rows -= 1
         self.ledger.inbox_bytes -= len(row.body)
         self.discarded.discard(number)
+        self.suspects.pop(number, None)
         self.owners.pop(number, None)
         self.notes = [(cause, note) for cause, note in self.notes if cause != number]
         if early and row.message_id is not None:

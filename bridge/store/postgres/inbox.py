@@ -274,6 +274,30 @@ async def claim(con: Connection, buckets: list[int], limit: int, *, everything: 
     return [pending(row) for row in await con.fetch(_CLAIM, buckets, everything, limit)]
 
 
+_TAKE: Final = """
+WITH first AS (
+    SELECT id, bucket FROM waiting WHERE suspect IS NOT NULL AND bucket = ANY($1::smallint[]) ORDER BY place LIMIT 1
+), taken AS (
+    UPDATE waiting SET suspect = $2, ends = ends + (suspect <> $2)::int FROM first
+    WHERE waiting.id = first.id AND waiting.bucket = first.bucket RETURNING waiting.id, waiting.bucket, ends
+)
+SELECT id, subscription, topic, inbox.received, body, ends FROM taken JOIN inbox USING (id, bucket)
+"""
+
+
+async def take(con: Connection, buckets: list[int], replica: int) -> list[Pending]:
+    """Return the next message of some buckets that is taken alone, and note that this replica does."""
+    return [pending(row, ends) for *row, ends in await con.fetch(_TAKE, buckets, replica)]
+
+
+async def name_hand(con: Connection, replica: int, ids: Sequence[int]) -> None:
+    """Remember which messages the worker of a replica takes next."""
+    await con.execute(_HAND, replica, list(ids) or None)
+
+
+_HAND: Final = "UPDATE counter SET hand = $2 WHERE replica = $1 AND part = 'work'"
+
+
 async def changes(con: Connection, buckets: list[int], limit: int, *, everything: bool) -> dict[str, int]:
     """Return users of some buckets whose directory rows changed, and the change."""
     return dict(await con.fetch(_CHANGED, buckets, everything, limit))

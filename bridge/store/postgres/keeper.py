@@ -24,6 +24,7 @@ from bridge.core.model import Residence
 from bridge.core.vocabulary import DeviceKey
 from bridge.store.codec import from_ms, to_ms
 from bridge.store.ledger import Ledger
+from bridge.store.lives import HEAD_START_S
 from bridge.store.port import (
     Arrival,
     Begin,
@@ -145,6 +146,8 @@ class PostgresStore(PostgresDesk):
         self._recent = Recent()
         self._shown: dict[str, int] = {}
         self._claimed: set[int] = set()
+        self._named = False  # some messages are named as the next
+        self._began = False  # messages are being taken one by one
         self._unheard: _Unheard | None = None
         self._swept = 0
         self._pulse: list[asyncio.Task[None]] = []
@@ -212,7 +215,7 @@ class PostgresStore(PostgresDesk):
 
         async def over(con: Connection) -> None:
             async with con.transaction():
-                await replicas.take_over(con, replica)
+                await replicas.take_over(con, replica, in_order=True)
 
         await self._lines["look"].read(over)
 
@@ -334,12 +337,17 @@ class PostgresStore(PostgresDesk):
                 await self._lines["work"].read(lambda con: replicas.give_back(con, self._share))
         share = self._share
 
+        alone = await self._take_alone(share) if share.careful else []
+        if alone:
+            limit = 0
+
         async def read(con: Connection) -> tuple[list[Pending], dict[str, int]]:
             everything = not self._serving or len(share.buckets) == replicas.BUCKETS
             changed = await inbox.changes(con, share.buckets, CHANGED_USERS, everything=everything)
             return await inbox.claim(con, share.buckets, limit, everything=everything), changed
 
         messages, self._shown = await self._lines["work"].read(read)
+        messages = alone or messages
         self._claimed = {message.id for message in messages}
         return messages, list(self._shown)
 
@@ -348,6 +356,18 @@ class PostgresStore(PostgresDesk):
         found = await self._lines["work"].read(lambda con: inbox.changed_among(con, users))
         self._shown |= found
         return list(found)
+
+    async def _take_alone(self, share: replicas.Share) -> list[Pending]:
+        """Return the next message that a replica which ended without a word may have had in hand."""
+        if not self._began:
+            self._began = True
+            await asyncio.sleep(HEAD_START_S)
+        alone = await self._write("work", lambda con, _: inbox.take(con, share.buckets, share.replica))
+        if not alone:
+            self._began = False
+            if share is self._share:
+                share.careful = False
+        return alone
 
     async def load(self, users: Sequence[str], devices: Sequence[DeviceKey], buildings: Sequence[str]) -> Loaded:
         """Read directory rows, homes and states."""
@@ -371,11 +391,13 @@ class PostgresStore(PostgresDesk):
 
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, or return the buildings that have moved."""
-        step = steps.prepare(work, self._recent, self._shown, self._claimed, self._turns.at(work.now))
+        named = self._share.replica if work.hand or self._named else 0
+        step = steps.prepare(work, self._recent, self._shown, self._claimed, named, self._turns.at(work.now))
         try:
             versions = await self._lines["work"].write(partial(steps.commit, step=step))
         except steps.Moved as moved:
             return moved.buildings
+        self._named = bool(work.hand)
         self._claimed.difference_update(work.settled)
         self._claimed.difference_update(number for number, _, _ in work.dead)
         self._claimed.difference_update(number for number, _ in work.parked)

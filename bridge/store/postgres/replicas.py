@@ -25,6 +25,7 @@ from typing import Final
 import msgspec
 
 from bridge.store.ledger import Ledger, total
+from bridge.store.lives import IN_HAND
 from bridge.store.postgres.connection import Connection
 from bridge.store.postgres.line import SHARED, TakenOver, add
 
@@ -57,6 +58,7 @@ class Share:
     buckets: list[int] = field(default_factory=list)
     surplus: int = 0  # buckets to give back
     alone: bool = False  # no other replica lives
+    careful: bool = False  # messages of these buckets are to be taken one by one
 
 
 _REGISTER: Final = """
@@ -121,6 +123,7 @@ async def beat(con: Connection, share: Share, lease: timedelta) -> None:
             await con.execute(_TAKE, share.replica, fair - len(mine))
             mine = [row[0] for row in await con.fetch(_MINE, share.replica)]
         await con.execute(_FORGET)
+        share.careful = await con.fetchval(_SUSPECTS, mine)
     share.buckets, share.surplus = mine, max(0, len(mine) - fair)
 
 
@@ -136,10 +139,38 @@ async def give_back(con: Connection, share: Share) -> None:
     share.surplus = 0
 
 
-async def take_over(con: Connection, replica: int) -> None:
-    """End a replica: its counts go to the shared ones, its buckets are free. Lanes come back when their leases end."""
-    rows = await con.fetch("DELETE FROM counter WHERE replica = $1 RETURNING ledger, part, number", replica)
+async def take_over(con: Connection, replica: int, *, in_order: bool = False) -> None:
+    """End a replica: its counts go to the shared ones, its buckets are free. Lanes come back when their leases end.
+
+    What the worker of one that did not end `in_order` had in hand is taken one by one.
+    """
+    rows = await con.fetch("DELETE FROM counter WHERE replica = $1 RETURNING ledger, part, number, hand", replica)
+    if in_order:
+        await con.execute(_LET_GO, replica)
+    else:
+        await _suspect(con, replica, next((row[3] for row in rows if row[3]), None))
     await con.execute(_END, replica, [row[1] for row in rows], [row[2] for row in rows])
     await con.execute("UPDATE replica SET gone = true WHERE id = $1", replica)
     await con.execute("UPDATE bucket SET holder = NULL WHERE holder = $1", replica)
     await add(con, "gone", total(_ledgers.decode(row[0]) for row in rows))
+
+
+_SUSPECTS: Final = "SELECT EXISTS (SELECT FROM waiting WHERE suspect IS NOT NULL AND bucket = ANY($1::smallint[]))"
+_LET_GO: Final = "UPDATE waiting SET suspect = 0, ends = ends - 1 WHERE suspect IS NOT NULL AND suspect = $1"
+_NAMED: Final = "UPDATE waiting SET suspect = 0 WHERE id = ANY($1) AND suspect IS NULL"
+_FIRST: Final = """
+UPDATE waiting SET suspect = 0 WHERE (id, bucket) IN (
+    SELECT id, bucket FROM waiting WHERE bucket = ANY($1::smallint[]) ORDER BY place LIMIT $2
+)
+"""
+
+
+async def _suspect(con: Connection, replica: int, hand: list[int] | None) -> None:
+    """Mark what a replica had in hand: what it named, else the first that waited; nothing while it took one by one."""
+    buckets = [row[0] for row in await con.fetch(_MINE, replica)]
+    if await con.fetchval(_SUSPECTS, buckets):
+        return
+    if hand is None:
+        await con.execute(_FIRST, buckets, IN_HAND)
+    else:
+        await con.execute(_NAMED, hand)

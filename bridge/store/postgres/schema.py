@@ -18,7 +18,7 @@ from bridge.store.postgres.connection import Connection, Row, columns
 from bridge.store.postgres.replicas import BUCKETS
 from bridge.store.refusal import StoreRefused
 
-SCHEMA: Final = 7
+SCHEMA: Final = 8
 """Newest schema, one script per step, and what the states need of it."""
 
 COMPATIBLE: Final = 5

@@ -35,6 +35,7 @@ class Prepared:
     calls: list[Planned]
     shown: dict[str, int]  # changed users as the worker was last shown them
     claimed: AbstractSet[int]  # messages that the worker was last shown
+    named: int  # the replica that names what is taken next; 0 = nothing is named, nor was
     at: int | None  # the time that is told to the server [ms]; None = it goes by its own clock
 
 
@@ -47,7 +48,9 @@ class Moved(Exception):  # noqa: N818 - not a mistake: the step begins again
         self.buildings = buildings
 
 
-def prepare(work: Work, recent: Recent, shown: dict[str, int], claimed: AbstractSet[int], at: int | None) -> Prepared:
+def prepare(
+    work: Work, recent: Recent, shown: dict[str, int], claimed: AbstractSet[int], named: int, at: int | None
+) -> Prepared:
     """Encode a step of work."""
     return Prepared(
         work=work,
@@ -55,6 +58,7 @@ def prepare(work: Work, recent: Recent, shown: dict[str, int], claimed: Abstract
         calls=planned(work.calls),
         shown=shown,
         claimed=claimed,
+        named=named,
         at=at,
     )
 
@@ -81,6 +85,8 @@ async def commit(con: Connection, ledger: Ledger, step: Prepared) -> dict[str, i
     await queueing.queue(con, ledger, step.calls, work.now, step.at)
     await _remember(con, ledger, work)
     await _keep_ticks(con, step, late)
+    if step.named:
+        await inbox.name_hand(con, step.named, work.hand)
     return versions
 
 

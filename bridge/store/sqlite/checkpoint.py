@@ -64,6 +64,11 @@ class Checkpoints:
             finally:
                 con.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
 
+    def now(self) -> None:
+        """Write back what is in the log, as far as readers and the disk allow; blocking."""
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as con, self._turn:
+            write_back(con)
+
     def _work(self) -> None:
         con: sqlite3.Connection | None = None
         while not self._ending.wait(INTERVAL_S):

@@ -6,6 +6,7 @@ Rules:
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -23,7 +24,7 @@ from bridge.store.ledger import Ledger
 from bridge.store.port import Pending, StoreUnavailable, Versioned
 from bridge.store.recent import Recent
 from bridge.store.sqlite import buildings as states
-from bridge.store.sqlite import desk, files, forgetting, lock, upkeep
+from bridge.store.sqlite import desk, files, forgetting, lives, lock, upkeep
 from bridge.store.sqlite.reads import Read, translated
 from bridge.store.sqlite.rounds import Rounds, Turn
 from bridge.store.steps import both_in_steps, by_id
@@ -255,6 +256,7 @@ class SqliteDesk(Eraser):
                     files.copy(con, part)
                 finally:
                     con.close()
+                _begin_anew(part)
             part.rename(target)
             files.sync_folder(target)
         except BaseException:
@@ -270,6 +272,13 @@ class SqliteDesk(Eraser):
             return await self._read_aside(upkeep.verify)
         except StoreUnavailable as error:
             return [str(error)]
+
+
+def _begin_anew(copy: Path) -> None:
+    """Let nobody take what a daemon has in hand for what was in hand when it ended."""
+    with contextlib.closing(files.connect(copy, write=True)) as con:
+        lives.forget(con)
+        files.empty_log(con)
 
 
 def _owned(con: sqlite3.Connection, _: Ledger, *, user: str, after: int) -> tuple[list[int], int | None]:

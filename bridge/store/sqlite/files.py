@@ -24,7 +24,7 @@ from bridge.store.sqlite import room
 APPLICATION: Final = 0x4D4F4F53
 """Marks the file as ours ("MOOS")."""
 
-SCHEMA: Final = 7
+SCHEMA: Final = 8
 """Newest schema; older ones are brought up to date at `open`, one script per step, and what the states need of it."""
 
 BUSY_TIMEOUT_S: Final = 5.0
@@ -270,6 +270,11 @@ def log_bytes(path: Path) -> int:
         return os.stat(f"{path}-wal").st_size  # noqa: PTH116 - after every transaction: a path of its own costs 15 µs
     except OSError:
         return 0
+
+
+def log_is_there(path: Path) -> bool:
+    """Tell whether a log stands beside a store, however short."""
+    return os.path.exists(f"{path}-wal")  # noqa: PTH110 - as in `log_bytes`
 
 
 def unavailable(error: sqlite3.Error, lacking: str | None = None) -> StoreUnavailable | None:

@@ -306,6 +306,7 @@ _UNSEE, _UNSEE_EARLY = (
 _FORGET: Final = (
     "DELETE FROM note WHERE message IN (SELECT value FROM json_each(?))",
     "DELETE FROM discarded WHERE id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM suspect WHERE id IN (SELECT value FROM json_each(?))",
     "DELETE FROM inbox WHERE id IN (SELECT value FROM json_each(?))",
 )
 _INSERT_EARLY: Final = Batch("INSERT INTO early (id, received, message_id) VALUES ", 3)

@@ -11,6 +11,7 @@ time. The price: a page that the system does not have in memory blocks the loop 
 """
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import sys
@@ -25,6 +26,7 @@ from bridge.core.model import Residence
 from bridge.core.vocabulary import DeviceKey
 from bridge.store.codec import from_ms, to_ms
 from bridge.store.ledger import Ledger
+from bridge.store.lives import HEAD_START_S
 from bridge.store.port import (
     Arrival,
     Begin,
@@ -43,7 +45,7 @@ from bridge.store.recent import Recent
 from bridge.store.refusal import StoreRefused
 from bridge.store.repeats import KNOWN_FOR
 from bridge.store.sqlite import buildings as states
-from bridge.store.sqlite import files, inbox, outbox, room, upkeep
+from bridge.store.sqlite import files, inbox, lives, outbox, room, upkeep
 from bridge.store.sqlite import work as steps
 from bridge.store.sqlite.checkpoint import Checkpoints
 from bridge.store.sqlite.commands import SqliteDesk
@@ -94,6 +96,8 @@ class SqliteStore(SqliteDesk):
         self._shown: dict[str, int] = {}
         self._recent = Recent()
         self._problems = Problems()
+        self._careful = self._began = False  # messages are taken one by one; the first of them was
+        self._named = False  # some are named as the next
         self._switch_interval = sys.getswitchinterval()
 
     @property
@@ -118,11 +122,17 @@ class SqliteStore(SqliteDesk):
         self._rounds = Rounds(Writer(connect, self._path, reserve, self._checkpoints, self._committed))
         if self._exclusive:
             try:
-                await self._rounds.write(Turn.SETTLE, partial(outbox.free, now=datetime.now(UTC)))
+                self._careful = await self._rounds.write(Turn.SETTLE, self._begin)
             except BaseException:
                 await self.close()
                 raise
+            await asyncio.to_thread(self._checkpoints.now)  # so that the file itself says who serves it
             self._inspection = Inspection(partial(files.connect, self._path, write=False), self._path)
+
+    def _begin(self, con: sqlite3.Connection, ledger: Ledger) -> bool:
+        """Begin a life of the daemon; return whether it takes messages one by one first."""
+        outbox.free(con, ledger, datetime.now(UTC))
+        return lives.begin(con, ledger, path=self._path)
 
     def _open_on(self, reserve: room.Reserve) -> None:
         """Open the files; on a disk so full that not even that works, with the room that a former life held back."""
@@ -153,6 +163,7 @@ class SqliteStore(SqliteDesk):
             raise
 
     def _open_files(self) -> None:
+        has_log = files.log_is_there(self._path) or room.copies(self._path)
         with translated():
             files.leave_log(self._path)
             con = files.connect(self._path, write=True)
@@ -160,6 +171,7 @@ class SqliteStore(SqliteDesk):
                 files.prepare(con)
                 if self._exclusive:
                     files.mark(con, dry=self._dry)
+                    lives.refuse_lost_log(con, self._path, has_log=has_log)
             finally:
                 con.close()
             self._reader = files.connect(self._path, write=False)
@@ -178,6 +190,9 @@ class SqliteStore(SqliteDesk):
             await asyncio.to_thread(self._checkpoints.close)
             self._checkpoints = None
         if self._rounds is not None:
+            if self._exclusive:
+                with contextlib.suppress(StoreUnavailable):  # then the next life is careful
+                    await self._rounds.write(Turn.SETTLE, lives.end)
             await self._rounds.close()
             self._rounds = None
             if self._exclusive:
@@ -225,9 +240,18 @@ class SqliteStore(SqliteDesk):
 
     async def claim(self, limit: int) -> tuple[Sequence[Pending], Sequence[str]]:
         """Return the oldest pending messages, and users whose directory rows changed."""
-        messages, changed = await self._read(partial(_claim, limit=limit))
+        alone = await self._take_alone() if self._careful else []
+        self._careful = bool(alone)
+        messages, changed = await self._read(partial(_claim, limit=0 if alone else limit))
         self._shown = dict(changed)
-        return messages, list(self._shown)
+        return alone or messages, list(self._shown)
+
+    async def _take_alone(self) -> list[Pending]:
+        """Return the next message that was in hand when the last daemon ended without a word."""
+        if not self._began:
+            self._began = True
+            await asyncio.sleep(HEAD_START_S)
+        return await self._writing().write(Turn.COMMIT, lives.take)
 
     async def changed_among(self, users: Sequence[str]) -> Sequence[str]:
         """Return those of some users whose directory rows changed."""
@@ -263,9 +287,10 @@ class SqliteStore(SqliteDesk):
 
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, or return the buildings that have moved."""
-        step = steps.prepare(work, self._shown, self._recent)
+        step = steps.prepare(work, self._shown, self._recent, careful=self._careful, named=self._named)
         moved = await self._writing().write(Turn.COMMIT, partial(steps.commit, step=step))
         if not moved:
+            self._named = bool(work.hand)
             for row in work.buildings:
                 self._recent.keep(row.state, row.version + 1)
         return moved

@@ -9,7 +9,7 @@ from bridge.store.ledger import Ledger
 from bridge.store.places import Planned, planned
 from bridge.store.port import Work
 from bridge.store.recent import Recent
-from bridge.store.sqlite import buildings, inbox, queueing
+from bridge.store.sqlite import buildings, inbox, lives, queueing
 from bridge.store.sqlite.statements import Batch
 
 _NOTE: Final = Batch("INSERT INTO note (message, name, detail) VALUES ", 3)
@@ -32,12 +32,23 @@ class Prepared:
     states: buildings.States
     calls: list[Planned]
     shown: dict[str, int]  # changed users as the worker was last shown them
+    suspects: str | None = None  # ids that are taken out of those that wait, where some are taken one by one (JSON)
+    hand: str | None = None  # what is taken next (JSON); null = the first that wait
+    names_hand: bool = False  # that is other than it was
 
 
-def prepare(work: Work, shown: dict[str, int], recent: Recent) -> Prepared:
-    """Encode a step of work."""
-    states = buildings.prepared(work.buildings, recent)
-    return Prepared(work=work, states=states, calls=planned(work.calls), shown=shown)
+def prepare(work: Work, shown: dict[str, int], recent: Recent, *, careful: bool, named: bool) -> Prepared:
+    """Encode a step; `careful` while messages are taken one by one, `named` where some are named as the next."""
+    done = [*work.settled, *(row[0] for row in work.dead), *(row[0] for row in work.parked)] if careful else []
+    return Prepared(
+        work=work,
+        states=buildings.prepared(work.buildings, recent),
+        calls=planned(work.calls),
+        shown=shown,
+        suspects=to_json(done) if done else None,
+        hand=to_json(list(work.hand)) if work.hand else None,
+        names_hand=bool(work.hand) or named,
+    )
 
 
 def commit(con: sqlite3.Connection, ledger: Ledger, step: Prepared) -> list[str]:
@@ -49,6 +60,10 @@ def commit(con: sqlite3.Connection, ledger: Ledger, step: Prepared) -> list[str]
         return moved
     inbox.unpark(con, ledger, step.shown, work.unparked)
     late = inbox.process(con, ledger, work)
+    if step.suspects is not None:
+        lives.clear(con, step.suspects)
+    if step.names_hand:
+        lives.name_hand(con, step.hand)
     buildings.write(con, ledger, before, step.states, work.due)
     buildings.move_in(con, work)
     queueing.queue(con, ledger, step.calls, work.now)
