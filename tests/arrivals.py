@@ -159,7 +159,9 @@ def moment(second: float) -> datetime:
 def kinds_of_settings(draw: st.DrawFn) -> Rules:
     """Draw settings."""
     roles = st.sampled_from((None, Role.GRID, Role.LOAD, Role.SUB))
-    meters = {(Kind.METER, number): MeterRule(role=draw(roles)) for number in ("m-1", "m-2")}
+    meters = {
+        (Kind.METER, number): MeterRule(role=draw(roles), counter=draw(st.booleans())) for number in ("m-1", "m-2")
+    }
     return Rules(
         devices=meters, default_time_zone=ZONE, min_coverage=draw(st.sampled_from((0.9, 0.02))),
         hold_active=timedelta(minutes=draw(st.sampled_from((20, 60)))),

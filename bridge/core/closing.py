@@ -2,112 +2,93 @@
 
 Rules:
 - A device's values leave as long as it is there; the household counts it up to its delete (M5.7).
-- A power or temperature is the value just before the slot's end, an energy the integral over the time that is known,
-  sent if that is enough of the slot.
-- The excess energy is one of half hours: it leaves with the second quarter, stamped by the half hour's own ends.
+- The excess energy of a half hour leaves with the second quarter, stamped by the half hour's own ends.
 
-Theory of operation: `close` looks at each device once (a `Track`), and everything is read off these tracks.
+Theory of operation: `measure` says what there is; here it becomes events, and the state of the next slot.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 from zoneinfo import ZoneInfo
 
 from bridge.core.copying import replace
-from bridge.core.counters import Reading, count
-from bridge.core.days import added, close_day, day_end, day_start, enough_of, is_ahead, is_apart, own_day
+from bridge.core.days import close_day, day_end, day_start, is_ahead, is_apart, own_day
 from bridge.core.devices import entry_of, gateway_entry
 from bridge.core.effects import DeviceEntry, Event, Note
 from bridge.core.findings import marked
-from bridge.core.household import (
-    SIGN_MARGIN_WH,
-    Members,
-    Tally,
-    energies,
-    flows,
-    lacking,
-    members,
-    powers,
-    rates,
-    suspects,
-    turned,
-    wrong_sign,
-)
-from bridge.core.intervals import QUARTER, QUARTER_S, trim, value_before
-from bridge.core.mapping import BY_SOURCE, ENGINES_WITHOUT_PLUG, Part
+from bridge.core.household import SIGN_MARGIN_WH, Members, flows, lacking, suspects, turned, wrong_sign
+from bridge.core.intervals import QUARTER, trim
+from bridge.core.measure import NOTHING, Measure, Own, measure, own_of, tracked
 from bridge.core.messages import Quantity
-from bridge.core.model import Building, Device, Flag, Series, Sum, name_of
-from bridge.core.rules import Role, Rules, Stamp
-from bridge.core.tracks import Track, counts, hold_always, is_ignored, present, roles, track
+from bridge.core.model import Building, Device, Flag, Level, Series, added, name_of
+from bridge.core.rules import Rules, Stamp
+from bridge.core.tracks import Measured, Track, enough_of, present
 from bridge.core.units import tidy
-from bridge.core.vocabulary import Cadence, DeviceType, EventType, Kind
+from bridge.core.vocabulary import EventType, Kind
 
 HALF_HOUR: Final = 2 * QUARTER
 INSIDE: Final = timedelta(seconds=1)  # M5.1: how far before the end "inside" is
+LEAST_COUNTED_WH: Final = 1.0  # less is rounding
 PATIENCE: Final = timedelta(hours=6)  # M4.5: a household that waits longer for one device is told
 
-_PARTS: Final[Mapping[DeviceType, frozenset[Part]]] = {
-    source: frozenset(row.part for row in rows if row.energy) for source, rows in BY_SOURCE.items()
-}
-_SLOT_ENERGIES: Final = (EventType.ENERGY_GENERATION, EventType.GRID_ENERGY_CONSUMPTION, EventType.ENERGY_CONSUMPTION)
+
+def _event(entry: DeviceEntry, type_: EventType, value: float, end: datetime, rules: Rules) -> Event:
+    """Return an event of the interval that ends at `end`."""
+    match rules.stamp:
+        case Stamp.END:
+            at = end
+        case Stamp.INSIDE:
+            at = end - INSIDE
+        case Stamp.START:
+            at = end - (HALF_HOUR if type_ is EventType.ENERGY_EXCESS else QUARTER)
+        case _:
+            assert_never(rules.stamp)
+    return Event(device=entry.id, name=entry.name, source=entry.type, type=type_, value=tidy(value), at=at)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """The slot that is closed, and what all its devices share."""
-
-    start: datetime
-    end: datetime
-    rules: Rules
-    enough: Callable[[float], bool]
-    roles: Mapping[str, Role]
-    has_charger: bool
-    counted: dict[str, float]  # meter -> what its counter grew [Wh], where that serves
-
-    def event(self, entry: DeviceEntry, type_: EventType, value: float, length: timedelta = QUARTER) -> Event:
-        """Return an event of the interval that ends with this slot."""
-        match self.rules.stamp:
-            case Stamp.END:
-                at = self.end
-            case Stamp.INSIDE:
-                at = self.end - INSIDE
-            case Stamp.START:
-                at = self.end - length
-            case _:
-                assert_never(self.rules.stamp)
-        return Event(device=entry.id, name=entry.name, source=entry.type, type=type_, value=tidy(value), at=at)
+def _events(entry: DeviceEntry, values: Mapping[EventType, Measured], end: datetime, rules: Rules) -> Iterator[Event]:
+    """Yield the events of what leaves."""
+    for type_, one in values.items():
+        if one.why is None:
+            yield _event(entry, type_, one.value, end, rules)
 
 
 def close(building: Building, start: datetime, rules: Rules) -> tuple[Building, list[Event], list[Note]]:
     """Close one slot."""
-    end = start + QUARTER
-    living, everybody = present(building, end)
-    slot, unclear = _slot(everybody, start, rules)
-    tracks = [track(device, start, end, rules) for device in everybody]
+    found = measure(building, start, rules)
+    end = found.end
     devices = dict(building.devices)
-    own: list[Event] = []
-    for name, one in zip(living, tracks, strict=False):
-        devices[name], events = _close_device(slot, one)
-        own += events
-    building = marked(replace(building, devices=devices), Flag.AMBIGUOUS_METERS, on=bool(unclear), about=unclear)
-    building, house, notes = _close_household(slot, building, tracks)
+    events: list[Event] = []
     if not is_apart(building, end):
-        own = [*house, *own]
+        events += _events(gateway_entry(building.id), found.house, end, rules)
+    for name, one in found.living.items():
+        devices[name], own = _close_device(one, found.own[name], end, rules)
+        events += own
+    building = replace(
+        building,
+        devices=devices,
+        departed=_counted_on(building, found),
+        days=added(building.days, found.days),
+        half=found.half,
+    )
+    building = _waiting(found, _told_of(found, building), rules)
+    if start.minute % 30 != 0:
+        building = replace(building, half=None)
     if day_end(start, ZoneInfo(building.time_zone)) == end:
         building, of_day = close_day(building, start, end, rules)
-        own += of_day
-    return _open(building, end), own, notes
+        events += of_day
+    return _open(building, end), events, [Note(name="implausible_balance")] if found.implausible else []
 
 
-def _slot(everybody: Sequence[Device], start: datetime, rules: Rules) -> tuple[Slot, tuple[str, ...]]:
-    """Return the slot that some devices take part in, and the meters among them that are ambiguous."""
-    roles_, unclear = roles(everybody, rules)
-    return Slot(
-        start=start, end=start + QUARTER, rules=rules, enough=enough_of(QUARTER, rules), roles=roles_, counted={},
-        has_charger=any(device.kind is Kind.CHARGER for device in everybody),
-    ), unclear  # fmt: skip
+def _counted_on(building: Building, found: Measure) -> tuple[Device, ...]:
+    """Return the devices that have left, with where their counters stand after a slot."""
+    if not building.departed:
+        return ()
+    after = {id(one.device): one.counted.level for one in found.tracks if one.counted is not None}
+    return tuple(
+        replace(device, level=after[id(device)]) if id(device) in after else device for device in building.departed
+    )
 
 
 def close_own(building: Building, device: Device, until: datetime, rules: Rules) -> tuple[Device, list[Event]]:
@@ -119,27 +100,45 @@ def close_own(building: Building, device: Device, until: datetime, rules: Rules)
     if building.open_from is None or device.kind is Kind.TARIFF:
         return device, []
     zone = ZoneInfo(building.time_zone)
-    start = max(building.open_from, device.own_from or building.open_from)
+    start, one = building.open_from, device  # as it would be, were the household's slots closed too
+    if device.own_from is not None and device.own_from > start:
+        start, one = device.own_from, replace(device, level=device.own_level)
     events: list[Event] = []
-    one = device  # as it would be, were the household's slots closed too
     while start + QUARTER <= until:
         end = start + QUARTER
-        _, everybody = present(building, end)
         if device.since < end:
-            slot, _ = _slot(everybody, start, rules)
-            one, own = _close_device(slot, track(one, start, end, rules))
+            found = tracked(one, start, rules)
+            one, own = _close_device(
+                found, own_of(found, start, rules, has_charger=_charged(building, end)), end, rules
+            )
             events += own
         if day_end(start, zone) == end:
             events += own_day(one, end, enough_of(end - day_start(start, zone), rules))
             one = replace(one, days={})
         start = end
-    return replace(device, days=one.days, own_from=start), events
+    return replace(device, days=one.days, own_from=start, own_level=one.level), events
+
+
+def _charged(building: Building, end: datetime) -> bool:
+    """Tell whether a charger takes part in the slot that ends at an instant."""
+    return any(device.kind is Kind.CHARGER for device in present(building, end)[1])
 
 
 def skip(building: Building, start: datetime) -> Building:
     """Return the building with `start` as its first open slot; nothing is known of those before it."""
-    devices = {name: replace(device, series=_trimmed(device, start)) for name, device in building.devices.items()}
+    devices = {
+        name: replace(device, series=_trimmed(device, start), level=_skipped(device.level, building, start))
+        for name, device in building.devices.items()
+    }
     return _open(replace(building, devices=devices, half=None), start)
+
+
+def _skipped(level: Level | None, building: Building, start: datetime) -> Level | None:
+    """Return where a counter stands when slots are passed over in which nothing is known."""
+    if level is None or building.open_from is None:
+        return level
+    today_s = (start - day_start(start, ZoneInfo(building.time_zone))).total_seconds()
+    return level._replace(gap_s=min(level.gap_s + (start - building.open_from).total_seconds(), today_s), lately=())
 
 
 def _open(building: Building, start: datetime) -> Building:
@@ -157,99 +156,48 @@ def _trimmed(device: Device, start: datetime) -> dict[Quantity, Series]:
 # ---- devices --------------------------------------------------------------------------------------------------------
 
 
-def _close_device(slot: Slot, one: Track) -> tuple[Device, list[Event]]:
+def _close_device(one: Track, own: Own, end: datetime, rules: Rules) -> tuple[Device, list[Event]]:
     """Close a slot for one device; returns it with its day's sums so far, and its events."""
     device = one.device
-    base = _count(slot, one) if counts(device, slot.rules) else device.counter_base
-    sums: dict[EventType, Sum] = {}
-    events: list[Event] = []
-    entry = None if _silent(slot, device) or is_ahead(device, slot.end) else entry_of(device)
-    if entry is not None:
-        energies_ = {part: _energy(slot, one, part) for part in _PARTS[entry.type]}
-        for row in BY_SOURCE[entry.type]:
-            if row.cadence is Cadence.DAY:
-                sums[row.type] = energies_[row.part]
-            elif row.cadence is Cadence.QUARTER:
-                value = _sent(slot, energies_[row.part]) if row.energy else _instant(slot, one, row.quantity)
-                if value is not None:
-                    events.append(slot.event(entry, row.type, value))
-    series = _trimmed(device, slot.end)
-    return replace(device, series=series, days=added(device.days, sums), counter_base=base), events
-
-
-def _silent(slot: Slot, device: Device) -> bool:
-    """Tell whether a device has no interval events of its own (M2, M3, M4.2)."""
-    if is_ignored(device, slot.rules):
-        return True
-    if device.kind is Kind.VEHICLE:
-        return slot.has_charger or device.facts.engine in ENGINES_WITHOUT_PLUG
-    return device.kind is Kind.METER and slot.roles[name_of(device)] not in {Role.LOAD, Role.SUB}
-
-
-def _sent(slot: Slot, energy: Sum) -> float | None:
-    """Return an energy [Wh] that may leave: one of which enough is known."""
-    return energy.energy_wh if slot.enough(energy.known_s) else None
-
-
-def _instant(slot: Slot, one: Track, quantity: Quantity) -> float | None:
-    """Return a device's power [W] or temperature [°C] just before the slot's end, if it is known then."""
-    if quantity is Quantity.POWER:
-        return max(one.last, 0.0) if one.last is not None else None
-    value = value_before(one.device.series.get(quantity, ()), slot.end, hold_always(slot.rules))
-    return value if isinstance(value, float) else None
-
-
-def _energy(slot: Slot, one: Track, part: Part) -> Sum:
-    """Return the energy [Wh] of one part of a device's power in the slot, and the time for which it is known."""
-    counted_wh = slot.counted.get(name_of(one.device)) if one.device.kind is Kind.METER else None
-    if counted_wh is not None:
-        return Sum(counted_wh, QUARTER_S)
-    tally = Tally()
-    for start, end, power_w in one.pieces:
-        tally.add(max(-power_w if part is Part.NEGATIVE else power_w, 0.0), end - start)
-    return tally.sum
-
-
-def _count(slot: Slot, one: Track) -> Reading | None:
-    """Read a meter's counter for the slot into `slot.counted`; returns where the next slot goes on (M4.4)."""
-    found = count(one.device, slot.start, slot.end, slot.rules, served=bool(one.pieces))
-    if found.energy_wh is not None:
-        slot.counted[name_of(one.device)] = found.energy_wh
-    return found.base
+    if is_ahead(device, end):
+        own = NOTHING
+    entry = entry_of(device) if own is not NOTHING else None
+    events = [*_events(entry, own.values, end, rules)] if entry is not None else []
+    return replace(
+        device,
+        series=_trimmed(device, end),
+        days=added(device.days, own.days) if own.days else device.days,
+        level=one.counted.level if one.counted is not None else None,
+    ), events
 
 
 # ---- household ------------------------------------------------------------------------------------------------------
 
 
-def _close_household(
-    slot: Slot, building: Building, tracks: Sequence[Track]
-) -> tuple[Building, list[Event], list[Note]]:
-    """Close a slot for the household."""
-    who = members(tracks, slot.roles, slot.rules)
-    found = flows(who)
-    counter_mode = any(counts(meter.device, slot.rules) for meter in who.grid)
-    sums = energies(who, found, slot.counted, counter_mode=counter_mode)
-    values = powers(who)
-    implausible = wrong_sign(found)
-    if implausible:  # M4.5: nothing leaves that the meter has a part in
-        values = {type_: value for type_, value in values.items() if type_ is EventType.POWER_GENERATION}
-        sums = {name: sum_ for name, sum_ in sums.items() if name == EventType.ENERGY_GENERATION}
-    values |= {
-        name: sums[name].energy_wh for name in _SLOT_ENERGIES if name in sums and slot.enough(sums[name].known_s)
-    }
-    values |= rates(sums, slot.enough)
-    gateway = gateway_entry(building.id)
-    events = [slot.event(gateway, type_, value) for type_, value in values.items()]
-    half, excess_wh = _half_hour(slot, building.half, sums.get(EventType.ENERGY_EXCESS))
-    if excess_wh is not None:
-        events.append(slot.event(gateway, EventType.ENERGY_EXCESS, excess_wh, HALF_HOUR))
-    building = replace(building, days=added(building.days, sums), half=half)
-    if implausible:
-        building = _suspected(building, who)
-    elif Flag.WRONG_METER_SIGN in building.flags and _is_sound(building, who, values):
-        building = marked(building, Flag.WRONG_METER_SIGN, on=False)
-    building = _waiting(slot, building, who)
-    return building, events, [Note(name="implausible_balance")] if implausible else []
+def _told_of(found: Measure, building: Building) -> Building:
+    """Return a building with what an operator should know of a slot."""
+    building = marked(building, Flag.AMBIGUOUS_METERS, on=bool(found.unclear), about=found.unclear)
+    against = tuple(name for name, one in found.living.items() if one.counted is not None and one.counted.against)
+    if against or Flag.COUNTER_AGAINST_POWER in building.flags:
+        building = _against(found, building, against)
+    if found.implausible:
+        return _suspected(building, found.who)
+    if Flag.WRONG_METER_SIGN in building.flags and _is_sound(building, found):
+        return marked(building, Flag.WRONG_METER_SIGN, on=False)
+    return building
+
+
+def _against(found: Measure, building: Building, against: tuple[str, ...]) -> Building:
+    """Return a building with the counters that their powers do not fit (M4.4); one that counts again fits."""
+    flag = Flag.COUNTER_AGAINST_POWER
+    still = [
+        name
+        for name in building.about.get(flag, ())
+        if (one := found.living.get(name)) is not None
+        and not (one.counted is None or (one.counted.read and one.counted.energy_wh >= LEAST_COUNTED_WH))
+    ]
+    about = tuple(sorted({*against, *still}))
+    return marked(building, flag, on=bool(about), about=about)
 
 
 def _suspected(building: Building, who: Members) -> Building:
@@ -260,9 +208,10 @@ def _suspected(building: Building, who: Members) -> Building:
     return marked(building, Flag.WRONG_METER_SIGN, on=True, about=about)
 
 
-def _is_sound(building: Building, who: Members, values: Mapping[EventType, float]) -> bool:
+def _is_sound(building: Building, found: Measure) -> bool:
     """Tell whether a balance would have shown a wrong sign: in the sun, or because the suspect's sign must be right."""
-    if values.get(EventType.ENERGY_GENERATION, 0.0) >= SIGN_MARGIN_WH:
+    sun, who = found.house.get(EventType.ENERGY_GENERATION), found.who
+    if sun is not None and sun.why is None and sun.value >= SIGN_MARGIN_WH:
         return True
     about = building.about.get(Flag.WRONG_METER_SIGN, ())
     return any(
@@ -270,23 +219,14 @@ def _is_sound(building: Building, who: Members, values: Mapping[EventType, float
     )
 
 
-def _waiting(slot: Slot, building: Building, who: Members) -> Building:
+def _waiting(found: Measure, building: Building, rules: Rules) -> Building:
     """Return the building with the devices for want of which its values are withheld (M4.5)."""
-    names = [name_of(one.device) for one in lacking(who, slot.enough)]
+    names = [name_of(one.device) for one in lacking(found.who, enough_of(QUARTER, rules))]
     if not names and not building.waits:
         return building
-    waits = {name: building.waits.get(name, slot.start) for name in names}
+    waits = {name: building.waits.get(name, found.start) for name in names}
     building = replace(building, waits=waits)
     about = building.about.get(Flag.WAITS_FOR_DEVICE, ())
-    if len(names) == 1 and slot.end - waits[names[0]] > PATIENCE:
+    if len(names) == 1 and found.end - waits[names[0]] > PATIENCE:
         return marked(building, Flag.WAITS_FOR_DEVICE, on=True, about=(names[0],))
     return building if set(about) & set(names) else marked(building, Flag.WAITS_FOR_DEVICE, on=False)
-
-
-def _half_hour(slot: Slot, first: Sum | None, excess: Sum | None) -> tuple[Sum | None, float | None]:
-    """Return what the open half hour holds now, and its excess [Wh] where it is over and known (M5.3)."""
-    if slot.start.minute % 30 == 0:
-        return excess, None
-    both = [quarter for quarter in (first, excess) if quarter is not None]
-    enough = enough_of(HALF_HOUR, slot.rules)(sum(quarter.known_s for quarter in both))
-    return None, sum(quarter.energy_wh for quarter in both) if enough else None

@@ -11,19 +11,18 @@ Rules:
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, time, timedelta
-from typing import Final, TypeVar
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from bridge.core.copying import replace
 from bridge.core.devices import entry_of, gateway_entry
 from bridge.core.effects import DeviceEntry, Event
 from bridge.core.household import rates
-from bridge.core.model import Building, Device, Sum
+from bridge.core.model import Building, Device
 from bridge.core.rules import Rules
+from bridge.core.tracks import enough_of
 from bridge.core.units import tidy
 from bridge.core.vocabulary import EventType
-
-ROUNDING_S: Final = 1e-6  # what adding up known stretches may lose
 
 _YESTERDAY: Final[Mapping[str, EventType]] = {
     EventType.ENERGY_GENERATION: EventType.ENERGY_GENERATION_YESTERDAY,
@@ -34,8 +33,6 @@ _YESTERDAY: Final[Mapping[str, EventType]] = {
     EventType.SELF_SUFFICIENCY_RATE: EventType.SELF_SUFFICIENCY_RATE_YESTERDAY,
 }
 
-_Name = TypeVar("_Name", bound=str)
-
 
 def day_start(at: datetime, zone: ZoneInfo) -> datetime:
     """Return the first instant of the local day that holds an instant."""
@@ -45,23 +42,6 @@ def day_start(at: datetime, zone: ZoneInfo) -> datetime:
 def day_end(at: datetime, zone: ZoneInfo) -> datetime:
     """Return the first instant of the next local day."""
     return datetime.combine(at.astimezone(zone).date() + timedelta(days=1), time.min, zone).astimezone(UTC)
-
-
-def enough_of(length: timedelta, rules: Rules) -> Callable[[float], bool]:
-    """Return the test whether a known time [s] is enough of an interval (M5.3)."""
-    least_s = rules.min_coverage * length.total_seconds() - ROUNDING_S
-    return lambda known_s: known_s >= least_s
-
-
-def added(sums: Mapping[_Name, Sum], more: Mapping[_Name, Sum]) -> dict[_Name, Sum]:
-    """Return a day's sums with those of another slot."""
-    found = dict(sums)
-    for name, sum_ in more.items():
-        earlier = found.get(name)
-        found[name] = (
-            Sum(earlier.energy_wh + sum_.energy_wh, earlier.known_s + sum_.known_s) if earlier is not None else sum_
-        )
-    return found
 
 
 def on_calendar(building: Building, time_zone: str) -> Building:
@@ -80,11 +60,15 @@ def on_calendar(building: Building, time_zone: str) -> Building:
 
 def _without_sums(building: Building, end: datetime | None = None) -> Building:
     """Return a building whose day has nothing yet, but for devices that have closed the day before `end` already."""
-    devices = {
-        name: replace(device, days={}) if device.days and not is_ahead(device, end) else device
-        for name, device in building.devices.items()
-    }
+    devices = {name: _without(device, end) for name, device in building.devices.items()}
     return replace(building, devices=devices, days={})
+
+
+def _without(device: Device, end: datetime | None) -> Device:
+    """Return a device whose day has nothing yet."""
+    level = device.level._replace(gap_s=0.0, spare_s=0.0) if device.level is not None else None
+    days = device.days if is_ahead(device, end) else {}
+    return replace(device, days=days, level=level) if device.days or level is not None else device
 
 
 def is_ahead(device: Device, end: datetime | None) -> bool:
@@ -103,14 +87,13 @@ def close_day(building: Building, start: datetime, end: datetime, rules: Rules) 
     events: list[Event] = []
     if not is_apart(building, end):
         gateway = gateway_entry(building.id)
-        known = [
+        known: list[tuple[str, float]] = [
             (name, total.energy_wh)
             for name, total in building.days.items()
             if name in _YESTERDAY and enough(total.known_s)
         ]
-        events += [
-            _event(gateway, _YESTERDAY[name], value, end) for name, value in (*known, *rates(building.days, enough))
-        ]
+        known += [(name, rate.value) for name, rate in rates(building.days, enough) if rate.why is None]
+        events += [_event(gateway, _YESTERDAY[name], value, end) for name, value in known]
     for name in sorted(building.devices):
         device = building.devices[name]
         if not is_ahead(device, end):

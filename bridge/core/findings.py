@@ -149,6 +149,14 @@ def _too_many(building: Building, about: tuple[str, ...], _rules: Rules) -> _Sen
     )
 
 
+def _counter_against_power(building: Building, about: tuple[str, ...], _rules: Rules) -> _Sentences:
+    named = _listed(building, about)
+    return (
+        f"the counter shows over 1 kWh less than the power said, and what was sent is too much: {named}",
+        _table(building, about[0], 'counter = "none", if the counter stands still, or unit, if the power is wrong'),
+    )
+
+
 _SENTENCES: Final[Mapping[str, Callable[[Building, tuple[str, ...], Rules], _Sentences]]] = {
     Flag.AMBIGUOUS_LOCATION: _ambiguous_location,
     Flag.AMBIGUOUS_METERS: _ambiguous_meters,
@@ -157,6 +165,7 @@ _SENTENCES: Final[Mapping[str, Callable[[Building, tuple[str, ...], Rules], _Sen
     Flag.UNIT_JUMP: _unit_jump,
     Flag.WAITS_FOR_DEVICE: _waits_for_device,
     Flag.TOO_MANY: _too_many,
+    Flag.COUNTER_AGAINST_POWER: _counter_against_power,
 }
 
 FLAGS: Final = tuple(sorted(_SENTENCES))

@@ -15,13 +15,13 @@ Source: MOOST "Common integration", event type table; standard energy accounting
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from bridge.core.copying import replace
 from bridge.core.intervals import QUARTER_S, SECONDS_PER_HOUR, Piece, merged
 from bridge.core.model import Sum, name_of
 from bridge.core.rules import Role, Rules
-from bridge.core.tracks import Track, is_ignored
+from bridge.core.tracks import Measured, Track, Why, is_ignored, seconds
 from bridge.core.vocabulary import EventType, Kind
 
 MOST_SUSPECTS: Final = 16  # devices whose signs are tried; each costs a balance
@@ -30,7 +30,7 @@ SIGN_MARGIN_WH: Final = 10.0  # M4.5: what measuring errors may make of a balanc
 SIGN_SHARE: Final = 0.1  # … and a share of all energy that moved
 
 
-def _total(group: Sequence[Track], *, absent: float | None) -> list[Piece]:
+def _total(group: Sequence[Track], *, absent: float | None = None) -> list[Piece]:
     """Return the summed power of a group, where every device that is there is known.
 
     `absent` is what the group counts while none of it is there; None = unknown.
@@ -225,28 +225,44 @@ _ALL_CONSUMPTION: Final = "all-consumption"
 _ALL_DRAW: Final = "all-draw"
 
 
-def _together(meters: Sequence[Track], counted: Mapping[str, float]) -> Sum | None:
-    """Return what the counters of all these meters grew [Wh]; None as soon as one does not serve."""
-    found = [counted.get(name_of(meter.device)) if meter.device.until is None else None for meter in meters]
-    known = [energy_wh for energy_wh in found if energy_wh is not None]
-    return Sum(sum(known), QUARTER_S) if len(known) == len(found) else None
+class GroupCount(NamedTuple):
+    """What the counters of a group of meters say of a slot (M4.4)."""
+
+    of_slot: Sum
+    of_day: Sum
+    why: Why | None  # why it is not sent
+    spare_s: tuple[float, ...] = ()  # of each meter what the day knows of it, but not of all others
 
 
-def energies(who: Members, found: Flows, counted: Mapping[str, float], *, counter_mode: bool) -> dict[str, Sum]:
-    """Return the household's energies [Wh] of a slot, each with the time for which it is known.
+def together(meters: Sequence[Track]) -> GroupCount | None:
+    """Return what the counters of all these meters say; None where one does not count."""
+    found = [meter.counted for meter in meters if meter.counted is not None]
+    if not found or len(found) < len(meters):
+        return None
+    why = next((one.why for one in found if one.why is not None), None)
+    if len(found) == 1:
+        return GroupCount(found[0].of_slot, found[0].of_day, why)
+    energy_wh = sum(one.energy_wh for one in found)
+    slot_s = seconds(_total([meter._replace(pieces=one.known) for meter, one in zip(meters, found, strict=True)]))
+    if any(one.lost or meter.born > 0.0 or meter.gone < QUARTER_S for meter, one in zip(meters, found, strict=True)):
+        day_s = seconds(_total([meter._replace(pieces=one.day) for meter, one in zip(meters, found, strict=True)]))
+        return GroupCount(Sum(energy_wh, slot_s), Sum(energy_wh, day_s), why, tuple(0.0 for _ in found))
+    # The readings of one meter fill its gaps at other times than those of another: known is what all of them know.
+    known_s = [one.of_day.known_s + (one.level.spare_s if one.level is not None else 0.0) for one in found]
+    spare_s = tuple(mine_s - min(known_s) for mine_s in known_s)
+    return GroupCount(Sum(energy_wh, slot_s), Sum(energy_wh, min(known_s)), why, spare_s)
 
-    `counted` says what each meter's counter grew [Wh], by name; `counter_mode`, whether the grid meters count (M4.4).
-    """
+
+def energies(who: Members, found: Flows) -> dict[str, Sum]:
+    """Return the household's energies [Wh] of a slot by the powers, each with the time for which it is known."""
     energies_: dict[str, Sum] = {}
-    behind_meter = bool(who.inverters or who.batteries)
     if who.inverters:
         energies_[EventType.ENERGY_GENERATION] = found.generation.sum
     if who.grid:
-        grid = _together(who.grid, counted) or found.draw.sum
         consumed = Sum(max(found.net.sum.energy_wh, 0.0), found.net.known_s)
-        energies_[EventType.GRID_ENERGY_CONSUMPTION] = grid
-        energies_[EventType.ENERGY_CONSUMPTION] = grid if counter_mode and not behind_meter else consumed
-        if behind_meter:
+        energies_[EventType.GRID_ENERGY_CONSUMPTION] = found.draw.sum
+        energies_[EventType.ENERGY_CONSUMPTION] = consumed
+        if who.inverters or who.batteries:
             energies_[EventType.ENERGY_EXCESS] = found.excess.sum
             energies_[_ALL_CONSUMPTION] = consumed
             energies_[_ALL_DRAW] = found.all_draw.sum
@@ -254,17 +270,21 @@ def energies(who: Members, found: Flows, counted: Mapping[str, float], *, counte
             energies_[_PAIR_GENERATION] = found.pair_generation.sum
             energies_[_PAIR_EXCESS] = found.pair_excess.sum
     elif who.load:
-        energies_[EventType.ENERGY_CONSUMPTION] = _together(who.load, counted) or load(who)
+        energies_[EventType.ENERGY_CONSUMPTION] = load(who)
     return energies_
 
 
-def rates(energies_: Mapping[str, Sum], enough: Callable[[float], bool]) -> Iterator[tuple[EventType, float]]:
+def rates(energies_: Mapping[str, Sum], enough: Callable[[float], bool]) -> Iterator[tuple[EventType, Measured]]:
     """Yield self-consumption and self-sufficiency [%] from the energies of a slot or a day."""
     for type_, whole_name, less_name in (
         (EventType.SELF_CONSUMPTION_RATE, _PAIR_GENERATION, _PAIR_EXCESS),
         (EventType.SELF_SUFFICIENCY_RATE, _ALL_CONSUMPTION, _ALL_DRAW),
     ):
         whole, less = energies_.get(whole_name), energies_.get(less_name)
-        if whole is not None and less is not None and enough(whole.known_s) and whole.energy_wh >= LEAST_WH:
-            rate = 100.0 * (whole.energy_wh - less.energy_wh) / whole.energy_wh
-            yield type_, min(max(rate, 0.0), 100.0)
+        if whole is None or less is None:
+            continue
+        if whole.energy_wh < LEAST_WH:
+            yield type_, Measured(0.0, whole.known_s, Why.SMALL if enough(whole.known_s) else Why.UNKNOWN)
+            continue
+        rate = min(max(100.0 * (whole.energy_wh - less.energy_wh) / whole.energy_wh, 0.0), 100.0)
+        yield type_, Measured(rate, whole.known_s, None if enough(whole.known_s) else Why.UNKNOWN)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from bridge.core.effects import Attributes
 from bridge.core.messages import Envelope, Facts, Moved, Quantity, Value
@@ -50,6 +50,8 @@ class Shown(NamedTuple):
     jumped: datetime | None = None  # when it last did; None = not within a day
 
 
+_Name = TypeVar("_Name", bound=str)
+
 NOTHING_SHOWN: Final = Shown()
 
 Series = tuple[Sample, ...]
@@ -61,6 +63,28 @@ class Sum(NamedTuple):
 
     energy_wh: float = 0.0
     known_s: float = 0.0
+
+
+class Half(NamedTuple):
+    """The excess of the open half hour so far."""
+
+    energy_wh: float
+    known_s: float
+    wrong: bool = False  # one of its quarters was withheld: the balance could not be (M4.5)
+
+
+class Level(NamedTuple):
+    """A meter's counter at the first open slot, on the counter's own scale (mapping rule M4.4)."""
+
+    at: datetime  # of the last reading that counts
+    energy_wh: float  # what it showed
+    heard: datetime  # of the last reading at all
+    since_wh: float  # what the power has drawn since
+    booked_wh: float  # up to where the closed slots have its energy
+    gap_s: float = 0.0  # of the closed slots of the local day: time since the reading in which nothing is known
+    lately: tuple[float, ...] = ()  # what the power has drawn in each of the last slots since the reading [Wh]
+    other: tuple[datetime, float] | None = None  # a reading of another base, which none has confirmed yet
+    spare_s: float = 0.0  # what is known of the local day, but not of the other meters that count with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +110,12 @@ class Device:
     series: Mapping[Quantity, Series] = field(default_factory=dict)
     sent: Mapping[EventType, float] = field(default_factory=dict)  # last value queued, for on-change types
     days: Mapping[EventType, Sum] = field(default_factory=dict)  # the local day so far, for the _YESTERDAY types
-    counter_base: tuple[datetime, float] | None = None  # last counter reading [Wh] in a closed slot
+    level: Level | None = None  # where the counter stood at the first open slot; None = it has shown nothing
+    power_from: datetime | None = None  # of a meter: the earliest time of a power; None = it has never sent one
     shown: Shown = NOTHING_SHOWN
     not_before: datetime | None = None  # deleted, or in another building, until then: it does not count before
     own_from: datetime | None = None  # its own slots before then are closed, those of the household may be open
+    own_level: Level | None = None  # where the counter stood then
     moost_id: str | None = None  # MOOST's id, where another device's had to be avoided; None = `identity.device_id`
 
     @property
@@ -135,7 +161,7 @@ class Building:
     open_from: datetime | None = None  # start of the first open slot; None = no sample yet
     closed: bool = False  # a slot has been closed: `open_from` only grows from now on
     clock: datetime | None = None  # the building's clock (M5.4); never goes back
-    half: Sum | None = None  # excess of the first quarter of the open half hour
+    half: Half | None = None  # excess of the first quarter of the open half hour
     days: Mapping[str, Sum] = field(default_factory=dict)  # household sums of the local day so far
     prices: Mapping[str, tuple[Slice, ...]] = field(default_factory=dict)  # tariff -> what it costs from now on
     schedules: Mapping[str, Schedule] = field(default_factory=dict)  # device -> its weekly schedule, the newest last
@@ -157,6 +183,7 @@ class Flag:
     UNIT_JUMP = "unit-jump"  # M0.11
     WAITS_FOR_DEVICE = "waits-for-device"  # M4.5
     TOO_MANY = "too-many"  # R13
+    COUNTER_AGAINST_POWER = "counter-against-power"  # M4.4
 
 
 def key(subscription: str, kind: Kind, device_id: str) -> str:
@@ -184,6 +211,17 @@ def identity_of(device: Device) -> DeviceKey:
 def label(kind: Kind, device_id: str) -> str:
     """Return a device for people: "<kind>:<id>"."""
     return f"{kind.value}:{device_id}"
+
+
+def added(sums: Mapping[_Name, Sum], more: Mapping[_Name, Sum]) -> dict[_Name, Sum]:
+    """Return a day's sums with those of another slot."""
+    found = dict(sums)
+    for name, sum_ in more.items():
+        earlier = found.get(name)
+        found[name] = (
+            Sum(earlier.energy_wh + sum_.energy_wh, earlier.known_s + sum_.known_s) if earlier is not None else sum_
+        )
+    return found
 
 
 def flagged(flags: tuple[str, ...], flag: str, *, on: bool) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from typing import Final
 from bridge.core.bounds import LIMIT_REACHED, beyond, has_room, overflowed
 from bridge.core.closing import close_own
 from bridge.core.copying import replace
+from bridge.core.counters import is_repeat, noted
 from bridge.core.deletes import deleted_at, remembered
 from bridge.core.devices import device_type, entry_of, new_moost_id
 from bridge.core.effects import Event, Note
@@ -196,10 +197,10 @@ def _told(building: Building, device: Device, message: Report, rules: Rules) -> 
     if facts.engine == device.facts.engine and entry_of(told) == entry_of(device):
         return told, ()
     before, last = close_own(building, device, message.stamp, rules)
-    told = replace(told, days=before.days, own_from=before.own_from)
+    told = replace(told, days=before.days, own_from=before.own_from, own_level=before.own_level)
     if device_type(told) is not device_type(device):  # M2: a changed hvac type
         since = _later(told.not_before, message.stamp)
-        told = replace(told, series={}, sent={}, days={}, counter_base=None, since=since)
+        told = replace(told, series={}, sent={}, days={}, since=since)
     return told, last
 
 
@@ -276,7 +277,8 @@ def _leave(device: Device, message: Report, rules: Rules, *, disconnected: bool)
     # Every series gets its end, also one without values: an older value may still arrive.
     series = dict(device.series)
     for quantity in QUANTITIES[device.kind]:
-        series[quantity] = _ended(series.get(quantity, ()), end, quantity)
+        if quantity is not Quantity.COUNTER:  # its readings are points: there is nothing to end (M4.4)
+            series[quantity] = _ended(series.get(quantity, ()), end, quantity)
     if device.kind is Kind.PV_INVERTER:
         series[Quantity.POWER] = _asleep(series[Quantity.POWER], limit_of(device.kind, rules))
     if disconnected:
@@ -303,7 +305,11 @@ def _is_after(message: Report, stamp: datetime | None, sent: datetime | None) ->
 
 def _end(device: Device, stamp: Time, received: datetime) -> Time:
     """Return when an absence ends the values: at its stamp, or at its receipt if a value is as new as that (M0.5)."""
-    newest = [samples[-1] for quantity, samples in device.series.items() if quantity is not Quantity.AWAY]
+    newest = [
+        samples[-1]
+        for quantity, samples in device.series.items()
+        if quantity is not Quantity.AWAY and not (quantity is Quantity.COUNTER and is_repeat(samples[-1]))
+    ]
     if all(is_before(sample.at, sample.sent, *stamp) for sample in newest):
         return stamp
     return Time(max(received, *(sample.at for sample in newest)))
@@ -345,10 +351,8 @@ def _present(
     late = absent = 0
     closed_to = building.open_from if building.closed else None
     updated = message.updated or message.received
-    back = message.online is True
     shown = device.shown
     remarks: tuple[Note, ...] = ()
-    inverter = device.kind is Kind.PV_INVERTER
     full: set[Quantity] = set()
     for reading in message.readings:
         quantity, at, value = reading.quantity, reading.at, reading.value
@@ -358,23 +362,20 @@ def _present(
         sample = Sample(at, value, max(message.stamp, at), updated, message.number, reading.sent, message.updated_sent)
         if quantity in _SLOT_SERIES and not has_room(samples, sample):
             full.add(quantity)
-        elif inverter and quantity is Quantity.POWER:
-            series[quantity] = _power_of_inverter(samples, sample, message, shown, closed_to, rules)
-        elif quantity in _SLOT_SERIES:
-            limit = limit_of(device.kind, rules) if quantity is Quantity.POWER else hold_always(rules)
-            series[quantity] = taken(samples, sample, message.stamp_sent, closed_to, limit, back=back)
-        else:
-            series[quantity] = taken(samples, sample, message.stamp_sent, None, None, back=back)[-1:]
+        elif together := _with(device, quantity, sample, message, closed_to, rules, shown=shown):
+            series[quantity] = together
         if value is None:
             absent += 1
             continue
         if quantity in _SLOT_SERIES:
             since = min(since, _since(device, at))
             late += closed_to is not None and _is_late(samples, sample, closed_to)
-    if inverter and not message.readings and Quantity.POWER in series:
+    if device.kind is Kind.PV_INVERTER and not message.readings and Quantity.POWER in series:
         series[Quantity.POWER] = _awake(series[Quantity.POWER], message, limit_of(device.kind, rules))
     if message.position is not None:
         series[Quantity.AWAY] = _told_away(series.get(Quantity.AWAY, ()), message, residence, closed_to)
+    if device.kind is Kind.METER:
+        device = _with_power(device, series)
     remarks += (_ABSENT,) * absent + _unkept(device, full, late)
     stamp = _newest_stamp(device, message)
     device = replace(device, series=series, since=since, stamp=stamp.at, stamp_sent=stamp.sent, shown=shown)
@@ -391,6 +392,37 @@ def _unkept(device: Device, full: Collection[Quantity], late: int) -> tuple[Note
         text = f"{late} sample(s) of {label(device.kind, device.id)} came after their slot had closed"
         notes = (*notes, Note(name="late_sample", detail=text))
     return notes
+
+
+def _with(  # noqa: PLR0913 - a sample, and all that it is judged by
+    device: Device,
+    quantity: Quantity,
+    sample: Sample,
+    message: Report,
+    closed_to: datetime | None,
+    rules: Rules,
+    *,
+    shown: Shown,
+) -> Series:
+    """Return a series with what a message says; only the series that slots are made of keep their history."""
+    series, back = device.series.get(quantity, ()), message.online is True
+    if device.kind is Kind.PV_INVERTER and quantity is Quantity.POWER:
+        return _power_of_inverter(series, sample, message, shown, closed_to, rules)
+    if quantity is Quantity.COUNTER:
+        return noted(series, sample, closed_to, silent=device.power_from is None)
+    if quantity in _SLOT_SERIES:
+        limit = limit_of(device.kind, rules) if quantity is Quantity.POWER else hold_always(rules)
+        return taken(series, sample, message.stamp_sent, closed_to, limit, back=back)
+    return taken(series, sample, message.stamp_sent, None, None, back=back)[-1:]
+
+
+def _with_power(device: Device, series: Mapping[Quantity, Series]) -> Device:
+    """Return a meter that remembers since when it has sent powers (M4.4)."""
+    samples = series.get(Quantity.POWER, ())
+    if device.power_from is not None and (not samples or device.power_from <= samples[0].at):
+        return device  # nearly always
+    known = [sample.at for sample in samples if sample.value is not None]
+    return replace(device, power_from=min(known, default=device.power_from))
 
 
 def _power(device: Device, reading: Reading, rules: Rules) -> tuple[Value | None, Shown, tuple[Note, ...]]:

@@ -18,13 +18,15 @@ from zoneinfo import ZoneInfo
 
 from bridge.core.closing import close, skip
 from bridge.core.copying import replace
+from bridge.core.counters import next_slot_of
 from bridge.core.days import day_end
 from bridge.core.effects import Event, Note
 from bridge.core.intervals import QUARTER, Limit, holds_until, slot_of
 from bridge.core.messages import Quantity, Tick
-from bridge.core.model import Building, Series
+from bridge.core.model import Building, Device, Series
 from bridge.core.rules import Rules
-from bridge.core.tracks import hold_always, limit_of
+from bridge.core.tracks import counts, hold_always, limit_of
+from bridge.core.vocabulary import Kind
 
 MOST_AT_ONCE: Final = 16  # slots closed per tick, so that one building never holds the others up
 STALE_FOR: Final = timedelta(seconds=60)  # M5.4: a building is catching up this long after an old message
@@ -32,7 +34,7 @@ BEHIND: Final = timedelta(hours=1)  # M5.4: how far its clock then stays behind 
 TAIL_FOR: Final = timedelta(seconds=15)  # … and this long after a backlog, whose end is not old, yet still to come
 LOOK_AGAIN: Final = timedelta(seconds=20)  # a building that waits for its backlog
 
-_SLOT_SERIES: Final = (Quantity.POWER, Quantity.TEMPERATURE, Quantity.COUNTER)
+_SLOT_SERIES: Final = (Quantity.POWER, Quantity.TEMPERATURE)  # and what counts
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -120,23 +122,32 @@ def next_slot(building: Building, start: datetime, rules: Rules) -> datetime | N
 
 def _next_known(building: Building, start: datetime, rules: Rules) -> datetime | None:
     """Return the first slot from `start` on in which some series is known."""
-    end = start + QUARTER
     earliest: datetime | None = None
     for device in (*building.devices.values(), *building.departed):
-        for quantity in _SLOT_SERIES:
-            series = device.series.get(quantity)
-            if not series:
-                continue
-            limit = limit_of(device.kind, rules) if quantity is Quantity.POWER else hold_always(rules)
-            if series[-1].value is not None and series[-1].at < end and holds_until(series[-1], limit) > start:
-                return start  # nearly always: the newest value counts, and older ones need no look
-            for since, until in _known(series, limit):
-                if until > start:
-                    if since < end:
-                        return start
-                    earliest = since if earliest is None else min(earliest, since)
-                    break
+        known = _known_from(device, start, rules)
+        if known is not None and known < start + QUARTER:
+            return start  # nearly always
+        if known is not None and (earliest is None or known < earliest):
+            earliest = known
     return slot_of(earliest) if earliest is not None else None
+
+
+def _known_from(device: Device, start: datetime, rules: Rules) -> datetime | None:
+    """Return the first instant from `start` on, or one before that holds until then, at which a device is known."""
+    earliest = next_slot_of(device, start) if device.kind is Kind.METER and counts(device, rules) else None
+    for quantity in _SLOT_SERIES:
+        series = device.series.get(quantity)
+        if not series:
+            continue
+        limit = limit_of(device.kind, rules) if quantity is Quantity.POWER else hold_always(rules)
+        last = series[-1]
+        if last.value is not None and last.at <= start and holds_until(last, limit) > start:
+            return start  # the newest value counts, and older ones need no look
+        for since, until in _known(series, limit):
+            if until > start:
+                earliest = since if earliest is None or since < earliest else earliest
+                break
+    return earliest
 
 
 def _known(series: Series, limit: Limit) -> Iterator[tuple[datetime, datetime]]:

@@ -7,16 +7,18 @@ Rules:
 - The power of a vehicle is unknown while it is away from its building (M3.1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final, NamedTuple
 
-from bridge.core.intervals import QUARTER_S, Limit, Piece, pieces
+from bridge.core.intervals import QUARTER, QUARTER_S, Limit, Piece, pieces
 from bridge.core.messages import Quantity, Value
-from bridge.core.model import Building, Device, Series, name_of
+from bridge.core.model import Building, Device, Level, Series, Sum, name_of
 from bridge.core.rules import MeterRule, Role, Rules
 from bridge.core.vocabulary import Kind
 
+ROUNDING_S: Final = 1e-6  # what adding up known stretches may lose
 HOLD_CONSUMER: Final = timedelta(hours=6)  # M5.2: a car, charger or heating may run on unchanged this long
 
 _MINUTE_HOLDERS: Final = frozenset({Kind.PV_INVERTER, Kind.METER, Kind.BATTERY})
@@ -99,6 +101,61 @@ def _meet(one: Device, other: Device) -> bool:
 # ---- what a device's power did --------------------------------------------------------------------------------------
 
 
+def enough_of(length: timedelta, rules: Rules) -> Callable[[float], bool]:
+    """Return the test whether a known time [s] is enough of an interval (M5.3)."""
+    least_s = rules.min_coverage * length.total_seconds() - ROUNDING_S
+    return lambda known_s: known_s >= least_s
+
+
+def seconds(known: Sequence[Piece]) -> float:
+    """Return for how long something is known [s]."""
+    return sum(end - start for start, end, _ in known)
+
+
+class Why(StrEnum):
+    """Why a value does not leave."""
+
+    UNKNOWN = "unknown"  # too little of what it needs is known, or nothing just before the end
+    NEW_BASE = "new base"  # the counter has begun anew, and the power does not serve (M4.4)
+    UNPLACED = "unplaced"  # the counter has grown in a time too long for a slot (M4.4)
+    SURPLUS = "surplus"  # what was drawn has been sent before (M4.4)
+    IMPLAUSIBLE = "implausible"  # the balance cannot be (M4.5)
+    APART = "apart"  # the devices name two places (M1.3)
+    SMALL = "small"  # what a rate is one of is less than 1 Wh
+
+
+class Measured(NamedTuple):
+    """One value of a slot."""
+
+    value: float
+    known_s: float | None = None  # for how long what it needs is known [s]; None = it is that of an instant
+    why: Why | None = None  # why it does not leave; None = it does
+
+
+class Count(NamedTuple):
+    """What a meter's counter says of a slot (M4.4)."""
+
+    energy_wh: float
+    known: list[Piece]  # the time of which it says so; the values mean nothing
+    day: list[Piece]  # the same for the day, where the time after the last reading waits for the next one
+    filled_s: float = 0.0  # time of closed slots that a reading has made known for the day
+    why: Why | None = None  # why it is not sent
+    against: bool = False  # the power was wrong or the counter stood still: over 1 kWh is not taken back
+    read: bool = False  # a reading has come
+    lost: bool = False  # there is time of which nothing will ever be known
+    level: Level | None = None  # where the next slot goes on
+
+    @property
+    def of_slot(self) -> Sum:
+        """Return the slot's energy."""
+        return Sum(self.energy_wh, seconds(self.known))
+
+    @property
+    def of_day(self) -> Sum:
+        """Return what the day gains."""
+        return Sum(self.energy_wh, seconds(self.day) + self.filled_s)
+
+
 class Track(NamedTuple):
     """The power [W] of a device in one slot; times are seconds from the slot's start."""
 
@@ -106,6 +163,7 @@ class Track(NamedTuple):
     pieces: list[Piece]  # known stretches while it was there, with the meter's sign
     born: float
     gone: float
+    counted: Count | None = None  # of a meter whose counter counts
 
     @property
     def last(self) -> float | None:
@@ -116,7 +174,9 @@ class Track(NamedTuple):
 def present(building: Building, end: datetime) -> tuple[dict[str, Device], tuple[Device, ...]]:
     """Return the devices that are there before a slot's end, by name, and all that take part: with those that left."""
     living = {name: d for name, d in sorted(building.devices.items()) if d.kind is not Kind.TARIFF and d.since < end}
-    return living, (*living.values(), *(device for device in building.departed if device.since < end))
+    start = end - QUARTER
+    left = (one for one in building.departed if one.since < end and (one.until is None or one.until > start))
+    return living, (*living.values(), *left)
 
 
 def track(device: Device, start: datetime, end: datetime, rules: Rules) -> Track:

@@ -1,7 +1,7 @@
 """One slot taken apart: who took part, which samples were in force, what is known and what comes of it.
 
 Rules:
-- The same functions as in `core.closing` say it; nothing is computed in another way here.
+- `core.measure` says it, as it does for closing; nothing is computed in another way here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from bridge.core.counters import count
+from bridge.core.counters import is_repeat
+from bridge.core.days import is_apart
 from bridge.core.devices import moost_id
-from bridge.core.household import Flows, Tally, energies, flows, members, powers, wrong_sign
-from bridge.core.intervals import BLANK, GONE, NEVER, QUARTER, QUARTER_S
+from bridge.core.intervals import BLANK, GONE, NEVER
 from bridge.core.mapping import BY_SOURCE, Part
+from bridge.core.measure import NOTHING, Measure, Own, measure
 from bridge.core.messages import Quantity, Tick
-from bridge.core.model import Building, Device, Sample, Sum, name_of
+from bridge.core.model import Building, Device, Sample, Sum, added, name_of
 from bridge.core.reduce import reduce
 from bridge.core.rules import Role, Rules
-from bridge.core.tracks import Track, counts, present, roles, sign_of, track
+from bridge.core.tracks import Measured, Track, Why, sign_of
 from bridge.core.vocabulary import EVENT_TYPES, Cadence, DeviceType, EventType, Kind
 
 _GENERATION: Final = frozenset({Kind.PV_INVERTER})
@@ -63,48 +64,56 @@ class Taking:
 class Slot:
     """A slot just before it closes."""
 
-    start: datetime
     building: Building
     rules: Rules
-    tracks: Sequence[Track]
-    roles: Mapping[str, Role]
-    flows: Flows
-    counted: Mapping[str, float]
-    sums: Mapping[str, Sum]
-    powers: Mapping[EventType, float]
-    implausible: bool
+    measure: Measure
+
+    @property
+    def start(self) -> datetime:
+        """Return when it begins."""
+        return self.measure.start
 
     @property
     def end(self) -> datetime:
         """Return when it ends."""
-        return self.start + QUARTER
+        return self.measure.end
 
-    def known_s(self, type_: EventType, device: str | None) -> float | None:
-        """Return for how long what a value needs is known [s]; None where it is that of an instant."""
-        if device is not None:
-            return self._device_known_s(type_, device)
-        if type_ is EventType.SELF_CONSUMPTION_RATE:
-            return self.flows.pair_generation.sum.known_s
-        if type_ is EventType.SELF_SUFFICIENCY_RATE:
-            return self.flows.net.sum.known_s
-        if type_ in self.powers or type_.value.startswith(("POWER_", "GRID_POWER_")):
-            return None
-        found = self.sums.get(type_)
-        return found.known_s if found is not None else 0.0
+    def measured(self, type_: EventType, device: str | None) -> Measured | None:
+        """Return a value of the household or of a device; None where nothing is known of it."""
+        return (self.measure.house if device is None else self._own(device).values).get(type_)
 
-    def _device_known_s(self, type_: EventType, device: str) -> float | None:
-        one = next((one for one in self.tracks if moost_id(one.device) == device), None)
-        if one is None or not type_.value.startswith("ENERGY_"):
-            return None
-        if one.device.kind is Kind.METER and name_of(one.device) in self.counted:
-            return QUARTER_S
-        return sum(piece.end - piece.start for piece in one.pieces)
+    def why(self, type_: EventType, device: str | None) -> Why | None:
+        """Return why a value does not leave with the slot; None if it does."""
+        if device is None and is_apart(self.building, self.end):
+            return Why.APART
+        found = self.measured(type_, device)
+        return found.why if found is not None else Why.UNKNOWN
+
+    def of_day(self, type_: EventType, device: str | None) -> Sum | None:
+        """Return what the local day sums up to with this slot, for a type with _YESTERDAY; None for a rate."""
+        if device is None:
+            name: str = type_.value.removesuffix("_YESTERDAY")
+            return added(self.building.days, self.measure.days).get(name)
+        one = self._track(device)
+        return added(one.device.days, self._own(device).days).get(type_) if one is not None else None
+
+    def _track(self, device: str) -> Track | None:
+        """Return what a device did, by MOOST's id."""
+        found = (one for one in self.measure.living.values() if moost_id(one.device) == device)
+        return next(found, None)
+
+    def _own(self, device: str) -> Own:
+        """Return what a device itself says, by MOOST's id."""
+        for name, one in self.measure.living.items():
+            if moost_id(one.device) == device:
+                return self.measure.own[name]
+        return NOTHING
 
     def taking(self, type_: EventType, device: str | None) -> list[Taking]:
         """Return the devices that a value is made of."""
         return [
             self._taking(one, Quantity.POWER if "TEMPERATURE" not in type_ else Quantity.TEMPERATURE)
-            for one in self.tracks
+            for one in self.measure.tracks
             if self._takes_part(one.device, type_, device)
         ]
 
@@ -115,12 +124,12 @@ class Slot:
             return False
         if one.kind is not Kind.METER:
             return True
-        grid = Role.GRID in self.roles.values()
-        return self.roles[name_of(one)] is (Role.GRID if grid else Role.LOAD)
+        grid = Role.GRID in self.measure.roles.values()
+        return self.measure.roles[name_of(one)] is (Role.GRID if grid else Role.LOAD)
 
     def _taking(self, one: Track, quantity: Quantity) -> Taking:
         device = one.device
-        counted = self.counted.get(name_of(device)) if device.kind is Kind.METER else None
+        counted = one.counted.energy_wh if one.counted is not None and one.counted.level is not None else None
         used = Quantity.COUNTER if counted is not None else quantity
         return Taking(
             device=device,
@@ -138,7 +147,7 @@ class Slot:
         if device.kind is not Kind.METER:
             return {Kind.PV_INVERTER: "production", Kind.BATTERY: "battery, + = charging"}.get(device.kind, "consumer")
         sign = "import" if sign_of(device, self.rules) > 0 else "export"
-        return f"{self.roles[name_of(device)].value} meter, {sign} is positive"
+        return f"{self.measure.roles[name_of(device)].value} meter, {sign} is positive"
 
 
 def _in_force(series: Sequence[Sample], start: datetime, end: datetime) -> list[Sample]:
@@ -147,8 +156,10 @@ def _in_force(series: Sequence[Sample], start: datetime, end: datetime) -> list[
     return [sample for sample in series[first:] if sample.at < end]
 
 
-def mark(sample: Sample) -> str:
+def mark(sample: Sample, quantity: Quantity) -> str:
     """Return what a sample is that no value brought."""
+    if quantity is Quantity.COUNTER and is_repeat(sample):
+        return f"the reading of {sample.seen.isoformat()} again"
     if sample.seen == GONE:
         return "disconnected"
     if sample.seen == NEVER:
@@ -172,32 +183,7 @@ def opened(building: Building, start: datetime, rules: Rules) -> Building | None
 
 def dissect(building: Building, start: datetime, rules: Rules) -> Slot:
     """Return the anatomy of a household's first open slot."""
-    end = start + QUARTER
-    _, everybody = present(building, end)
-    roles_, _ = roles(everybody, rules)
-    tracks = [track(device, start, end, rules) for device in everybody]
-    counted: dict[str, float] = {}
-    for one in tracks:
-        if counts(one.device, rules):
-            grown = count(one.device, start, end, rules, served=bool(one.pieces)).energy_wh
-            if grown is not None:
-                counted[name_of(one.device)] = grown
-
-    who = members(tracks, roles_, rules)
-    moved = flows(who)
-    counter_mode = any(counts(one.device, rules) for one in who.grid)
-    return Slot(
-        start=start,
-        building=building,
-        rules=rules,
-        tracks=tracks,
-        roles=roles_,
-        flows=moved,
-        counted=counted,
-        sums=energies(who, moved, counted, counter_mode=counter_mode),
-        powers=powers(who),
-        implausible=wrong_sign(moved),
-    )
+    return Slot(building=building, rules=rules, measure=measure(building, start, rules))
 
 
 # ---- in words -------------------------------------------------------------------------------------------------------
@@ -230,7 +216,7 @@ def formula(type_: EventType, source: DeviceType, slot: Slot | None) -> str:
         return "the sum of the quarter hours of the local day; a rate from the day's two sums"
     if EVENT_TYPES[type_].cadence is Cadence.CHANGE:
         return "the newest value, sent because it differs from the last one sent"
-    counted = slot is not None and bool(slot.counted)
+    counted = slot is not None and any(one.counted is not None and one.counted.level for one in slot.measure.tracks)
     if source is DeviceType.GATEWAY:
         return _of_household(type_, slot, counted=counted)
     row = next((row for row in BY_SOURCE[source] if row.type is type_), None)
@@ -242,31 +228,19 @@ def formula(type_: EventType, source: DeviceType, slot: Slot | None) -> str:
 
 def _of_household(type_: EventType, slot: Slot | None, *, counted: bool) -> str:
     """Return in words how a household's value is made."""
-    if slot is not None and Role.GRID not in slot.roles.values() and type_ in _CONSUMPTIONS:
+    if slot is not None and Role.GRID not in slot.measure.roles.values() and type_ in _CONSUMPTIONS:
         energy = type_ is EventType.ENERGY_CONSUMPTION
         return "the sum of the load meters" + (", integrated over the slot" if energy else ", just before the end")
     meters = "; grid import is what the meters counted" if counted and type_ in _COUNTED else ""
     return _FORMULAS[type_] + meters
 
 
-def day_sum(slot: Slot, type_: EventType, device: str | None) -> Sum | None:
-    """Return what the local day sums up to with this slot, for a type that ends with _YESTERDAY; None for a rate."""
-    base = type_.value.removesuffix("_YESTERDAY")
-    if device is None:
-        return _added(slot.building.days.get(base), slot.sums.get(base))
-    one = next((one for one in slot.tracks if moost_id(one.device) == device), None)
-    if one is None:
-        return None
-    row = next((row for rows in BY_SOURCE.values() for row in rows if row.type is type_), None)
-    tally = Tally()
-    for piece in one.pieces:
-        negative = row is not None and row.part is Part.NEGATIVE
-        tally.add(max(-piece.value if negative else piece.value, 0.0), piece.end - piece.start)
-    own = Sum(slot.counted[name_of(one.device)], QUARTER_S) if name_of(one.device) in slot.counted else tally.sum
-    return _added(one.device.days.get(type_), own)
-
-
-def _added(one: Sum | None, other: Sum | None) -> Sum | None:
-    if one is None or other is None:
-        return one or other
-    return Sum(one.energy_wh + other.energy_wh, one.known_s + other.known_s)
+REASONS: Final[Mapping[Why, str]] = {
+    Why.NEW_BASE: "it was withheld: the counter has begun anew, and the power is not known for long enough",
+    Why.UNPLACED: "it was withheld: the counter grew in a time too long for a quarter hour; the day counts it",
+    Why.SURPLUS: "it was withheld: what was drawn had been sent before, by the power",
+    Why.IMPLAUSIBLE: "it was withheld: more is consumed than can be, the sign of a meter is wrong",
+    Why.SMALL: "it did not leave: what it is a share of is less than 1 Wh",
+    Why.APART: "it was withheld: the devices of the household name two places",
+}
+"""Why a value did not leave, but for what is not known."""

@@ -12,14 +12,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
-from bridge.core.days import day_end, day_start
+from bridge.core.days import day_end, day_start, is_ahead
 from bridge.core.devices import device_type, moost_id
 from bridge.core.effects import Event, SendEvents
 from bridge.core.identity import device_id, gateway_id
 from bridge.core.inheritance import inherited
 from bridge.core.intervals import BLANK, NEVER, QUARTER, holds_until, is_absence, slot_of
 from bridge.core.mapping import DEVICE_TYPES
-from bridge.core.messages import Quantity, Tick
+from bridge.core.messages import Quantity
 from bridge.core.model import Building, Device, Sample, identity_of, key, label, name_of
 from bridge.core.rules import Rules, Stamp
 from bridge.core.tracks import hold_always, limit_of, roles
@@ -58,16 +58,21 @@ class Question:
 
 @dataclass(slots=True)
 class _Captured:
-    """The household before the tick that closed a slot."""
+    """The household before what closed a slot: a tick, or a message after which its device was not what it had been."""
 
     building: str
     start: datetime
+    device: str | None = None  # its name, if one is asked for
     state: Building | None = None
 
-    def look(self, world: World, name: str, _tick: Tick) -> None:
-        """Keep the newest state in which the slot is open."""
+    def look(self, world: World, name: str) -> None:
+        """Keep the newest state in which the slot is open, for the device too."""
         state = world.state(name) if name == self.building else None
-        if state is not None and state.open_from is not None and state.open_from <= self.start:
+        if state is None or state.open_from is None or state.open_from > self.start:
+            return
+        device = state.devices.get(self.device) if self.device is not None else None
+        closed = self.device is not None and (device is None or is_ahead(device, self.start + QUARTER))
+        if self.state is None or not closed:
             self.state = state
 
 
@@ -85,7 +90,8 @@ async def explain_value(
     live = await _state(keeper, rules, asked.building)
     own = _moost_id(asked, live)
     zone = live.time_zone if live is not None else rules.default_time_zone
-    captured = _Captured(asked.building, _slot_start(asked, zone, rules))
+    named = key(*asked.device) if asked.device is not None else None
+    captured = _Captured(asked.building, _slot_start(asked, zone, rules), named)
     remade = None
     if cluster is not None:
         remade = await remake(keeper, rules, directory, cluster, kept.processed, captured.look)
@@ -229,13 +235,13 @@ def _coverage(past: _Past, slot: anatomy.Slot, type_: EventType, own: str | None
     found: dict[str, Any] = {}
     cadence = EVENT_TYPES[type_].cadence
     if cadence is Cadence.DAY:
-        total = anatomy.day_sum(slot, type_, own)
+        total = slot.of_day(type_, own)
         known_s = total.known_s if total is not None else None
     else:
-        known_s = slot.known_s(type_, own)
+        measured = slot.measured(type_, own)
+        known_s = measured.known_s if measured is not None else None
     half = slot.building.half
     if cadence is Cadence.HALF_HOUR and half is not None:
-        known_s = (known_s or 0.0) + half.known_s
         found["first_quarter"] = {"value": tidy(half.energy_wh), "known_seconds": half.known_s}
     if known_s is not None:
         found |= {"known_seconds": known_s, "needed_seconds": past.rules.min_coverage * length.total_seconds()}
@@ -250,8 +256,10 @@ def _reason(past: _Past, made: Made | None, shown: Mapping[str, Any]) -> str | N
         return None if sure else "it is made again without messages that the store has forgotten: it is uncertain"
     if shown["start"] is None or past.slot is None:
         return "what made it is not in the store any more, or its slot has not closed yet"
-    if past.slot.implausible:
-        return "it was withheld: more is consumed than can be, the sign of a meter is wrong"
+    own = None if shown["device"] == gateway_id(shown["building"]) else shown["device"]
+    why = past.slot.why(EventType(shown["type"]), own)
+    if why is not None and why in anatomy.REASONS:
+        return anatomy.REASONS[why]
     known, needed = shown.get("known_seconds"), shown.get("needed_seconds")
     if known is not None and needed is not None and known < needed:
         return f"it did not leave: what it needs was known for {known:.15g} s, {needed:.15g} s are needed"
@@ -302,19 +310,19 @@ async def _taking(keeper: Keeper, one: anatomy.Taking) -> dict[str, Any]:
         "quantity": one.quantity.value,
         "unit": _UNITS.get(one.quantity),
         "counted": one.counted_wh,
-        "samples": await _samples(keeper, one.samples),
+        "samples": await _samples(keeper, one.samples, one.quantity),
         "known": [{"from": piece.start, "to": piece.end, "value": piece.value} for piece in one.known],
     }
 
 
-async def _samples(keeper: Keeper, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+async def _samples(keeper: Keeper, samples: Sequence[Sample], quantity: Quantity) -> list[dict[str, Any]]:
     """Return samples with the messages that brought them."""
     rows: dict[int, Pending] = {row.id: row for row in await keeper.messages([one.number for one in samples])}
     return [
         {
             "at": one.at,
             "value": one.value,
-            "mark": anatomy.mark(one) or None,
+            "mark": anatomy.mark(one, quantity) or None,
             "still_carried": None if is_absence(one) or one.seen >= BLANK else one.seen,
             "message": one.number or None,
             "received": rows[one.number].received if one.number in rows else None,
@@ -405,6 +413,6 @@ async def _series(keeper: Keeper, device: Device, quantity: Quantity, rules: Rul
     return {
         "quantity": quantity.value,
         "unit": _UNITS.get(quantity),
-        "samples": await _samples(keeper, samples),
+        "samples": await _samples(keeper, samples, quantity),
         "holds_until": until if until is not None and until < NEVER - timedelta(days=1) else None,
     }

@@ -56,8 +56,8 @@ class Remade:
     kept: Reach
 
 
-Watch = Callable[[World, str, Tick], None]
-"""Looks at a household before a tick."""
+Watch = Callable[[World, str], None]
+"""Looks at a household before something happens to it."""
 
 
 async def told(keeper: Keeper, buildings: Sequence[str]) -> dict[Key, Told]:
@@ -104,6 +104,9 @@ async def remake(
         if isinstance(step, Pending):
             made += [one for name in missed for one in _missed(world, name, step.received, rules)]
             message = read(step, rules)
+            if watch is not None:
+                for name in cluster.buildings:
+                    watch(world, name)
             home = world.home(device_of(message)) if not isinstance(message, Tombstone | Unreadable) else None
             new = world.hear(step, message)
             trust.touch(world.changed, home)
@@ -114,7 +117,7 @@ async def remake(
         else:
             name, tick = step
             if watch is not None:
-                watch(world, name, tick)
+                watch(world, name)
             made += world.tick(name, tick)
     if ticked is not None:
         made += [one for name in missed for one in _missed(world, name, ticked, rules)]

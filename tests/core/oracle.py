@@ -311,7 +311,7 @@ class _Book:
         self.coverage = Fraction(rules.min_coverage).limit_denominator(1000)
         self.found: Values = {}
         self.days: dict[tuple[str, str], _Energy] = {}  # device (household: empty), name
-        self.half = _Energy()
+        self.half, self.half_wrong = _Energy(), False
         self.end = 0
 
     def put(self, source: str, type_: str, value: Fraction) -> None:
@@ -354,9 +354,10 @@ class _Book:
             if name in SENT:
                 self.put_energy("GATEWAY", SENT[name], energy)
         if slot.start % (2 * SLOT) == 0:
-            self.half = _Energy()
+            self.half, self.half_wrong = _Energy(), False
         self.half.more(energies.get("EXCESS", _Energy()))
-        if self.end % (2 * SLOT) == 0:
+        self.half_wrong = self.half_wrong or wrong
+        if self.end % (2 * SLOT) == 0 and not self.half_wrong:
             self.put_energy("GATEWAY", "ENERGY_EXCESS", self.half, 2 * SLOT)
 
     def close_day(self) -> None:

@@ -13,12 +13,12 @@ from bridge.core.messages import Facts, Message, Quantity, Tick, Tombstone, Unre
 from bridge.core.model import Building
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules
-from bridge.core.vocabulary import Action, DeviceType, EventType, Kind
+from bridge.core.vocabulary import Action, DeviceType, EventType
 from bridge.source.decode import decode
 from bridge.source.topics import Topic, parse
 from bridge.store.codec import decode_state, encode_state
 from tests.arrivals import GRACE_S, QUARTER_S, Sent, end_of, households, kinds_of_settings, moment, told
-from tests.core.homes import BATTERY, METER, PUMP, PV, Home, at
+from tests.core.homes import BATTERY, CAR, CHARGER, METER, PUMP, PV, Home, at
 
 LATER_S: Final = 3 * 3600
 
@@ -190,6 +190,15 @@ def test_a_delete_that_is_repeated_or_older_closes_nothing_twice() -> None:
     assert ["12:15", "12:30", "13:00"] == energies(home, DeviceType.BATTERY, EventType.ENERGY_IMPORT)
 
 
+def test_a_charger_that_had_left_before_takes_nothing_from_the_last_slots_of_a_car() -> None:
+    home = Home()
+    late(home, CHARGER, "12:00", 0.0, stamp="12:00")
+    late(home, CAR, "12:00", 400.0, stamp="12:00")
+    home.leave(CHARGER, "12:20", Action.DELETE, received="2 06:00")
+    home.leave(CAR, "12:50", Action.DELETE, received="2 06:00")
+    assert ["12:45"] == energies(home, DeviceType.CAR)
+
+
 def test_an_hvac_of_another_type_sends_the_quarter_hours_of_the_old_one() -> None:
     home = Home(UTC_RULES)
     late(home, PUMP, "12:00", 400.0, stamp="12:00", facts=Facts(type="AC", updated=at("11:00")))
@@ -200,10 +209,9 @@ def test_an_hvac_of_another_type_sends_the_quarter_hours_of_the_old_one() -> Non
 
 
 def test_a_car_that_turns_out_to_have_no_plug_sends_what_was_before() -> None:
-    car = (Kind.VEHICLE, "car")
     home = Home()
-    late(home, car, "12:00", 400.0, stamp="12:00", facts=Facts(engine="BEV", updated=at("11:00")))
-    late(home, car, "12:31", 400.0, stamp="12:31", facts=Facts(engine="HEV", updated=at("12:31")))
+    late(home, CAR, "12:00", 400.0, stamp="12:00", facts=Facts(engine="BEV", updated=at("11:00")))
+    late(home, CAR, "12:31", 400.0, stamp="12:31", facts=Facts(engine="HEV", updated=at("12:31")))
     home.tick("2 07:00")
     assert ["12:15", "12:30"] == energies(home, DeviceType.CAR)
 

@@ -37,7 +37,6 @@ USELESS: list[tuple[str, dict[str, Any], str, Quantity]] = [
     ("vehicle", {"chargeState": {"chargeRate": None}}, "absent_value", POWER),
     ("battery", {"chargeState": {"chargeRate": None}}, "absent_value", POWER),
     ("meter", {"powerState": {"power": None}}, "absent_value", POWER),
-    ("meter", {"powerState": {"meterValue": -1}}, "odd_value", Quantity.COUNTER),
     ("pv-inverter", {"powerState": {"solarPower": None}}, "absent_value", POWER),
     ("hvac", {"climateState": {"temperatureCurrent": None}}, "absent_value", Quantity.TEMPERATURE),
     ("hvac", {"climateState": {"mode": "TURBO"}}, "odd_value", Quantity.MODE),
@@ -476,7 +475,16 @@ def test_a_value_at_its_limit_counts_and_one_beyond_is_unknown(
     assert (at("10:00"), limit * unit) == house.series(f"{kind}:d-1", quantity)[-1]
     beyond = limit + (0.001 if limit > 0 else -0.001)
     assert "odd_value" in notes(house.hear(f"{kind}.update", body(kind, "10:01", **{block: {field: beyond}})))
-    assert (at("10:01"), None) == house.series(f"{kind}:d-1", quantity)[-1]
+    after = (at("10:00"), limit * unit) if quantity is Quantity.COUNTER else (at("10:01"), None)
+    assert after == house.series(f"{kind}:d-1", quantity)[-1]
+
+
+@pytest.mark.parametrize(("value", "note"), [(None, "absent_value"), (-0.001, "odd_value"), ("-", "odd_value")])
+def test_a_counter_that_says_nothing_usable_still_stands_where_it_stood(value: object, note: str) -> None:
+    house = House()
+    assert [] == notes(house.hear("meter.update", body("meter", "10:00", powerState={"meterValue": 0})))
+    assert note in notes(house.hear("meter.update", body("meter", "10:01", powerState={"meterValue": value})))
+    assert [(at("10:00"), 0.0)] == house.series("meter:d-1", Quantity.COUNTER)
 
 
 @pytest.mark.parametrize(

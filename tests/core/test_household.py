@@ -469,16 +469,27 @@ def test_the_battery_counts_in_the_balance() -> None:
     assert {"POWER_GENERATION", "ENERGY_GENERATION"} == home.types(GATEWAY)
 
 
-def test_a_slot_that_is_withheld_is_missing_from_half_hour_and_day() -> None:
+def test_a_slot_that_is_withheld_is_missing_from_the_day_and_takes_its_half_hour_along() -> None:
     home = Home(Rules(default_time_zone="UTC", min_coverage=0.48, hold_active=timedelta(days=1)))
     home.say(PV, "12:00", 1000.0)
     home.say(METER, "12:00", -400.0)
     home.say(METER, "12:15", -4000.0)
     home.say(METER, "12:30", -400.0)
     home.run("12:15", "2 00:00")
-    assert 100.0 == home.of(EventType.ENERGY_EXCESS)["12:30"]  # its first quarter alone
+    assert "12:30" not in home.of(EventType.ENERGY_EXCESS), "not even its first quarter"
+    assert 200.0 == home.of(EventType.ENERGY_EXCESS)["13:00"]
     assert {"2 00:00": 12000.0} == home.of(EventType.ENERGY_GENERATION_YESTERDAY)
     assert {"2 00:00": 7050.0} == home.of(EventType.ENERGY_CONSUMPTION_YESTERDAY)  # 47 slots of 150 Wh, not 48
+
+
+@pytest.mark.parametrize("wrong", ["12:00", "12:15"])
+def test_a_half_hour_of_which_either_quarter_is_withheld_is_withheld(wrong: str) -> None:
+    home = Home(Rules(min_coverage=0.5))
+    for quarter in ("12:00", "12:15", "12:30"):
+        home.say(PV, quarter, 1000.0)
+        home.say(METER, quarter, -4000.0 if quarter == wrong else -400.0)
+    home.run("12:15", "13:00")
+    assert ["13:00"] == list(home.of(EventType.ENERGY_EXCESS))
 
 
 def test_the_mark_of_a_wrong_sign_goes_with_the_next_sound_slot_in_the_sun() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bridge.core.effects import Call, ChangeBuilding, CreateBuilding, PutDevices, SendEvents
 from bridge.core.messages import Facts, Quantity, Value
-from bridge.core.model import Building, Device, Sample, Schedule, Slice, Sum, key
+from bridge.core.model import Building, Device, Half, Level, Sample, Schedule, Slice, Sum, key
 from bridge.core.vocabulary import EventType, Kind
 from bridge.store.codec import (
     decode_call,
@@ -52,7 +52,10 @@ DEVICE: Final = Device(
     series=SERIES,
     sent={EventType.STATE_OF_CHARGE_RATE: 55.5},
     days={EventType.ENERGY_IMPORT: Sum(1.5, 900.0)},
-    counter_base=(NOW, 12.0),
+    level=Level(at=NOW, energy_wh=12.0, heard=NOW, since_wh=1.0, booked_wh=13.0, lately=(1.0,), other=(NOW, 3.0)),
+    power_from=NOW,
+    own_from=NOW,
+    own_level=Level(at=NOW, energy_wh=12.0, heard=NOW, since_wh=1.0, booked_wh=13.0),
 )
 BUILDING: Final = Building(
     id="b",
@@ -66,6 +69,8 @@ BUILDING: Final = Building(
     prices={"t": (Slice(start=NOW, end=NOW, price=Decimal("-0.0100")),)},
     schedules={"s/hvac:h-1": Schedule("Europe/Berlin", ({"day": 1, "slots": [{"from": "08:00"}]},), 42)},
     flags=("x",),
+    half=Half(1.0, 900.0, wrong=True),
+    apart=((NOW, NOW), (NOW, None)),
 )
 
 
