@@ -60,7 +60,8 @@ def announce(
         if news and _lists_differently(before, after):
             calls.append(PutDevices(building=after.id, devices=device_list(after.id, after.devices.values())))
     if after.prices is not before.prices or _tariffs_differ(before, after):
-        calls += _tariff_change(before, after, rules, residence, now)
+        after, changes = _tariff_change(before, after, rules, residence, now)
+        calls += changes
     return after, tuple(calls)
 
 
@@ -245,7 +246,7 @@ def _changed(
     attributes = {name: sheet[name] for name in sorted(different - {"tariff"})}
     tariff_set = "tariff" in different | gone and tariffs.desired(building, now) is None
     kept = {name: value for name, value in building.sheet.items() if name not in gone}
-    building = replace(building, sheet={**kept, **prints})
+    building = replace(building, sheet={**kept, **prints}, tariff=None if tariff_set else building.tariff)
     removed = tuple(sorted(gone - {"tariff"}))
     if not attributes and not removed and not tariff_set:
         return building, []
@@ -274,11 +275,15 @@ def _change(
 
 def _tariff_change(
     before: Building, after: Building, rules: Rules, residence: Residence | None, now: datetime
-) -> list[Effect]:
-    """Return the change of `settings.tariff` that new prices or a deleted tariff ask for (M6.2, M6.3)."""
+) -> tuple[Building, list[Effect]]:
+    """Return the change of `settings.tariff` that prices, a currency or a deleted tariff ask for (M6.2, M6.3)."""
     wanted = tariffs.desired(after, now)
-    if wanted == tariffs.desired(before, now):
-        return []
+    told = (wanted.tariff, wanted.currency) if wanted is not None else None
+    if told is None:
+        if not tariffs.is_gone(after):
+            return after, []
+    elif told == after.tariff and wanted == tariffs.desired(before, now):
+        return after, []
     sheet = _sheet(after, rules, residence)
     tariff = tariffs.as_moost(wanted) if wanted is not None else sheet.get("tariff")
-    return [_change(after, sheet, attributes={}, tariff=tariff, tariff_set=True)]
+    return replace(after, tariff=told), [_change(after, sheet, attributes={}, tariff=tariff, tariff_set=True)]

@@ -165,6 +165,7 @@ class Building:
     days: Mapping[str, Sum] = field(default_factory=dict)  # household sums of the local day so far
     prices: Mapping[str, tuple[Slice, ...]] = field(default_factory=dict)  # tariff -> what it costs from now on
     schedules: Mapping[str, Schedule] = field(default_factory=dict)  # device -> its weekly schedule, the newest last
+    tariff: tuple[str, str] | None = None  # key and currency of the dynamic tariff that MOOST was told last
     flags: tuple[str, ...] = ()  # what an operator should look at: see `Flag`
     about: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # flag -> keys of the devices that it is about
     waits: Mapping[str, datetime] = field(default_factory=dict)  # key of a device -> since when its values are missing

@@ -444,20 +444,17 @@ def _power_of_inverter(
 ) -> Series:
     """Return the power of an inverter with a sample, awake or asleep (M4.3)."""
     limit = limit_of(Kind.PV_INVERTER, rules)
-    sample = _at_dusk(series, sample, message, shown)
+    blank = sample.value is None and _is_blank(message)
+    there = in_force(series, sample.at) if blank else None
+    again = there is not None and there.at == sample.at and there.seen == BLANK
+    if blank and series and (there is None or again):
+        return trim(series, closed_to)  # the same nulls, or the watts that they follow are forgotten
+    if blank:
+        sample = sample._replace(seen=BLANK)
+    elif isinstance(sample.value, float):
+        sample = sample._replace(dusk=sample.value <= max(DUSK_W, DUSK_SHARE * shown.largest_w))
     together = taken(series, sample, message.stamp_sent, None, limit, back=message.online is True)
     return trim(_awake(_asleep(together, limit), message, limit), closed_to)
-
-
-def _at_dusk(series: Series, sample: Sample, message: Report, shown: Shown) -> Sample:
-    """Return a sample of an inverter's power with what it means at dusk (M4.3)."""
-    if isinstance(sample.value, float):
-        return sample._replace(dusk=True) if sample.value <= max(DUSK_W, DUSK_SHARE * shown.largest_w) else sample
-    if not _is_blank(message):
-        return sample
-    there = in_force(series, sample.at)  # the same block again; what it follows may be forgotten
-    known = there.value if there is not None and there.at == sample.at and there.seen == BLANK else None
-    return sample._replace(seen=BLANK, value=known)
 
 
 def _is_blank(message: Report) -> bool:

@@ -2,8 +2,10 @@
 
 Rules:
 - Prices are decimals with 4 places, half up, per kWh in the tariff's currency; negative ones pass.
-- A price list has starts only: a slice ends where the next one of the same message starts.
-- A message replaces everything stored within its own span; slices that have ended are dropped.
+- A price list has starts only: a slice ends where the next one of the same message starts. The length of the last one
+  is a guess, which overrides no start that was sent.
+- A message replaces everything stored from its first start to its last; slices that have ended are dropped.
+- MOOST keeps no tariff that is gone, nor prices in a currency that is: what it was told last is remembered.
 - Of several tariffs the one counts whose static data is newest; a price without a currency waits.
 
 Source: EHA demo application (`prices[].startDate`, `totalPrice` in currency per kWh, no end); MOOST "Common
@@ -13,7 +15,8 @@ integration" (DYNAMIC tariff: price as string, from/to in epoch seconds).
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Final
+from itertools import pairwise
+from typing import Final, NamedTuple
 
 from bridge.core.effects import Attributes
 from bridge.core.model import Building, Slice, name_of
@@ -28,26 +31,13 @@ ALONE: Final = timedelta(hours=1)  # length of a slice that is alone in its mess
 Entries = tuple[tuple[datetime, Decimal | None], ...]
 """Starts and prices [currency/kWh] as a message has them."""
 
-Desired = tuple[str, tuple[Slice, ...]]
-"""Currency and slices that MOOST should hold."""
 
+class Desired(NamedTuple):
+    """What MOOST should hold: the tariff that counts, its currency and slices."""
 
-def slices_of(
-    entries: Sequence[tuple[datetime, Decimal | None]],
-) -> tuple[tuple[Slice, ...], datetime | None, datetime | None]:
-    """Return the slices of one message and the span it speaks for (M6.1)."""
-    by_start = {start.replace(microsecond=0): _price(price) for start, price in entries}
-    starts = sorted(by_start)
-    if not starts:
-        return (), None, None
-    step = starts[-1] - starts[-2] if len(starts) > 1 else ALONE
-    ends = [*starts[1:], starts[-1] + step if by_start[starts[-1]] is not None else starts[-1]]
-    found = tuple(
-        Slice(start, end, price)
-        for start, end in zip(starts, ends, strict=True)
-        if (price := by_start[start]) is not None
-    )
-    return found, starts[0], ends[-1]
+    tariff: str  # key of the tariff
+    currency: str
+    slices: tuple[Slice, ...]
 
 
 def _price(price: Decimal | None) -> Decimal | None:
@@ -60,22 +50,43 @@ def _price(price: Decimal | None) -> Decimal | None:
 def merge(
     stored: Sequence[Slice], entries: Sequence[tuple[datetime, Decimal | None]], now: datetime
 ) -> tuple[Slice, ...]:
-    """Return the stored slices with a message's in their place, without those that have ended (M6.2)."""
-    new, first, last = slices_of(entries)
-    kept: list[Slice] = []
-    for old in stored:
-        if first is None or last is None or old.end <= first or old.start >= last:
-            kept.append(old)
-            continue
-        if old.start < first:
-            kept.append(old._replace(end=first))
-        if old.end > last:
-            kept.append(old._replace(start=last))
+    """Return the stored slices with a message's in their place, without those that have ended (M6.1, M6.2)."""
+    prices = {start.replace(microsecond=0): _price(price) for start, price in entries}
+    starts = sorted(prices)
+    if not starts:
+        return future(stored, now)
+    first, until = starts[0], starts[-1]
+    new = [Slice(start, end, price) for start, end in pairwise(starts) if (price := prices[start]) is not None]
+    price = prices[until]
+    if price is not None:
+        last = Slice(until, _guessed_end(starts, stored), price)
+        new.append(last)
+        until = last.end
+    kept = [piece for old in stored for piece in _without(old, first, until)] if first < until else stored
     return future(sorted((*kept, *new), key=lambda piece: piece.start), now)
 
 
+def _without(old: Slice, first: datetime, until: datetime) -> list[Slice]:
+    """Return what is left of a stored slice outside a span."""
+    left, right = old._replace(end=min(old.end, first)), old._replace(start=max(old.start, until))
+    return [piece for piece in (left, right) if piece.start < piece.end]
+
+
+def _guessed_end(starts: Sequence[datetime], stored: Sequence[Slice]) -> datetime:
+    """Return the end of the last slice of a message, whose length nobody sent: it overrides no start that was sent."""
+    last = starts[-1]
+    steps = [later - earlier for earlier, later in pairwise(starts)]
+    following = [old for old in stored if old.start > last]
+    if not steps:  # alone: as long as its neighbours
+        earlier = [old for old in stored if old.start < last]
+        there = [old for old in stored if old.start == last]
+        steps = [old.end - old.start for old in (*earlier[-1:], *there, *following[:1])]
+    end = last + min(steps, default=ALONE)
+    return min(end, following[0].start) if following else end
+
+
 def entries_of(slices: Sequence[Slice]) -> Entries:
-    """Return what a message would have to say to be understood as these slices: the way back from `slices_of`."""
+    """Return what a message would have to say to be understood as these slices: the way back from `merge`."""
     ends = {piece.end: None for piece in slices}
     starts = {piece.start: piece.price for piece in slices}
     return tuple(sorted({**ends, **starts}.items()))
@@ -91,14 +102,23 @@ def desired(building: Building, now: datetime) -> Desired | None:
     found: Desired | None = None
     chosen: Time | None = None
     for tariff in sorted(building.devices.values(), key=lambda device: (device.id, device.subscription)):
-        currency, updated = tariff.facts.currency, tariff.facts.updated
-        slices = future(building.prices.get(name_of(tariff), ()), now) if tariff.kind is Kind.TARIFF else ()
+        name, currency, updated = name_of(tariff), tariff.facts.currency, tariff.facts.updated
+        slices = future(building.prices.get(name, ()), now) if tariff.kind is Kind.TARIFF else ()
         if not slices or currency is None:
             continue
         time = Time(updated, tariff.facts.updated_sent) if updated is not None else Time(_OLDEST)
         if chosen is None or chosen.is_before(time):
-            found, chosen = (currency, slices), time
+            found, chosen = Desired(name, currency, slices), time
     return found
+
+
+def is_gone(building: Building) -> bool:
+    """Tell whether the dynamic tariff that MOOST was told last is no more, or in a currency that it has given up."""
+    if building.tariff is None:
+        return False
+    name, currency = building.tariff
+    tariff = building.devices.get(name)
+    return tariff is None or tariff.facts.currency != currency
 
 
 _OLDEST: Final = datetime.min.replace(tzinfo=UTC)
@@ -106,17 +126,16 @@ _OLDEST: Final = datetime.min.replace(tzinfo=UTC)
 
 def as_moost(wanted: Desired) -> Attributes:
     """Return MOOST's `settings.tariff` of type DYNAMIC."""
-    currency, slices = wanted
-    prices = [piece.price for piece in slices]
+    prices = [piece.price for piece in wanted.slices]
     return {
         "type": "DYNAMIC",
         "minPrice": str(min(prices)),
         "maxPrice": str(max(prices)),
-        "currency": currency,
+        "currency": wanted.currency,
         "dynamic": {
             "tariffs": [
                 {"price": str(piece.price), "from": int(piece.start.timestamp()), "to": int(piece.end.timestamp())}
-                for piece in slices
+                for piece in wanted.slices
             ]
         },
     }

@@ -357,6 +357,7 @@ def test_night_goes_on_while_an_inverter_says_nothing_but_nulls() -> None:
     home.say(PV, "12:20", values=NULLS, stamp="13:00")
     home.say(PV, "14:00", values=NULLS)
     home.leave(PV, "14:30")
+    home.say(PV, "14:00", values=NULLS, stamp="15:00")
     home.run("12:15", "16:00")
     assert "16:00" == last_power(home)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bridge.core.effects import ChangeBuilding, CreateBuilding, Effect
 from bridge.core.model import Residence, Slice
-from bridge.core.tariffs import entries_of, merge, slices_of
+from bridge.core.tariffs import entries_of, merge
 from tests.core.house import House, at, body, calls, iso, listed, prices
 
 SINGLE = {"type": "SINGLE", "minPrice": "0.31", "maxPrice": "0.31", "currency": "EUR"}
@@ -87,10 +87,13 @@ def test_a_price_has_four_places_rounded_half_up(raw: object, text: str) -> None
 @pytest.mark.parametrize("raw", [None, "null", float("nan"), float("inf"), 1e6, -1e300, {}, True])
 def test_what_is_no_price_only_ends_its_predecessor(raw: object) -> None:
     effects = told().hear("tariff.price.update", prices(("12:00", 0.3), ("12:30", raw), ("14:00", 0.2)))
-    assert [("0.3000", "12:00", "12:30"), ("0.2000", "14:00", "15:30")] == slices(effects)
+    assert [("0.3000", "12:00", "12:30"), ("0.2000", "14:00", "14:30")] == slices(effects)
 
 
-def test_the_last_slice_is_as_long_as_the_one_before_and_an_hour_if_alone() -> None:
+def test_the_last_slice_is_as_long_as_the_smallest_step_and_an_hour_if_alone() -> None:
+    assert [("0.1000", "12:00", "12:15"), ("0.2000", "12:15", "14:00"), ("0.3000", "14:00", "14:15")] == slices(
+        told().hear("tariff.price.update", prices(("12:00", 0.1), ("12:15", 0.2), ("14:00", 0.3)))
+    )
     assert [("0.3000", "12:00", "12:15"), ("0.2000", "12:15", "12:30")] == slices(
         told().hear("tariff.price.update", prices(("12:00", 0.3), ("12:15", 0.2)))
     )
@@ -169,13 +172,73 @@ def test_stored_slices_never_overlap_and_are_what_the_last_message_says_in_its_s
     stored: tuple[Slice, ...] = ()
     for message in messages:
         entries = [(start + timedelta(minutes=minute), price) for minute, price in message]
-        stored = merge(stored, entries, start)
-        new, first, last = slices_of(entries)
+        before, stored = stored, merge(stored, entries, start)
+        said = dict(entries)
         assert all(one.end <= other.start for one, other in pairwise(stored))
         assert all(piece.start < piece.end and piece.end > start for piece in stored)
-        if first is not None and last is not None:
-            assert [piece for piece in stored if first <= piece.start < last] == list(new)
+        if said and list(said.values()) != [None]:
+            first, last = min(said), max(said)
+            wanted = {at: price for at, price in said.items() if price is not None}
+            assert wanted == {piece.start: piece.price for piece in stored if first <= piece.start < last} | {
+                piece.start: piece.price for piece in stored if piece.start == last and said[last] is not None
+            }
+            starts = {old.start: (old.price, old.end) for old in before if old.start > last}
+            assert starts.items() <= {piece.start: (piece.price, piece.end) for piece in stored}.items()
+            for old in before:
+                if old.start < first:
+                    assert old._replace(end=min(old.end, first)) in stored
+        else:
+            assert before == stored
     assert stored == merge((), entries_of(stored), start)
+
+
+# ---- the length that nobody sent -------------------------------------------------------------------------------------
+
+
+def shown(effects: tuple[Effect, ...]) -> dict[str, str]:
+    """Return the price at each start of the last dynamic tariff that is sent."""
+    return {start: price for price, start, _ in slices(effects)}
+
+
+def test_a_list_with_a_gap_leaves_tomorrow_alone() -> None:
+    house = told()
+    today = [(f"{hour}:00", hour / 100) for hour in range(12, 20)]
+    later = [(f"{hour}:00", hour / 10) for hour in range(20, 24)]
+    house.hear("tariff.price.update", prices(*today))
+    house.hear("tariff.price.update", prices(*later))
+    gap = [(clock, price + 1) for clock, price in today if clock not in ("17:00", "18:00")]
+    effects = house.hear("tariff.price.update", prices(*gap))
+    assert ("1.1900", "19:00", "20:00") in slices(effects)
+    assert ("1.1600", "16:00", "19:00") in slices(effects)
+    assert {"20:00": "2.0000", "21:00": "2.1000", "23:00": "2.3000"}.items() <= shown(effects).items()
+
+
+def test_a_corrected_quarter_hour_alone_is_a_quarter_hour() -> None:
+    house = told()
+    house.hear("tariff.price.update", prices(*((f"14:{minute:02}", 0.3) for minute in range(0, 60, 15))))
+    effects = house.hear("tariff.price.update", prices(("14:00", 0.99)))
+    assert [("0.9900", "14:00", "14:15"), ("0.3000", "14:15", "14:30")] == slices(effects)[:2]
+    effects = house.hear("tariff.price.update", prices(("15:00", 0.5)))
+    assert ("0.5000", "15:00", "15:15") == slices(effects)[-1]
+
+
+def test_one_that_is_alone_ends_where_a_stored_slice_starts_and_leaves_the_rest_of_what_it_cuts() -> None:
+    house = told()
+    house.hear("tariff.price.update", prices(("13:00", 0.1), ("14:00", 0.2), ("15:00", 0.3)))
+    effects = house.hear("tariff.price.update", prices(("13:30", 0.9)))
+    assert [("0.1000", "13:00", "13:30"), ("0.9000", "13:30", "14:00"), ("0.2000", "14:00", "15:00")] == (
+        slices(effects)[:3]
+    )
+    effects = house.hear("tariff.price.update", prices(("13:50", 0.7), ("14:00", 0.8)))
+    assert [("0.7000", "13:50", "14:00"), ("0.8000", "14:00", "14:10"), ("0.2000", "14:10", "15:00")] == (
+        slices(effects)[2:5]
+    )
+
+
+def test_an_entry_without_a_price_alone_changes_nothing() -> None:
+    house = told()
+    house.hear("tariff.price.update", prices(("13:00", 0.1), ("15:00", None)))
+    assert () == calls(house.hear("tariff.price.update", prices(("14:00", None))))
 
 
 # ---- currency --------------------------------------------------------------------------------------------------------
@@ -197,6 +260,43 @@ def test_a_new_currency_drops_the_stored_slices() -> None:
     effects = house.hear("tariff.price.update", prices(("14:00", 0.3)))
     assert [("0.3000", "14:00", "15:00")] == slices(effects)
     assert "CHF" == sent(effects)[0]["currency"]
+
+
+def test_a_new_currency_takes_prices_away_that_have_ended_meanwhile() -> None:
+    """What MOOST was told last is in a currency that is gone, whether it still lies ahead or not."""
+    house = told()
+    house.hear("tariff.price.update", prices(("13:00", 0.3)))
+    gone = house.hear("tariff.update", tariff("15:00", staticData={"currency": "CHF"}), received="15:00")
+    assert [None] == sent(gone)
+    assert () == calls(house.hear("tariff.update", tariff("16:00", staticData={"currency": "SEK"}), received="16:00"))
+
+
+def test_a_new_currency_leaves_the_tariff_to_another_one_until_its_prices_come() -> None:
+    house = two()
+    effects = house.hear("tariff.update", tariff("10:00", id="t-2", staticData={"currency": "CHF"}))
+    assert [("0.1000", "13:00", "14:00")] == slices(effects)
+    effects = house.hear("tariff.price.update", prices(("13:00", 0.4), id="t-2"))
+    assert ("CHF", "0.4000") == (sent(effects)[0]["currency"], sent(effects)[0]["minPrice"])
+
+
+def test_a_deleted_tariff_whose_prices_have_ended_leaves_nothing_behind() -> None:
+    house = told()
+    house.hear("tariff.price.update", prices(("13:00", 0.3)))
+    assert [None] == sent(house.hear("tariff.delete", tariff("15:00"), received="15:00"))
+
+
+def test_on_the_delete_of_one_whose_prices_have_ended_the_other_one_is_told() -> None:
+    house = two()
+    house.hear("tariff.price.update", prices(("20:00", 0.5), id="t-1"), received="13:30")
+    assert [("0.5000", "20:00", "21:00")] == slices(
+        house.hear("tariff.delete", tariff("15:00", id="t-2"), received="15:00")
+    )
+
+
+def test_prices_that_lie_behind_change_nothing_at_moost() -> None:
+    house = told()
+    house.hear("tariff.price.update", prices(("13:00", 0.3)))
+    assert () == calls(house.hear("tariff.price.update", prices(("13:00", 0.5)), received="15:00"))
 
 
 def test_the_same_or_an_older_currency_drops_nothing() -> None:
