@@ -70,7 +70,7 @@ def play(example: Json) -> Json:
     loaded = Loaded(residences=residences(example.get("directory", [])), homes={}, buildings={})
     step = Step(loaded, rules, datetime.max.replace(tzinfo=UTC))  # nothing here asks what time it is
     for number, message in enumerate([*example.get("given", []), example["when"]], start=1):
-        for kept in (step.calls, step.notes, step.dead, step.parked):
+        for kept in (step.calls, step.notes, step.dead, step.parked, step._lists):
             kept.clear()
         if "tick" in message:
             for building in sorted(step._states):
