@@ -26,6 +26,7 @@ from bridge.core.reduce import reduce
 from bridge.core.rules import Rules
 from bridge.core.slots import LOOK_AGAIN, due, passes
 from bridge.findings import Findings
+from bridge.repeated import Outage, store_outage
 from bridge.store.port import Census, Outgoing, Store, StoreBroken, StoreUnavailable, Versioned, Work
 
 EVERY_S: Final = 0.1  # how often to look for due buildings: few at a time, or the door waits for all of a second's
@@ -58,6 +59,7 @@ class Clock:
         looked: Callable[[Census | None], None],
         speed: float = 1.0,
         copies: timedelta = COPIES,
+        outage: Outage | None = None,
     ) -> None:
         """Prepare; `speed` is that of a simulated clock, `copies` how far the copies of a state are apart."""
         self._store = store
@@ -71,7 +73,9 @@ class Clock:
         self._looked = looked  # hands the newest counts to whoever judges readiness
         self._every_s = max(EVERY_S / speed, FASTEST_S)
         self._findings = Findings(rules)
+        self._outage = outage or store_outage()
         self._beaten: datetime | None = None
+        self._unsure = False  # whether the store can be written: reading alone does not show it
         self._resumed: datetime | None = None
         self._last_tick: datetime | None = None  # as the store knew at the last look
         self._look_at = 0.0  # when to look next [s of the monotonic clock]
@@ -87,6 +91,7 @@ class Clock:
             pause = self._every_s
             if self._changed is not None:
                 (self._rules, self._retention, self._max_size), self._changed = self._changed, None
+                self._findings = Findings(self._rules)
             try:
                 await self.turn(stop)
             except StoreBroken:
@@ -94,7 +99,11 @@ class Clock:
             except StoreUnavailable as why:
                 self._looked(None)
                 self._look_at, pause = 0.0, LOOK_S
-                _log.warning("store_unavailable", reason=str(why))
+                self._unsure = True
+                self._outage.met("clock", str(why))
+            else:
+                if not self._unsure:
+                    self._outage.over("clock")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await stop.wait()
@@ -180,7 +189,9 @@ class Clock:
             if not moved:
                 break
             ticked = [one for one in ticked if one.name not in moved]
-        self._beaten = now
+        self._beaten, self._unsure = now, False
+        if logs.debugging():
+            _log.debug("ticked", buildings=len(ticked), calls=len(work.calls), horizon=tick.now.isoformat())
         for one in ticked:
             for state in one.states:
                 self._findings.tell(one.before, state.state)
@@ -189,9 +200,9 @@ class Clock:
 
     async def _beat(self, now: datetime) -> None:
         """Tell the store now and then that the clock is alive."""
-        if self._beaten is None or now - self._beaten >= BEAT or now < self._beaten:
+        if self._unsure or self._beaten is None or now - self._beaten >= BEAT or now < self._beaten:
             await self._store.commit(Work(now=now, ticked=now))
-            self._beaten = now
+            self._beaten, self._unsure = now, False
 
     async def _sweep(self) -> None:
         """Delete what is past retention, in small steps; what is left is the next look's."""

@@ -60,20 +60,24 @@ def buried(
 def tally(messages: Sequence[Arrival], receipts: Sequence[Receipt], metrics: Metrics) -> tuple[list[int], int]:
     """Count what was stored; return the ids of the new rows, and how many of them are dead."""
     rows: list[int] = []
-    dead = quoted = 0
+    dead: list[int] = []
+    quoted = 0
     for message, receipt in zip(messages, receipts, strict=True):
+        metrics.heard(message.subscription)
         if not receipt.duplicate:
             rows.append(receipt.id)
-            dead += message.dead is not None or receipt.replayed
             quoted += message.quoted
+            if message.dead is not None or receipt.replayed:
+                dead.append(receipt.id)
     metrics.messages_accepted.inc(len(rows))
     if len(rows) < len(receipts):
         metrics.messages_duplicate.inc(len(receipts) - len(rows))
     if dead:
-        metrics.messages_dead.inc(dead)
+        metrics.messages_dead.inc(len(dead))
+        metrics.dead_messages.extend(dead)
     if quoted:
         metrics.messages_quoted.inc(quoted)
-    return rows, dead
+    return rows, len(dead)
 
 
 class _Fate(NamedTuple):

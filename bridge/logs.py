@@ -6,13 +6,22 @@ Rules:
 - The finished line is searched for secrets, whatever part of it they came from: the known values first, then what
   looks like a credential. So a secret in an exception text or in a library's message is caught too.
 - Tracebacks carry no local variables: those hold messages and secrets.
+- The daemon's lines are written by a thread of their own: a reader that is stuck, a closed stderr, a full disk cost
+  lines, which are counted and told once that is over. They never hold up the work.
+- `debug` is for what happens per message, call or batch. Rooms ask `debugging()` first: a line that is not written
+  costs nothing.
 """
 
+import atexit
 import base64
 import json as jsonlib
 import logging
+import os
+import queue
 import re
+import select
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Final, cast
 from urllib.parse import quote, quote_plus
@@ -93,8 +102,17 @@ def _escaped(text: str) -> tuple[str, ...]:
     return jsonlib.dumps(text)[1:-1], jsonlib.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]
 
 
-def configure(level: str, json: bool, secrets: Iterable[str] = ()) -> None:  # noqa: FBT001 - the one choice there is
-    """Send every line of this process to stderr, from `level` (debug, info, warning, error) on; may be called again."""
+def configure(
+    level: str,
+    json: bool,  # noqa: FBT001 - the one choice there is
+    secrets: Iterable[str] = (),
+    *,
+    background: bool = False,
+) -> None:
+    """Send every line of this process to stderr, from `level` (debug, info, warning, error) on; may be called again.
+
+    With `background` a thread writes the lines, which are lost where they cannot be written.
+    """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -112,7 +130,7 @@ def configure(level: str, json: bool, secrets: Iterable[str] = ()) -> None:  # n
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,  # configure may run again: a reload brings new secrets
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Background(_writer()) if background else logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -124,6 +142,137 @@ def configure(level: str, json: bool, secrets: Iterable[str] = ()) -> None:  # n
         )
     )
     _install(handler, level.upper())
+    if background:
+        sys.unraisablehook = _unraisable
+        threading.excepthook = _thread_ended
+
+
+def debugging() -> bool:
+    """Return whether debug lines are written."""
+    return logging.root.level <= logging.DEBUG
+
+
+def lost() -> int:
+    """Return how many lines could not be written since the start."""
+    return _state.writer.lost if _state.writer is not None else 0
+
+
+def flush(seconds: float) -> None:
+    """Wait until the lines so far are written, but not longer than that."""
+    if _state.writer is not None:
+        _state.writer.flush(seconds)
+
+
+# ---- writing beside the work ----------------------------------------------------------------------------------------
+
+MOST_WAITING: Final = 2**20
+"""Characters that wait to be written; some 2,000 lines."""
+
+LAST_S: Final = 1.0
+"""How long the end of the process waits for its last lines."""
+
+_STDERR: Final = 2
+_PATIENCE_S: Final = 1.0  # between two looks whether a stderr that takes nothing takes something again
+
+
+class LineWriter:
+    """A thread that writes lines to a file descriptor, and the bounded queue before it."""
+
+    def __init__(self, target: int) -> None:
+        """Start the thread."""
+        self.lost = 0  # lines
+        self._target = target
+        self._told = 0  # of the lost ones
+        self._torn = False  # a line was cut off in the middle
+        self._waiting = 0  # characters
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="log-writer", daemon=True).start()
+
+    def put(self, line: str) -> None:
+        """Have a line written, or lose it; never waits."""
+        with self._lock:
+            if self._waiting + len(line) > MOST_WAITING:
+                self.lost += 1
+                return
+            self._waiting += len(line)
+        self._queue.put(line)
+
+    def flush(self, seconds: float) -> None:
+        """Wait until what was put is written, but not longer than that."""
+        written = threading.Event()
+        self._queue.put(written)
+        written.wait(seconds)
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            done = self._write(item)
+            with self._lock:
+                self._waiting -= len(item)
+                self.lost += not done
+            if done and self.lost > self._told:
+                self._told, count = self.lost, self.lost - self._told
+                logger("logs").warning("log_lines_lost", count=count)
+
+    def _write(self, line: str) -> bool:
+        """Write a whole line; return whether that could be done. A pipe that is full is waited for."""
+        left = (("\n" if self._torn else "") + line + "\n").encode(errors="backslashreplace")
+        whole = len(left)
+        while left:
+            try:
+                left = left[os.write(self._target, left) :]
+            except BlockingIOError:  # whoever shares the pipe has told it not to wait
+                select.select((), (self._target,), (), _PATIENCE_S)
+            except OSError:
+                self._torn = self._torn or len(left) < whole
+                return False
+        self._torn = False
+        return True
+
+
+class _Background(logging.Handler):
+    """Hands finished lines to the thread that writes them."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._lines = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put(self.format(record))
+        except Exception:  # noqa: BLE001 - a line that cannot be made must not end what it tells of
+            self._lines.lost += 1
+
+
+class _State:
+    """What the process has one of."""
+
+    writer: LineWriter | None = None
+
+
+_state = _State()
+
+
+def _writer() -> LineWriter:
+    """Return the one writer of this process."""
+    if _state.writer is None:
+        _state.writer = LineWriter(_STDERR)
+        atexit.register(flush, LAST_S)
+    return _state.writer
+
+
+def _unraisable(raised: "sys.UnraisableHookArgs") -> None:
+    """Say what Python would print to stderr itself, and wait for it there."""
+    logger("python").error("error_ignored", error=type(raised.exc_value).__name__)
+
+
+def _thread_ended(args: threading.ExceptHookArgs) -> None:
+    name = args.thread.name if args.thread is not None else ""
+    logger("python").error("thread_failed", thread=name, error=args.exc_type.__name__)
 
 
 def _renderers(*, json: bool) -> list[Processor]:

@@ -3,12 +3,17 @@
 Rules:
 - One `Metrics` object per process, built in `run`, with a registry of its own: nothing is global.
 - An attribute is the name of its metric without `bridge_` and `_total`.
-- No label ever carries the name of a household, a device or a secret: labels are words of the bridge.
+- No label ever carries the name of a household, a device or a secret: labels are words of the bridge, and the ids of
+  the configured subscriptions.
 - Counters start at 0 with the process; the durable counts are the ledger in the store, see `/health`.
 
 Source: Prometheus documentation, "Metric and label naming" (base units, `_total`), "Histograms and summaries".
 """
 
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -22,6 +27,20 @@ _COMMIT_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 _CALL_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
+_REFUSALS: Final = (400, 401, 403, 404, 408, 413, 415, 429, 431, 503)
+
+
+MOST_NOTED: Final = 1_000
+
+
+@dataclass(slots=True)
+class _Heard:
+    """When a subscription was last heard."""
+
+    messages: Counter
+    at: float  # [s of the monotonic clock]
+
+
 class Metrics:
     """All metrics of one process."""
 
@@ -30,10 +49,14 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # else a second series each, of birthdays
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)  # memory, CPU time, open files of this process
+        self._heard: dict[str, _Heard] = {}  # by subscription
+        self.dead_messages: deque[int] = deque(maxlen=MOST_NOTED)  # ids of what died here and was not told yet
+        self.dead_calls: deque[int] = deque(maxlen=MOST_NOTED)
         self._door()
         self._backlog()
         self._kafka()
         self._delivery()
+        self.log_lines_lost = self._counter("log_lines_lost", "Lines of the log that could not be written.")
 
     def _door(self) -> None:
         counter, histogram = self._counter, self._histogram
@@ -44,6 +67,17 @@ class Metrics:
         self.messages_dead = counter("messages_dead", "Messages taken out of the flow as dead letters.")
         self.pings = counter("pings", "Verified webhook requests that were only a test of the address.")
         self.requests_refused = counter("requests_refused", "Webhook requests refused, by status.", "status")
+        for status in _REFUSALS:  # from the start, so that the first burst is a rise
+            self.requests_refused.labels(status=str(status))
+        self.subscription_messages = counter(
+            "subscription_messages", "Messages heard from a subscription, repeats among them.", "subscription"
+        )
+        self.subscription_refused = counter(
+            "subscription_refused", "Webhook requests of a subscription refused, by status.", "subscription", "status"
+        )
+        self.subscription_silent_seconds = self._gauge(
+            "subscription_silent_seconds", "Time since this process last heard a message of it [s].", "subscription"
+        )
         self.limit_reached = counter("limit_reached", "How often a bound was reached, by its name.", "limit")
         self.late_samples = counter("late_samples", "Samples that came after their slot was closed.")
         self.commit_seconds = histogram(
@@ -77,8 +111,26 @@ class Metrics:
         self.circuit_open = gauge("circuit_open", "1 while MOOST is unreachable or failing and only probes are sent.")
         self.token_expires_seconds = gauge("token_expires_seconds", "Time until the token ends, 0 without one [s].")
 
+    # ---- subscriptions ----
+
+    def know(self, subscriptions: Iterable[str]) -> None:
+        """Export what is counted by subscription from now on, so that its first message is a rise."""
+        for name in subscriptions:
+            if name not in self._heard:
+                self._heard[name] = _Heard(self.subscription_messages.labels(subscription=name), time.monotonic())
+
+    def heard(self, subscription: str, count: int = 1) -> None:
+        """Count messages of a subscription; one that is not known has no series."""
+        found = self._heard.get(subscription)
+        if found is not None:
+            found.messages.inc(count)
+            found.at = time.monotonic()
+
     def render(self) -> bytes:
         """Return all metrics in the Prometheus text format; the media type is `CONTENT_TYPE`."""
+        now = time.monotonic()
+        for name, heard in self._heard.items():
+            self.subscription_silent_seconds.labels(subscription=name).set(round(now - heard.at, 1))
         return generate_latest(self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -32,13 +32,16 @@ from bridge import errors, logs, signals, times
 from bridge.clock import Clock
 from bridge.config import Settings, reloaded
 from bridge.config.database import is_database
+from bridge.dead_letters import DeadLetterLog
 from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.app import build_app
 from bridge.receiver.gate import Gate
 from bridge.receiver.health import HealthSources
 from bridge.receiver.protocol import Limits
+from bridge.receiver.refusals import Refusals
 from bridge.receiver.server import DoorServer, make_server
+from bridge.repeated import store_outage
 from bridge.sender import Sender
 from bridge.sink.client import MoostClient
 from bridge.sink.token import Denial, Grant, Trouble, granted
@@ -62,7 +65,9 @@ FILES: Final = 8_192  # open files: the door's 4,096 connections, MOOST's, the s
 COLLECT_EVERY: Final = 20_000  # new objects between two looks of the garbage collector
 BUSY_PAUSE_S: Final = 0.1  # between two tries of a command to open a store that is busy
 OPEN_AGAIN_S: Final = 1.0  # until a store that could not be opened is tried again
+TELL_EVERY_S: Final = 1.0  # between two looks whether there is something to sum up in the log
 LATE_S: Final = 2.0  # a store takes longer to open: it is said that the process listens already
+LAST_LINE_S: Final = 0.2  # for the last line, where the process is broken off
 LAST_SHARE: Final = 0.05  # of `drain_timeout`: left for closing the store when the rooms have ended
 TELLING_S: Final = 0.25  # while draining: new requests are told to come again, before their connections are closed
 
@@ -287,6 +292,7 @@ class _Daemon:
         self._reread = reread
         self._reloads: list[Callable[[Settings], None]] = []  # who takes other settings while running
         self._find = finder(settings.rules())
+        self._outage = store_outage()
         self._stop = asyncio.Event()  # told to stop
         self._hush = asyncio.Event()  # the sender begins no further call
         self._halt = asyncio.Event()  # the rooms behind the door stop
@@ -327,10 +333,14 @@ class _Daemon:
         settings, rules, now = self._settings, self._settings.rules(), _clock(self._settings, wall)
         sender = Sender(
             store=keeper, client=client, moost=settings.moost, metrics=metrics, now=wall, world=now,
-            dry_run=self._dry_run, drain_timeout=_sender_time(settings), desk=keeper,
+            dry_run=self._dry_run, drain_timeout=_sender_time(settings), desk=keeper, outage=self._outage,
         )  # fmt: skip
         limits = LimitCounts(metrics)
-        worker = Worker(keeper, rules, metrics, queued=sender.nudge.set, now=now, reached=limits.reached)
+        refusals = Refusals(metrics)
+        letters = DeadLetterLog(keeper, metrics, wall)
+        worker = Worker(
+            keeper, rules, metrics, queued=sender.nudge.set, now=now, reached=limits.reached, outage=self._outage
+        )
         gate = Gate(
             max_size=settings.store.max_size, receiving="receiver" in self._rooms,
             accepting=not self._rooms.isdisjoint({"receiver", "consumer"}),
@@ -342,15 +352,16 @@ class _Daemon:
 
         clock = Clock(
             keeper, rules, retention=settings.store.retention, max_size=settings.store.max_size, now=now,
-            queued=sender.nudge.set, looked=looked, speed=settings.clock.speed,
+            queued=sender.nudge.set, looked=looked, speed=settings.clock.speed, outage=self._outage,
         )  # fmt: skip
         consumer = self._consumer(keeper, metrics, gate, now, worker.wake.set)
         runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "worker": lambda: worker.run(self._halt),
             "sender": lambda: sender.run(self._hush),
-            "clock": lambda: clock.run(self._halt) if "clock" in self._rooms else _watch(keeper, looked, self._halt),
+            "clock": lambda: clock.run(self._halt) if "clock" in self._rooms else self._watch(keeper, looked),
         }
         runs = {name: room for name, room in runs.items() if name in self._rooms or name == "clock"}
+        runs["teller"] = lambda: self._tell(refusals, worker, letters)
         if consumer is not None:
             runs["consumer"] = lambda: consumer.run(self._hush)
         sources = HealthSources(
@@ -366,14 +377,14 @@ class _Daemon:
         )  # fmt: skip
         receiver = build_app(
             settings=settings, store=keeper, metrics=metrics, gate=gate, limits=limits, sources=sources, now=now,
-            wall=wall, accepted=worker.wake.set,
+            wall=wall, accepted=worker.wake.set, refusals=refusals,
         )  # fmt: skip
         server = make_server(
             receiver.app, self._sock, settings,
             limits=Limits(
                 body_bytes=settings.server.max_body + Limits().body_bytes, connections=settings.limits.connections,
             ),
-            refused=lambda status: metrics.requests_refused.labels(status=str(status)).inc(),
+            refused=lambda status: refusals.count(status, "the limits of a connection"),
             reached=limits.reached,
         )  # fmt: skip
 
@@ -413,7 +424,35 @@ class _Daemon:
             return None
         from bridge.consumer.room import Consumer  # noqa: PLC0415 - its client is an extra that others do without
 
-        return Consumer(settings=self._settings, store=store, metrics=metrics, gate=gate, now=now, accepted=accepted)
+        return Consumer(
+            settings=self._settings, store=store, metrics=metrics, gate=gate, now=now, accepted=accepted,
+            outage=self._outage,
+        )  # fmt: skip
+
+    async def _tell(self, refusals: Refusals, worker: Worker, letters: DeadLetterLog) -> None:
+        """Write the lines of the log that sum up what happens often."""
+        while not self._halt.is_set():
+            refusals.tell()
+            worker.faults.tell()
+            await letters.look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TELL_EVERY_S):
+                    await self._halt.wait()
+
+    async def _watch(self, store: Store, looked: Callable[[Census | None], None]) -> None:
+        """Look at the store now and then, as the clock does, where that runs in another process."""
+        while not self._halt.is_set():
+            try:
+                looked(await store.census())
+                self._outage.over("watch")
+            except StoreBroken:
+                raise
+            except StoreUnavailable as why:
+                looked(None)
+                self._outage.met("watch", str(why))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._halt.wait()
 
     async def _room(self, name: str, room: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run one room; one that ends before it is told to is broken."""
@@ -516,7 +555,12 @@ class _Daemon:
     def _must_end(self, seconds: float, code: int) -> None:
         """Let the process end after a time, with a code, whatever hangs then: what is owed is durable."""
         self._ends = _now() + seconds
-        self._watchdog = signals.end_by(seconds, code, lambda: _log.warning("drain_broken_off", seconds=seconds))
+
+        def last() -> None:
+            _log.warning("drain_broken_off", seconds=seconds)
+            logs.flush(LAST_LINE_S)
+
+        self._watchdog = signals.end_by(seconds, code, last)
 
     def _drain_timeout(self) -> float:
         return self._settings.server.drain_timeout.total_seconds()
@@ -562,20 +606,6 @@ async def _ended(rooms: Sequence[asyncio.Task[None]], ends: float) -> None:
         _, late = await asyncio.wait(rooms, timeout=max(0.0, ends - asyncio.get_running_loop().time()))
         for room in late:
             room.cancel()
-
-
-async def _watch(store: Store, looked: Callable[[Census | None], None], halt: asyncio.Event) -> None:
-    """Look at the store now and then, as the clock does, where that runs in another process."""
-    while not halt.is_set():
-        try:
-            looked(await store.census())
-        except StoreBroken:
-            raise
-        except StoreUnavailable:
-            looked(None)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                await halt.wait()
 
 
 def _clock(settings: Settings, wall: times.Now) -> times.Now:

@@ -38,6 +38,11 @@ def catch() -> None:
         signal.signal(signal.SIGHUP, _remember)
 
 
+def caught() -> bool:
+    """Return whether this is the program itself: it was started by `bridge.__main__`."""
+    return _caught
+
+
 def break_off_by_signal() -> None:
     """Let SIGTERM break a command off as SIGINT does; nothing where `catch` has not run, as in another program."""
     if _caught:

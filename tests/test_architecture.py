@@ -14,7 +14,7 @@ import pytest
 ROOT: Final = Path(__file__).parent.parent
 PACKAGE: Final = ROOT / "bridge"
 
-COMMON: Final = frozenset({"config", "errors", "files", "limits", "logs", "metrics", "turns"})
+COMMON: Final = frozenset({"config", "errors", "files", "limits", "logs", "metrics", "repeated", "turns"})
 """What any room but the core may import."""
 
 EVERYTHING: Final = frozenset({""})
@@ -65,6 +65,8 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "forget": (frozenset({"core", "source", "store.port", "store.desk", "worker"}), frozenset()),
     "demo": (frozenset({"sandbox"}), frozenset({"httpx"})),
     "signals": (frozenset(), frozenset()),
+    "repeated": (frozenset(), frozenset({"structlog"})),
+    "dead_letters": (frozenset({"store.port", "store.desk"}), frozenset()),
     "run": (EVERYTHING, frozenset({"uvloop"})),
     "cli": (
         frozenset(
@@ -97,6 +99,7 @@ COMMON_AMONG: Final = {
     "config": frozenset({"errors", "files"}),
     "errors": frozenset(),
     "files": frozenset(),
+    "repeated": frozenset({"logs"}),
     "limits": frozenset({"logs", "metrics"}),
     "logs": frozenset(),
     "metrics": frozenset(),

@@ -21,10 +21,10 @@ SECRET = 'canary/+"secret" ä'
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    level = root.level
     yield
     logging.captureWarnings(capture=False)
-    root.handlers[:] = handlers
+    root.handlers.clear()  # pytest brings its own for each phase
     root.setLevel(level)
     structlog.reset_defaults()
 

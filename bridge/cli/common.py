@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -165,14 +165,14 @@ async def patiently(write: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(PAUSE_S)
 
 
-def speak(settings: "Settings") -> None:
-    """Set up the log as configured; a terminal gets lines for people."""
+def speak(settings: "Settings", secrets: Collection[str]) -> None:
+    """Set up the log of the daemon as configured, without these secrets; a terminal gets lines for people."""
     from bridge import logs
     from bridge.config import LogFormat
 
     wanted = settings.logs.format
     as_json = wanted is LogFormat.JSON or (wanted is LogFormat.AUTO and not on_terminal())
-    logs.configure(settings.logs.level, as_json, settings.secret_values())
+    logs.configure(settings.logs.level, as_json, secrets, background=signals.caught())
 
 
 def on_terminal() -> bool:

@@ -37,9 +37,12 @@ def serve(
     if not wanted:
         raise UsageError("--rooms: name at least one room")
 
+    secrets: set[str] = set()
+
     def read() -> "Settings":
         loaded = load(config)
-        speak(loaded)  # new secrets are kept out of the log from here on
+        secrets.update(loaded.secret_values())  # replaced ones too: they may still be in use somewhere
+        speak(loaded, secrets)
         return loaded
 
     first = read()  # before the rooms are imported: a mistake is told at once

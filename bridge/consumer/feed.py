@@ -26,6 +26,7 @@ from bridge.consumer.thread import Thread
 from bridge.intake import tally
 from bridge.metrics import Metrics
 from bridge.receiver.gate import Gate
+from bridge.repeated import Outage, store_outage
 from bridge.source.kafka import (
     BrokenClientError,
     Client,
@@ -88,6 +89,7 @@ class Parts:
     now: Callable[[], datetime]  # time of receipt, in UTC
     accepted: Callable[[], object]  # told after messages were stored
     max_body: int  # bytes
+    outage: Outage = field(default_factory=store_outage)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,6 +121,8 @@ class Feed:
         self._stored: list[Record] = []  # since the client was last told
         self._cluster: str | None = None
         self._retry_at = 0.0
+        self._broken = Outage(_log, "client_failed", "client_works")
+        self._troubled_at = 0.0  # when the trouble began [s of the monotonic clock]
         self._look_at = 0.0
         self._missing: frozenset[str] = frozenset()  # topics, at the last look
         self._told: frozenset[str] = frozenset()  # the same, as last logged
@@ -136,11 +140,13 @@ class Feed:
             try:
                 await self.step()
             except (BrokenClientError, UnusableSettingsError) as why:
-                _log.error("client_failed", subscription=self.subscription, reason=str(why))
+                self._broken.met(self.subscription, str(why))
                 self._changed = True
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(REOPEN_S):
                         await stop.wait()
+            else:
+                self._broken.over(self.subscription)
         await self._leave()
 
     async def step(self) -> None:
@@ -212,11 +218,11 @@ class Feed:
         except StoreBroken:
             raise  # ends the process (R10)
         except StoreUnavailable as why:
-            if not self.state.paused:
-                _log.warning("store_unavailable", reason=str(why))
+            parts.outage.met("consumer", str(why))
             parts.gate.failed(str(why))
             self._retry_at = time.monotonic() + RETRY_S
             return False
+        parts.outage.over("consumer")
         parts.gate.took(sum(len(message.body) for message in messages))
         parts.accepted()
         tally(messages, receipts, parts.metrics)
@@ -261,9 +267,12 @@ class Feed:
         """Say once what has changed."""
         known, self.state.trouble = self.state.trouble, trouble
         if trouble is not None and trouble != known:
+            if known is None:
+                self._troubled_at = time.monotonic()
             _log.error(trouble.value, subscription=self.subscription, reason=reason)
         elif trouble is None and known is not None:
-            _log.info("kafka_connected", subscription=self.subscription)
+            seconds = round(time.monotonic() - self._troubled_at, 1)
+            _log.info("kafka_connected", subscription=self.subscription, seconds=seconds, after=known.value)
 
     # ---- coming and going ----
 

@@ -14,6 +14,7 @@ from bridge.consumer.feed import Feed, Parts
 from bridge.errors import UsageError
 from bridge.metrics import Metrics
 from bridge.receiver.gate import Gate
+from bridge.repeated import Outage, store_outage
 from bridge.source.kafka import Trouble, UnusableSettingsError, properties, topics, tried
 from bridge.source.topics import exists
 from bridge.store.port import Store
@@ -40,7 +41,7 @@ async def problems(settings: Settings) -> list[str]:
 class Consumer:
     """The room."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything it lives on, named
         self,
         *,
         settings: Settings,
@@ -49,12 +50,19 @@ class Consumer:
         gate: Gate,
         now: Callable[[], datetime],
         accepted: Callable[[], object],
+        outage: Outage | None = None,
     ) -> None:
         """Join the groups; raises UsageError where the settings cannot be used."""
         self._settings = settings
         self._metrics = metrics
         parts = Parts(
-            store=store, metrics=metrics, gate=gate, now=now, accepted=accepted, max_body=settings.server.max_body
+            store=store,
+            metrics=metrics,
+            gate=gate,
+            now=now,
+            accepted=accepted,
+            max_body=settings.server.max_body,
+            outage=outage or store_outage(),
         )
         try:
             self._feeds: Sequence[Feed] = [

@@ -30,6 +30,7 @@ from bridge.receiver.gate import Gate
 from bridge.receiver.health import Health, HealthSources
 from bridge.receiver.openapi import component_schemas, webhook_paths
 from bridge.receiver.operator import Operator
+from bridge.receiver.refusals import Refusals
 from bridge.store.port import Store
 
 METHODS: Final = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
@@ -89,6 +90,7 @@ def build_app(  # noqa: PLR0913 - one argument per part
     now: Callable[[], datetime],
     wall: Callable[[], datetime] | None = None,
     accepted: Callable[[], object] = lambda: None,
+    refusals: Refusals | None = None,
 ) -> Receiver:
     """Build the receiver of its parts.
 
@@ -97,7 +99,14 @@ def build_app(  # noqa: PLR0913 - one argument per part
     """
     own_version = version("moost-bridge")
     door = Door(
-        settings=settings, store=store, metrics=metrics, gate=gate, now=now, wall=wall or now, accepted=accepted
+        settings=settings,
+        store=store,
+        metrics=metrics,
+        gate=gate,
+        now=now,
+        wall=wall or now,
+        accepted=accepted,
+        refusals=refusals,
     )
     health = Health(
         store=store, metrics=metrics, gate=gate, sources=sources, limits=limits, now=now, version=own_version

@@ -32,6 +32,7 @@ class Refusal:
     error: str
     retry_after: int | None = None  # s
     closing: bool = False  # the connection ends with the answer
+    check: str = ""  # which check failed, for the log only; empty = as the error says
 
 
 _JSON: Final = b"application/json"

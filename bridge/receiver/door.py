@@ -19,12 +19,13 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
+from bridge import logs
 from bridge.config import Settings
 from bridge.intake import arrivals, tally
 from bridge.metrics import Metrics
@@ -32,16 +33,21 @@ from bridge.receiver.checks import UNKNOWN, UNVERIFIED, Guard, Policy, Refusal, 
 from bridge.receiver.fields import fields
 from bridge.receiver.gate import DRAINING, ELSEWHERE, Gate, Hands
 from bridge.receiver.intake import Reading, busy, delivery
+from bridge.receiver.refusals import Refusals
 from bridge.source.envelope import is_wrapped
 from bridge.source.ping import is_ping
 from bridge.source.signature import Headers
 from bridge.source.topics import subscription_of
+from bridge.source.unproved import flaw
 from bridge.store.port import Arrival, Receipt, Store, StoreUnavailable
 
 MOST_IDS: Final = 100  # row ids in an answer
+MOST_NAMED: Final = 10  # ids or topics in a line of the log
 LINGER: Final = timedelta(seconds=2)  # how long a refused body is still swallowed, so that the sender reads the answer
 LINGER_BYTES: Final = 4 * 2**20
 STORE_RETRY_AFTER: Final = 5  # s
+_log = logs.logger("receiver")
+
 _NOTHING: Final = b'{"accepted":0,"duplicates":0,"dead":0,"ids":[]}'
 _SHOWN: Final = b'{"webhook":"messages are taken by POST"}'
 _JSON: Final = (b"content-type", b"application/json")
@@ -68,6 +74,7 @@ class Door:
         now: Callable[[], datetime],
         wall: Callable[[], datetime],
         accepted: Callable[[], object],
+        refusals: Refusals | None = None,
     ) -> None:
         """Prepare the checks.
 
@@ -77,6 +84,8 @@ class Door:
         self._policy = Policy.of(settings)
         self._store = store
         self._metrics = metrics
+        self._refusals = refusals or Refusals(metrics)
+        metrics.know(self._policy.guards)
         self._gate = gate
         self._hands = Hands()
         self._now = now
@@ -86,6 +95,13 @@ class Door:
     def reload(self, settings: Settings) -> None:
         """Use other secrets and limits from the next request on; if they are unusable, nothing changes."""
         self._policy = Policy.of(settings, self._policy)
+        self._metrics.know(self._policy.guards)
+
+    def _whose(self, scope: Scope, headers: Headers) -> str | None:
+        """Return the subscription that a request names, where it is ours."""
+        topic = scope["path_params"].get("topic") or self._policy.topic_named_by(headers)
+        name = subscription_of(topic) if topic is not None else None
+        return name if name in self._policy.guards else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -99,7 +115,7 @@ class Door:
         finally:
             reading.let_go()
         if isinstance(answer, Refusal):
-            self._metrics.requests_refused.labels(status=str(answer.status)).inc()
+            self._refusals.count(answer.status, answer.check or answer.error, self._whose(scope, headers))
             await _refuse(answer, headers, reading, receive, send)
         elif answer is not None:
             status, body = (200, answer.body) if isinstance(answer, Handshake) else (202, answer)
@@ -138,7 +154,7 @@ class Door:
         now = self._wall().timestamp()
         found = verified(guards, headers, body, now)
         if not found:
-            return UNVERIFIED
+            return replace(UNVERIFIED, check=flaw([guard.verify for guard in guards], headers, now))
         callers = [guard.id for guard in found]
         answered = self._answered(found, headers, body)
         if answered is not None:
@@ -187,6 +203,10 @@ class Door:
         """Count what was stored and return it as the answer's body."""
         rows, dead = tally(messages, receipts, self._metrics)
         accepted, duplicates = len(rows), len(receipts) - len(rows)
+        if logs.debugging():
+            topics = sorted({message.topic for message in messages})
+            _log.debug("messages_accepted", topics=topics[:MOST_NAMED], ids=rows[:MOST_NAMED], accepted=accepted,
+                       duplicates=duplicates, dead=dead)  # fmt: skip
         ids = ",".join([str(row) for row in rows[:MOST_IDS]])
         return f'{{"accepted":{accepted},"duplicates":{duplicates},"dead":{dead},"ids":[{ids}]}}'.encode()
 

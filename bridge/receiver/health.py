@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from bridge import logs
+from bridge.core.vocabulary import DeadReason
 from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.gate import Gate
@@ -68,6 +70,7 @@ class Health:
         self._asked = asyncio.Lock()
         self._census = Census()
         self._taken_at: float | None = None
+        self._lines_lost = 0  # of the log, as counted so far
         self._silent = False  # the store did not answer
         self._cause: str | None = None  # why not
 
@@ -117,9 +120,11 @@ class Health:
         metrics.store_bytes.set(census.size_bytes)
         metrics.store_log_bytes.set(census.log_bytes)
         metrics.store_unwritable.set(self._silent or self._gate.store or census.full or not census.writable)
-        metrics.dead_letters.clear()
-        for reason, count in census.dead_letters.items():
-            metrics.dead_letters.labels(reason=reason).set(count)
+        for reason in DeadReason:  # each from the start, so that the first burst is a rise
+            metrics.dead_letters.labels(reason=reason.value).set(census.dead_letters.get(reason, 0))
+        lost = logs.lost()
+        metrics.log_lines_lost.inc(lost - self._lines_lost)
+        self._lines_lost = lost
         self._sources.gauge()
         metrics.circuit_open.set(self._sources.circuit() != "closed")
         metrics.token_expires_seconds.set(self._sources.token_expires_in() or 0)

@@ -37,7 +37,7 @@ from bridge.core.retry import (
     Throttled,
     Unauthorized,
 )
-from bridge.logs import logger
+from bridge.logs import debugging, logger
 from bridge.metrics import Metrics
 from bridge.sender import lanes
 from bridge.sender.lanes import Job
@@ -125,6 +125,11 @@ class Results:
             raise outcome
         self._attempts[job.kind, type(outcome)].inc()
         self._metrics.call_seconds.observe(result.seconds)
+        if debugging():
+            _log.debug(
+                "call_made", call=job.kind.value, outcome=_LABELS[type(outcome)], items=job.count,
+                seconds=round(result.seconds, 4),
+            )  # fmt: skip
         self._feel(result, outcome, now, at)
         decision = retry.decide(outcome, self._case(job, now))
         return self._carry_out(decision, result, outcome, now)
@@ -245,7 +250,6 @@ class Results:
             self._metrics.in_doubt.inc(len(job.parts))
             settlements += lanes.still_owed(job, attempt, lost=True)
         burial = Burial(reason=decision.reason, detail=decision.detail, answer=decision.answer)
-        _log.warning("effect_buried", reason=decision.reason.value, call=job.kind.value, items=job.count)
         settlements += lanes.buried(job.run, job.parts, burial, None if lost else attempt)
         return Verdict(settlements=settlements)
 

@@ -21,6 +21,7 @@ from bridge.config import Moost
 from bridge.core.retry import LostPolicy, Outcome
 from bridge.logs import logger
 from bridge.metrics import Metrics
+from bridge.repeated import Outage, store_outage
 from bridge.sender.exchange import Caller, perform
 from bridge.sender.hand import Hand
 from bridge.sender.lanes import Job, Planner, Run
@@ -66,6 +67,7 @@ class Sender:
         desk: Desk | None = None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = chance,
+        outage: Outage | None = None,
     ) -> None:
         """Prepare; `desk`, where given, is asked for stuck calls to try again; `clock` is monotonic [s].
 
@@ -74,6 +76,7 @@ class Sender:
         self._store, self._client = store, client
         self._metrics, self._now, self._clock = metrics, now, clock
         self._dry_run, self.drain_timeout = dry_run, drain_timeout
+        self._outage = outage or store_outage()
         self._timeout, self._max_concurrency = moost.timeout, moost.max_concurrency
         self._batch = moost.historical_batch
         on_lost = LostPolicy(moost.on_lost_reply.value)
@@ -196,7 +199,7 @@ class Sender:
         hold = max(LEASE, 3 * self._timeout)
         leased = await self._store.lease(self._now(), wanted, rows, hold, afresh=self._afresh)
         self._afresh = False
-        self.state.store_unavailable = False
+        self._store_works()
         self._hand.take(leased)
         if len(leased) < wanted:
             self._more = False
@@ -223,15 +226,19 @@ class Sender:
         except BaseException:
             hand.put_back(jobs)
             raise
-        self.state.store_unavailable = False
+        self._store_works()
         for each in hand.returns:
             self._due = each.at if self._due is None else min(self._due, each.at)
+        self._metrics.dead_calls.extend(said.call_id for said in hand.settlements if said.buried is not None)
         hand.written()
         return hand.without(frozenset(gone), jobs) if gone else jobs
 
+    def _store_works(self) -> None:
+        self.state.store_unavailable = False
+        self._outage.over("sender")
+
     async def _wait_for_store(self, error: StoreUnavailable) -> None:
-        if not self.state.store_unavailable:
-            _log.error("store_became_unavailable", reason=str(error))
+        self._outage.met("sender", str(error))
         self.state.store_unavailable = True
         await asyncio.sleep(STORE_RETRY_SECONDS)
 
@@ -286,7 +293,7 @@ class Sender:
         except TimeoutError:
             if not self._more:
                 self._due = await self._store.next_due()
-                self.state.store_unavailable = False
+                self._store_works()
 
     def _rest_seconds(self) -> float:
         at, waits = self._clock(), [IDLE_SECONDS]

@@ -29,6 +29,7 @@ from bridge.core.vocabulary import DeadReason, DeviceKey
 from bridge.findings import Findings
 from bridge.limits import Limit
 from bridge.metrics import Metrics
+from bridge.repeated import Digest, Outage, store_outage
 from bridge.store.port import Loaded, Outdated, Pending, Store, StoreBroken, StoreUnavailable, Work
 from bridge.worker import trial
 from bridge.worker.step import Decoded, Step, read
@@ -52,7 +53,7 @@ _log = logs.logger("worker")
 class Worker:
     """The room between inbox and outbox."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything it lives on, named
         self,
         store: Store,
         rules: Rules,
@@ -61,12 +62,15 @@ class Worker:
         queued: Callable[[], None],
         now: Callable[[], datetime],
         reached: Callable[[Limit, str, int], None] = lambda _limit, _payer, _count: None,
+        outage: Outage | None = None,
     ) -> None:
         """Prepare; `queued` tells the sender that there is something to deliver, `reached` counts reached bounds."""
         self._store = store
         self._rules = rules
         self._changed_rules: Rules | None = None  # to be used from the next batch on
         self._metrics = metrics
+        self.faults = Digest(_log, "worker_faulted", "what", "fault", error=True)
+        self._outage = outage or store_outage()
         self._queued = queued  # tells the sender that there is something to deliver
         self._now = now
         self._reached = reached
@@ -84,14 +88,16 @@ class Worker:
             began = time.perf_counter()
             if self._changed_rules is not None:
                 self._rules, self._changed_rules = self._changed_rules, None
+                self._findings = Findings(self._rules)
             try:
                 done = await self.step()
             except StoreBroken:
                 raise  # ends the process (R10)
             except StoreUnavailable as why:
-                _log.warning("store_unavailable", reason=str(why))
+                self._outage.met("worker", str(why))
                 await _pause(stop, WAIT_S)
                 continue
+            self._outage.over("worker")
             if PACE_FROM <= done < BATCH:
                 await asyncio.sleep(PACE_S - (time.perf_counter() - began))
             if not done:
@@ -144,7 +150,7 @@ class Worker:
         except Outdated:
             return 1  # a message was erased since it was claimed: claim again
         except Exception as fault:  # noqa: BLE001 - one bad item must not hold up the rest (R12)
-            _log.warning("batch_failed", error=type(fault).__name__, messages=len(rows))
+            self.faults.note("batch", errors.place_of(fault))
             await self._one_by_one(rows)
         return len(rows)
 
@@ -165,7 +171,7 @@ class Worker:
                 continue
             except Exception as fault:  # noqa: BLE001 - isolates the item; it becomes a dead letter
                 detail = errors.place_of(fault)
-                _log.error("message_faulted", message=row.id, fault=detail)
+                self.faults.note("message", detail)
                 await self._bury(row, detail)
 
     async def _is_innocent(self, row: Pending) -> bool:
@@ -188,6 +194,7 @@ class Worker:
         with contextlib.suppress(Outdated):
             await self._store.commit(Work(now=self._now(), dead=[(row.id, DeadReason.FAULT, detail)], users=users))
             self._metrics.messages_dead.inc()
+            self._metrics.dead_messages.append(row.id)
 
     def _user_of(self, row: Pending) -> str | None:
         """Return whose a message is, where that can be read; it may be the reading that fails."""
@@ -237,9 +244,12 @@ class Worker:
 
     def _count(self, step: Step) -> None:
         """Count a committed step, tell what it found, and wake the sender where it queued something."""
+        if logs.debugging():
+            _log.debug("batch_committed", settled=len(step.settled), dead=len(step.dead), calls=len(step.calls))
         self._metrics.messages_settled.inc(len(step.settled))
         if step.dead:
             self._metrics.messages_dead.inc(len(step.dead))
+            self._metrics.dead_messages.extend(number for number, *_ in step.dead)
         late = sum(note.name == "late_sample" for _, note in step.notes)
         if late:
             self._metrics.late_samples.inc(late)

@@ -303,4 +303,4 @@ def test_after_all_this_nothing_is_a_fault_and_moost_saw_nothing_odd(pair: Pair)
     assert {} == sandbox.counts()["violations"]
     assert {200, 201} == {call["status"] for call in sandbox.received()["calls"]}
     assert "Traceback" not in bridge.text()
-    assert "batch_failed" not in bridge.text()
+    assert "worker_faulted" not in bridge.text()

@@ -95,7 +95,7 @@ def test_the_canary_is_alive(life: tuple[dict[str, bytes], Path]) -> None:
     kept = life[1].read_bytes()
     assert all(word.encode() in kept for word in WORDS), "in the raw inbox"
     assert b"vehicle:car-of-user-1" in life[0]["at MOOST"]
-    assert b"effect_buried" in life[0]["log"]
+    assert b"dead_letter" in life[0]["log"]
 
 
 def test_nothing_of_it_is_said_anywhere(life: tuple[dict[str, bytes], Path]) -> None:

@@ -281,7 +281,7 @@ def test_neither_secrets_nor_tokens_are_in_the_store(life: tuple[dict[str, str],
 
 def test_the_log_said_something(life: tuple[dict[str, str], set[str], Path]) -> None:
     said = life[0]
-    for word in ("sender_paused", "sender_resumed", "reload_refused", "reloaded", "effect_buried", "drained"):
+    for word in ("sender_paused", "sender_resumed", "reload_refused", "reloaded", "dead_letter", "drained"):
         assert word in said["log"], word
     assert "room_failed" in said["crash by OSError"]
     assert "room_failed" in said["the console log at debug"]

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bridge.core.vocabulary import DeadReason
 from bridge.limits import Limit
 from bridge.receiver.health import FRESH
 from bridge.store.port import Census, StoreUnavailable
@@ -165,7 +166,10 @@ async def test_metrics_are_prometheus_text_with_the_durable_gauges() -> None:
         assert line in got.text.splitlines()
     store.kept = Census()
     built.receiver.health._taken_at = None
-    assert "rejected" not in (await built.client.get("/metrics")).text
+    said = (await built.client.get("/metrics")).text.splitlines()
+    assert set(DeadReason) == {
+        reason for reason in DeadReason if f'bridge_dead_letters{{reason="{reason}"}} 0.0' in said
+    }
 
 
 # ---- the document ---------------------------------------------------------------------------------------------------
