@@ -10,7 +10,7 @@ COPY requirements.lock ./
 RUN /opt/bridge/bin/pip install --no-cache-dir --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 # The project itself; its build backend comes with hashes too, and is gone afterwards.
 COPY tests/requirements.lock ./development.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY bridge ./bridge
 RUN sed -n '/^flit-core==/,/[^\\]$/p' development.lock > build.lock \
  && /opt/bridge/bin/pip install --no-cache-dir --quiet --disable-pip-version-check --require-hashes -r build.lock \

@@ -1,13 +1,20 @@
-# make demo    see it run            make test    the whole suite        make setup   only install
-# make demo-cluster                  three replicas on PostgreSQL, of which one is killed now and then
-# make check   ruff and mypy         make format  let ruff rewrite       make bench   how fast it is
-# make cover   branches not tested   make lock    renew the lock files   make image   build the container
-# make fuzz    100,000 odd inputs through the door and the core (a quarter of an hour)
-# make day     a simulated day of 200 homes, without and with an outage, judged (half an hour)
-# make mutants break each promise on purpose and see the tests notice (ONLY=R9: those of one promise)
-# make chaos   everything that can go wrong, at once and by chance, for ten minutes (SEED=… MINUTES=… STORE=postgresql:
-#              three replicas, and the server goes too)
-# make kafka   100,000 records through two daemons and a real broker while all of them are killed (some minutes)
+# make demo          see it run; demo-cluster: three replicas on PostgreSQL, of which one is killed now and then
+# make test          the whole suite
+# make setup         only install; clean: remove what was installed
+# make check         ruff and mypy; format: let ruff rewrite
+# make cover         branches that no test takes
+# make docs          write the generated pages of docs/ anew
+# make figures       how large and how entangled the code is (TREE=… for another checkout)
+# make lock          renew the lock files
+# make image         build the container
+# make bench         how fast it is
+# make fuzz          100,000 odd inputs through the door and the core (a quarter of an hour)
+# make day           a simulated day of 200 homes, without and with an outage, judged (half an hour)
+# make mutants       break each promise on purpose and see the tests notice (ONLY=R9: those of one promise)
+# make chaos         everything that can go wrong, at once and by chance, for ten minutes
+#                    (SEED=… MINUTES=… STORE=postgresql: three replicas, and the server goes too)
+# make kafka         100,000 records through two daemons and a real broker while all of them are killed (some minutes)
+# make broker        only fetch that broker
 
 PYTHON ?= $(firstword $(foreach each,python3 python3.11 python3.12 python3.13 python3.14,\
 	$(shell $(each) -c 'import sys; sys.version_info >= (3, 11) and print("$(each)")' 2>/dev/null)))
@@ -21,7 +28,11 @@ MINUTES ?= 10
 STORE ?= sqlite
 SEED ?=
 
-.PHONY: setup demo demo-cluster test check format cover bench day broker chaos fuzz kafka mutants lock image clean
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-cluster test check format cover bench day broker chaos fuzz kafka mutants docs figures lock image clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP)
 
@@ -82,6 +93,12 @@ broker: setup
 
 kafka: broker
 	$(BIN)/pytest -q tests/kafka/long.py
+
+docs: setup
+	$(BIN)/python -m docs.generate
+
+figures: setup
+	$(BIN)/python -m tests.figures $(TREE)
 
 # uv is needed only here, so nobody else installs it.
 lock: setup

@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +48,28 @@ def image_environment() -> dict[str, str]:
     """Return what the image sets."""
     text = (ROOT / "Dockerfile").read_text().rpartition("FROM")[2].replace("\\\n", " ")
     return dict(re.findall(r"\b(\w+)=(\S+)", " ".join(re.findall(r"^ENV (.*)$", text, re.MULTILINE))))
+
+
+# ---- the package ----------------------------------------------------------------------------------------------------
+
+
+def test_the_licence_travels_with_the_package_and_into_the_image(tmp_path: Path) -> None:
+    build = "import sys, flit_core.buildapi as b; b.build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = wheel.namelist()
+        (told,) = [wheel.read(name).decode() for name in names if name.endswith("/METADATA")]
+    assert "License-Expression: Apache-2.0" in told.splitlines()
+    assert [name for name in names if name.endswith("/licenses/LICENSE")]
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    let_in = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    copied = {
+        name
+        for line in re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+        for name in line.split()
+    }
+    assert "LICENSE" in copied
+    assert copied == let_in
 
 
 # ---- Kubernetes -----------------------------------------------------------------------------------------------------

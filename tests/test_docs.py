@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,13 @@ def test_every_dependency_has_its_reason_in_the_readme() -> None:
     ]
     names = {re.split(r"[<>=;\[ ]", item)[0] for item in wanted} - {project["name"]}
     assert names == {row[0].strip("`") for row in table("Dependencies")}
+
+
+def test_make_alone_lists_every_target() -> None:
+    said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S607
+    (targets,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    listed = {name for pair in re.findall(r"make ([a-z-]+)|; ([a-z-]+):", said) for name in pair if name}
+    assert set(targets.split()) - {"help"} == listed
 
 
 def test_the_readme_names_the_two_commands() -> None:
