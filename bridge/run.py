@@ -343,7 +343,7 @@ class _Daemon:
         )
         gate = Gate(
             max_size=settings.store.max_size, receiving="receiver" in self._rooms,
-            accepting=not self._rooms.isdisjoint({"receiver", "consumer"}),
+            accepting=not self._rooms.isdisjoint({"receiver", "consumer"}), ask=keeper.census,
         )  # fmt: skip
 
         def looked(census: Census | None) -> None:

@@ -176,7 +176,7 @@ class Feed:
 
     async def _obstacle(self, client: Reader) -> str:
         """Return why nothing may be taken in now; empty = nothing keeps us from it."""
-        closed = self._parts.gate.closed()
+        closed = await self._parts.gate.judged()
         if closed is not None:
             return closed.reason
         if time.monotonic() < self._retry_at:

@@ -136,7 +136,7 @@ class Door:
         guards = admit(policy, topic, headers, declared, scope, addressed=bool(addressed))
         if isinstance(guards, Refusal):
             return guards
-        closed = self._gate.closed()
+        closed = await self._gate.judged()
         if closed is not None:
             return Refusal(status=503, error=closed.reason, retry_after=closed.retry_after)
         if not self._hands.has_room(0, declared):

@@ -5,21 +5,26 @@ Rules:
 - After a write that failed it is ready when a write has gone through. That the store can be read proves nothing:
   another process may hold it, or the disk may be full.
 - What is still owed counts with the bytes taken since the store was last asked, so a burst cannot overshoot; on the
-  disk they count twice, for they stand in the log before they stand in the database.
+  disk they count twice, for they stand in the log before they stand in the database. Most of a burst is settled soon:
+  where only what was taken would close the door, the store is asked anew before anybody is refused (`judged`).
 - Bodies in hand are bounded; small ones keep half of the room to themselves, so that half-sent large bodies never
   keep a normal sender out.
 """
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.store.port import Census
+from bridge.store.port import Census, StoreUnavailable
 
 OWED_SHARE: Final = 0.8  # of max_size may be owed
 FREE_SHARE: Final = 0.1  # of the disk must be free
 WRITES: Final = 2  # of each byte: to the log, and from there to the database
 MOST_IN_HAND: Final = 64 * 2**20  # bytes of bodies being read or stored
 SMALL_BODY: Final = 64 * 2**10  # bytes; what is larger gets half of the room
+ASK_EVERY_S: Final = 0.05  # at most so often the store is asked for the sake of a refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,7 @@ class Gate:
     max_size: int  # bytes
     receiving: bool = True  # webhooks are taken in this process
     accepting: bool = True  # messages are taken in this process, by webhooks or from Kafka
+    ask: Callable[[], Awaitable[Census]] | None = None  # asks the store how full it is; None = somebody refreshes
     disk_bytes: int | None = None  # size of the disk, where there is one to fill
     starting: bool = True
     draining: bool = False  # ready fails, accepts go on
@@ -56,6 +62,8 @@ class Gate:
     _owed: int = 0
     _taken: int = 0
     _free: int | None = None  # bytes left on the disk when the store was last asked
+    _asking: asyncio.Task[None] | None = None
+    _asked_at: float = float("-inf")  # [s of the monotonic clock]
 
     def refresh(self, census: Census | None) -> None:
         """Take in what the store says of itself; None = it cannot be asked."""
@@ -80,13 +88,43 @@ class Gate:
     @property
     def watermark(self) -> bool:
         """Whether the store is too full to take more."""
-        return self._disk_is_low or self._owed + self._taken > self.max_size * OWED_SHARE
+        return self._is_full(self._taken)
 
     @property
-    def _disk_is_low(self) -> bool:
+    def _guessed(self) -> bool:
+        """Whether that is so only if nothing of what was taken is settled by now, which can be asked."""
+        return self.ask is not None and self.watermark and not self._is_full(0)
+
+    def _is_full(self, taken: int) -> bool:
+        return self._disk_is_low(taken) or self._owed + taken > self.max_size * OWED_SHARE
+
+    def _disk_is_low(self, taken: int) -> bool:
         if self._free is None or self.disk_bytes is None:
             return False
-        return self._free - WRITES * self._taken < self.disk_bytes * FREE_SHARE
+        return self._free - WRITES * taken < self.disk_bytes * FREE_SHARE
+
+    async def judged(self) -> Closed | None:
+        """Return why the door takes nothing now, None = it is open; what only seems to close it is looked at anew."""
+        if self.closed() is WATERMARK and self._guessed:
+            if self._asking is None and time.monotonic() - self._asked_at >= ASK_EVERY_S:
+                self._asking = asyncio.create_task(self._ask(), name="gate")
+            if self._asking is not None:
+                await asyncio.wait([self._asking])
+        return self.closed()
+
+    async def _ask(self) -> None:
+        """Ask the store how full it is; what is taken meanwhile may not be in its answer."""
+        before = self._taken
+        try:
+            census = await self.ask() if self.ask is not None else None
+        except StoreUnavailable:
+            pass  # whoever looks regularly says so, and whoever stores
+        else:
+            meanwhile = self._taken - before
+            self.refresh(census)
+            self._taken = max(0, meanwhile)
+        finally:
+            self._asking, self._asked_at = None, time.monotonic()
 
     def closed(self) -> Closed | None:
         """Return why the door takes nothing now; None = it is open."""
@@ -102,7 +140,7 @@ class Gate:
         """Return what keeps this process from being ready."""
         wrong = {
             "store": self.store or self.unwritable,
-            "watermark": self.accepting and self.watermark,
+            "watermark": self.accepting and self.watermark and not self._guessed,
             "draining": self.draining or self.shut,
             "starting": self.starting,
         }

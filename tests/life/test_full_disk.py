@@ -5,10 +5,15 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
 
 from tests.life.crowd import Letter, send
 from tests.life.stage import Bridge, Sandbox, ask, bridged, dump, run, until, vehicle
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
 
 MIB: Final = 2**20
 PADDING: Final = "x" * 60_000
@@ -95,3 +100,20 @@ def test_settled_messages_never_close_the_door_and_the_store_keeps_within_its_si
         until(lambda: bridge.store.stat().st_size < size, "the file is within its size")
         with contextlib.closing(sqlite3.connect(bridge.store)) as con:
             assert con.execute("SELECT count(*) FROM inbox").fetchone()[0] < count, "they went before their time"
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_a_fast_sender_is_never_refused_by_the_smallest_store_as_long_as_next_to_nothing_is_owed(
+    engine: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """What has come since the store was last looked at is settled by now; twice the size passes within some looks."""
+    size = 4 * MIB
+    store: dict[str, Any] = {"max_size": size}
+    if engine == "postgresql":
+        server: Server = request.getfixturevalue("server")
+        store["url"] = server.fresh()
+    with bridged(tmp_path, "http://127.0.0.1:9", store=store) as bridge:
+        bridge.start("--dry-run")
+        count = 2 * size // len(PADDING)
+        tally = send(bridge, (Letter(id=f"m-{n}", topic="vehicle.update", body=dump(padded(n))) for n in range(count)))
+        assert (count, []) == (len(tally.of(202)), tally.lost)

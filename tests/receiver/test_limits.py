@@ -1,7 +1,7 @@
 """How much the door takes: messages per second, a full store, bodies in hand."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
 import pytest
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.receiver.checks import Bucket
-from bridge.receiver.gate import MOST_IN_HAND, SMALL_BODY, Gate, Hands
-from bridge.store.port import Census
+from bridge.receiver.gate import ASK_EVERY_S, MOST_IN_HAND, SMALL_BODY, WATERMARK, Gate, Hands
+from bridge.store.port import Census, StoreUnavailable
 from tests.receiver.conftest import JSON, OPEN, PATH, SIGNED, TOPIC, House, answer, house, settings, sign, until
 
 pytestmark = pytest.mark.anyio
@@ -88,8 +88,8 @@ def test_after_the_time_it_names_a_message_passes(rate: float, count: int) -> No
 # ---- a full store ---------------------------------------------------------------------------------------------------
 
 
-def gate(*, draining: bool = False) -> Gate:
-    return Gate(max_size=1000, disk_bytes=1000, starting=False, draining=draining)
+def gate(*, draining: bool = False, ask: Callable[[], Awaitable[Census]] | None = None) -> Gate:
+    return Gate(max_size=1000, disk_bytes=1000, starting=False, draining=draining, ask=ask)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,38 @@ def test_what_was_taken_since_the_store_was_asked_counts() -> None:
     assert ["watermark"] == built.failing()
     built.refresh(Census(owed_bytes=700))
     assert built.closed() is None
+
+
+async def test_what_was_taken_and_is_settled_by_now_closes_nothing() -> None:
+    built, answers = gate(), [Census(owed_bytes=10), Census(owed_bytes=801)]
+
+    async def ask() -> Census:
+        built.took(5)  # by another request, while the store is asked
+        return answers.pop(0)
+
+    built.ask = ask
+    built.refresh(Census(owed_bytes=700))
+    built.took(101)
+    assert [] == built.failing(), "nobody knows yet"
+    assert {None} == set(await asyncio.gather(built.judged(), built.judged()))
+    assert 1 == len(answers), "whoever comes meanwhile waits for the same answer"
+    built.took(785)
+    assert built.closed() is None, "5 + 785 + 10 are 800"
+    built.took(1)
+    assert WATERMARK is await built.judged(), "asked just now"
+    await asyncio.sleep(ASK_EVERY_S)
+    assert WATERMARK is await built.judged()
+    assert (["watermark"], []) == (built.failing(), answers), "that much is owed"
+
+
+async def test_a_store_that_cannot_say_how_full_it_is_keeps_the_door_closed() -> None:
+    async def ask() -> Census:
+        raise StoreUnavailable("gone")
+
+    built = gate(ask=ask)
+    built.refresh(Census(owed_bytes=700))
+    built.took(101)
+    assert WATERMARK is await built.judged()
 
 
 def test_a_full_disk_fails_readiness_until_the_store_takes_messages_again() -> None:
