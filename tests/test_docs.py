@@ -5,6 +5,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,14 @@ import pytest
 from bridge.config.models import Settings
 from bridge.core.mapping import EVENTS, READINGS
 from bridge.core.vocabulary import EVENT_TYPES, DeadReason, EventType
+from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
-from bridge.receiver.gate import MOST_IN_HAND
+from bridge.receiver.gate import MOST_IN_HAND, Gate
+from bridge.receiver.health import Health, HealthSources
 from bridge.receiver.protocol import Limits
+from bridge.store.memory import MemoryStore
+from docs import generate
+from docs.writers import tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -110,6 +116,90 @@ def test_make_alone_lists_every_target() -> None:
 def test_the_readme_names_the_two_commands() -> None:
     assert "make demo" in README
     assert "make test" in README
+
+
+# ---- the pages ------------------------------------------------------------------------------------------------------
+
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
+# Pages that are linked to and still to be written.
+COMING = {
+    *("docs/mapping.md", "docs/guarantees.md", "docs/glossary.md", "docs/architecture.md", "docs/quarter-hour.md"),
+    *("docs/operations/night.md", "docs/adr", "docs/security.md", "SECURITY.md"),
+}
+
+
+def test_what_the_pages_say_of_the_code_is_what_it_says_now() -> None:
+    assert [] == [path.name for path in generate.outdated()], "`make docs` writes them anew"
+
+
+def test_every_block_stands_in_a_page() -> None:
+    text = "".join(path.read_text() for path in generate.pages())
+    assert [] == [name for name in generate.BLOCKS if f"<!-- generated: {name} -->" not in text]
+
+
+def test_a_page_that_says_something_else_is_named() -> None:
+    page = "# Metrics\n\n<!-- generated: metrics -->\nnothing\n<!-- end -->\n\nprose\n"
+    written = generate.current(page)
+    assert "bridge_pings_total" in written
+    assert written.startswith("# Metrics\n")
+    assert written.endswith("<!-- end -->\n\nprose\n")
+    assert written == generate.current(written)
+
+
+def test_a_bar_within_a_cell_is_escaped_once() -> None:
+    assert "| a \\| b | c \\| d |" == tables.table(["x", "y"], [("a | b", "c \\| d")]).splitlines()[-1]
+
+
+@pytest.mark.parametrize("page", [path for path in PAGES if path.name != "README.md"], ids=lambda path: path.stem)
+def test_no_table_loses_text_behind_a_bar(page: Path) -> None:
+    assert [] == [row for row in split_tables(page.read_text()) if row[0] != row[1]]
+
+
+def split_tables(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield for each row of each table how many cells its head has, how many it has itself, and the row."""
+    for found in re.finditer(r"(?:^\|.*\n?)+", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE):
+        head, *rows = found[0].splitlines()
+        yield from ((len(cells(head)), len(cells(row)), row) for row in rows)
+
+
+def cells(row: str) -> list[str]:
+    return re.split(r"(?<!\\)\|", row.strip().strip("|"))
+
+
+def test_a_table_that_loses_text_is_found() -> None:
+    text = "| key | what for |\n| --- | --- |\n| `a` | one | two |\n| `b` | one \\| two |\n"
+    assert ["| `a` | one | two |"] == [row for head, own, row in split_tables(text) if head != own]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in link]
+    missing = [link for link in links if not leads_somewhere(page, link)]
+    assert [] == missing
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    target = (page.parent / name).resolve() if name else page
+    if not target.exists():
+        return target.relative_to(ROOT).as_posix() in COMING
+    headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if target.is_file() else []
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return not anchor or anchor in anchors or f'id="{anchor}"' in target.read_text()
+
+
+@pytest.mark.anyio
+async def test_every_field_of_health_stands_in_its_table() -> None:
+    metrics = Metrics()
+    gate, limits = Gate(max_size=1), LimitCounts(metrics)
+    health = Health(
+        store=MemoryStore(), metrics=metrics, gate=gate, sources=HealthSources(kafka=dict), limits=limits,
+        now=lambda: datetime.now(UTC), version="1",
+    )  # fmt: skip
+    page = (ROOT / "docs" / "reference" / "http.md").read_text()
+    told = re.search(r"^\| field \| content \|\n\| --- .*\n((?:^\|.*\n)+)", page, re.MULTILINE)
+    assert told is not None
+    assert list(await health.report()) == re.findall(r"^\| `(\w+)`", told[1], re.MULTILINE)
 
 
 # ---- the door -------------------------------------------------------------------------------------------------------

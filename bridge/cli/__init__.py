@@ -17,7 +17,7 @@ from bridge.cli import again, daemon, desk, forget, letters, show, streams  # no
 from bridge.cli.common import CRASHED, USAGE, app, say
 from bridge.errors import BridgeError, ConfigErrors, UsageError
 
-__all__ = ["main"]
+__all__ = ["app", "main"]
 
 
 def main() -> NoReturn:
