@@ -5,7 +5,9 @@ Rules:
 - At each instant a device that exists must be known; it exists from its first message to its delete.
 - A kind that the building lacks counts as 0 in a balance, but absence is not zero (M0.1): generation begins with the
   first inverter, after the delete of the last one it is 0 only to complete a slot of which something was known, and
-  while there is no grid meter the grid is unknown.
+  while there is no grid meter the grid is unknown. An inverter counts from the first message that says anything of its
+  power, be it null (M4.1).
+- Excess and self-sufficiency begin with the first inverter or battery: the time before it is not known (M4.1).
 - Energies are exact over the time for which all they need is known. Nothing is scaled.
 - A slot whose balance says that more is consumed than can be is withheld: the meter's sign is wrong (M4.5).
 
@@ -67,6 +69,12 @@ class Members:
     batteries: tuple[Track, ...]
     grid: tuple[Track, ...]
     load: tuple[Track, ...]
+    sources: tuple[Track, ...] = ()  # inverters, also those that have said nothing of their power yet, and batteries
+
+    @property
+    def begins(self) -> float:
+        """Return from when on there is excess to speak of: with the first inverter or battery [s]."""
+        return min((one.born for one in self.sources), default=QUARTER_S)
 
 
 def members(tracks: Sequence[Track], roles_: Mapping[str, Role], rules: Rules) -> Members:
@@ -74,11 +82,16 @@ def members(tracks: Sequence[Track], roles_: Mapping[str, Role], rules: Rules) -
     if rules.devices:
         tracks = [one for one in tracks if not is_ignored(one.device, rules)]
     meters = [one for one in tracks if one.device.kind is Kind.METER]
+    inverters = [one for one in tracks if one.device.kind is Kind.PV_INVERTER]
+    batteries = tuple(one for one in tracks if one.device.kind is Kind.BATTERY)
     return Members(
-        inverters=tuple(one for one in tracks if one.device.kind is Kind.PV_INVERTER),
-        batteries=tuple(one for one in tracks if one.device.kind is Kind.BATTERY),
+        inverters=tuple(
+            one._replace(born=one.mute_until) for one in inverters if one.mute_until < min(one.gone, QUARTER_S)
+        ),
+        batteries=batteries,
         grid=tuple(one for one in meters if roles_[name_of(one.device)] is Role.GRID),
         load=tuple(one for one in meters if roles_[name_of(one.device)] is Role.LOAD),
+        sources=(*inverters, *batteries),
     )
 
 
@@ -112,6 +125,7 @@ class Flows:
     excess: Tally = field(default_factory=Tally)  # into the grid
     net: Tally = field(default_factory=Tally)  # pv + grid - battery, signed
     gross: Tally = field(default_factory=Tally)  # |pv| + |grid| + |battery|, over the same time
+    all_net: Tally = field(default_factory=Tally)  # net, from the first inverter or battery on
     all_draw: Tally = field(default_factory=Tally)  # draw, over the same time
     pair_generation: Tally = field(default_factory=Tally)  # generation, while inverters and grid meters are known
     pair_excess: Tally = field(default_factory=Tally)  # excess, over the same time
@@ -121,8 +135,11 @@ def flows(who: Members) -> Flows:
     """Integrate one slot over the merged breakpoints of everybody who takes part."""
     found = Flows()
     begun = min(one.born for one in who.inverters) if any(one.pieces for one in who.inverters) else QUARTER_S
-    power = (_total(who.inverters, absent=0.0), _total(who.grid, absent=None), _total(who.batteries, absent=0.0))
-    for start, end, (pv, grid, bat) in merged(power):
+    power = [_total(who.inverters, absent=0.0), _total(who.grid, absent=None), _total(who.batteries, absent=0.0)]
+    begins = who.begins
+    if 0.0 < begins < QUARTER_S:
+        power.append([Piece(begins, QUARTER_S, 0.0)])  # only for its breakpoint
+    for start, end, (pv, grid, bat, *_) in merged(power):
         seconds = end - start
         sun = pv is not None and start >= begun
         if pv is not None and sun:
@@ -131,14 +148,17 @@ def flows(who: Members) -> Flows:
             continue
         draw, excess = max(grid, 0.0), max(-grid, 0.0)
         found.draw.add(draw, seconds)
-        found.excess.add(excess, seconds)
+        if start >= begins:
+            found.excess.add(excess, seconds)
         if pv is not None and sun:
             found.pair_generation.add(pv, seconds)
             found.pair_excess.add(excess, seconds)
         if pv is not None and bat is not None:
             found.net.add(pv + grid - bat, seconds)
             found.gross.add(abs(pv) + abs(grid) + abs(bat), seconds)
-            found.all_draw.add(draw, seconds)
+            if start >= begins:
+                found.all_net.add(pv + grid - bat, seconds)
+                found.all_draw.add(draw, seconds)
     return found
 
 
@@ -191,7 +211,7 @@ def powers(who: Members) -> dict[EventType, float]:
     if _there(who.grid):
         if grid is not None:
             found[EventType.GRID_POWER_CONSUMPTION] = max(grid, 0.0)
-            if who.inverters or who.batteries:
+            if _there(who.sources):
                 found[EventType.POWER_EXCESS] = max(-grid, 0.0)
             if pv is not None and bat is not None:
                 found[EventType.POWER_CONSUMPTION] = max(pv + grid - bat, 0.0)
@@ -259,12 +279,11 @@ def energies(who: Members, found: Flows) -> dict[str, Sum]:
     if who.inverters:
         energies_[EventType.ENERGY_GENERATION] = found.generation.sum
     if who.grid:
-        consumed = Sum(max(found.net.sum.energy_wh, 0.0), found.net.known_s)
         energies_[EventType.GRID_ENERGY_CONSUMPTION] = found.draw.sum
-        energies_[EventType.ENERGY_CONSUMPTION] = consumed
-        if who.inverters or who.batteries:
+        energies_[EventType.ENERGY_CONSUMPTION] = _drawn(found.net)
+        if who.sources:
             energies_[EventType.ENERGY_EXCESS] = found.excess.sum
-            energies_[_ALL_CONSUMPTION] = consumed
+            energies_[_ALL_CONSUMPTION] = _drawn(found.all_net)
             energies_[_ALL_DRAW] = found.all_draw.sum
         if who.inverters:
             energies_[_PAIR_GENERATION] = found.pair_generation.sum
@@ -272,6 +291,11 @@ def energies(who: Members, found: Flows) -> dict[str, Sum]:
     elif who.load:
         energies_[EventType.ENERGY_CONSUMPTION] = load(who)
     return energies_
+
+
+def _drawn(net: Tally) -> Sum:
+    """Return what a household has consumed by its balance [Wh], which is never below 0."""
+    return Sum(max(net.sum.energy_wh, 0.0), net.known_s)
 
 
 def rates(energies_: Mapping[str, Sum], enough: Callable[[float], bool]) -> Iterator[tuple[EventType, Measured]]:

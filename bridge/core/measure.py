@@ -230,7 +230,7 @@ def _by_counters(who: Members) -> Sequence[EventType]:
     """Return the types in which the counters of meters take the place of an integral, where all of a group count."""
     if not who.grid:
         return (EventType.ENERGY_CONSUMPTION,)
-    if who.inverters or who.batteries:
+    if who.sources:
         return (EventType.GRID_ENERGY_CONSUMPTION,)
     return (EventType.GRID_ENERGY_CONSUMPTION, EventType.ENERGY_CONSUMPTION)
 

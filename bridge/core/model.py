@@ -112,6 +112,7 @@ class Device:
     days: Mapping[EventType, Sum] = field(default_factory=dict)  # the local day so far, for the _YESTERDAY types
     level: Level | None = None  # where the counter stood at the first open slot; None = it has shown nothing
     power_from: datetime | None = None  # of a meter: the earliest time of a power; None = it has never sent one
+    mute_until: datetime | None = None  # of an inverter: when it first said something of its power; `NEVER` = not yet
     shown: Shown = NOTHING_SHOWN
     not_before: datetime | None = None  # deleted, or in another building, until then: it does not count before
     own_from: datetime | None = None  # its own slots before then are closed, those of the household may be open

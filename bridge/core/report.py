@@ -135,6 +135,7 @@ def _new(building: Building, message: Report, rules: Rules) -> Device:
         stamp=message.stamp,
         stamp_sent=message.stamp_sent,
         not_before=not_before,
+        mute_until=NEVER if message.kind is Kind.PV_INVERTER else None,
         moost_id=new_moost_id(DeviceKey(message.subscription, message.kind, message.id), building.devices.values()),
     )
 
@@ -376,6 +377,7 @@ def _present(
         series[Quantity.AWAY] = _told_away(series.get(Quantity.AWAY, ()), message, residence, closed_to)
     if device.kind is Kind.METER:
         device = _with_power(device, series)
+    device = _heard_of_power(device, message)
     remarks += (_ABSENT,) * absent + _unkept(device, full, late)
     stamp = _newest_stamp(device, message)
     device = replace(device, series=series, since=since, stamp=stamp.at, stamp_sent=stamp.sent, shown=shown)
@@ -423,6 +425,14 @@ def _with_power(device: Device, series: Mapping[Quantity, Series]) -> Device:
         return device  # nearly always
     known = [sample.at for sample in samples if sample.value is not None]
     return replace(device, power_from=min(known, default=device.power_from))
+
+
+def _heard_of_power(device: Device, message: Report) -> Device:
+    """Return an inverter that remembers since when it has said something of its power, be it null (M4.1)."""
+    if device.mute_until is None:
+        return device
+    first = min((r.at for r in message.readings if r.quantity is Quantity.POWER), default=NEVER)
+    return replace(device, mute_until=first) if first < device.mute_until else device
 
 
 def _power(device: Device, reading: Reading, rules: Rules) -> tuple[Value | None, Shown, tuple[Note, ...]]:

@@ -3,7 +3,7 @@
 Rules:
 - A power that is 0 holds long; one that flows, as long as its kind of device may be silent.
 - A device's own setting wins over its subscription's.
-- A device counts from its first message to its delete (M4.1).
+- A device counts from its first message to its delete, the power of an inverter from its first sample on (M4.1).
 - The power of a vehicle is unknown while it is away from its building (M3.1).
 """
 
@@ -164,6 +164,7 @@ class Track(NamedTuple):
     born: float
     gone: float
     counted: Count | None = None  # of a meter whose counter counts
+    mute_until: float = 0.0  # of an inverter: before then it has said nothing of its power
 
     @property
     def last(self) -> float | None:
@@ -190,7 +191,8 @@ def track(device: Device, start: datetime, end: datetime, rules: Rules) -> Track
         cut = (Piece(max(piece.start, born), min(piece.end, gone), piece.value) for piece in found)
         found = [piece for piece in cut if piece.start < piece.end]
     away = device.series.get(Quantity.AWAY)
-    return Track(device, _at_home(found, away, start) if away else found, born, gone)
+    mute_until = (device.mute_until - start).total_seconds() if device.mute_until is not None else 0.0
+    return Track(device, _at_home(found, away, start) if away else found, born, gone, mute_until=max(mute_until, born))
 
 
 def _at_home(found: list[Piece], away: Series, start: datetime) -> list[Piece]:

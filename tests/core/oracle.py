@@ -201,23 +201,24 @@ class Slot:
         for second in range(self.start, self.start + SLOT, STEP):
             self.moment(second)
         moved = self.energies.pop("MOVED", _Energy())
-        net = self.energies.get("NET", _Energy())
-        wrong = 10 * net.total < -(10 * 10 * HOURS + moved.total)
-        net.total = max(net.total, 0)
-        if "LOAD" in self.energies:
-            self.energies["LOAD"].total = max(self.energies["LOAD"].total, 0)
-        if "NET" in self.energies and not self.behind_meter:
-            self.energies["SIMPLE"] = self.energies.pop("NET")  # of a home that has no rates
-            del self.energies["NET_DRAW"]
+        wrong = 10 * self.energies.get("NET", _Energy()).total < -(10 * 10 * HOURS + moved.total)
+        for name in ("NET", "NET_BEHIND", "LOAD"):
+            if name in self.energies:
+                self.energies[name].total = max(self.energies[name].total, 0)
         return self.last_powers(), wrong
 
     @cached_property
     def has_grid(self) -> bool:
         return self.member(self.is_grid)
 
+    def is_source(self, thing: Thing) -> bool:
+        return self.is_pv(thing) or self.is_battery(thing)
+
     @cached_property
-    def behind_meter(self) -> bool:
-        return self.member(self.is_pv) or self.member(self.is_battery)
+    def begins(self) -> int:
+        """Return from when on there is excess to speak of: with the first inverter or battery."""
+        here = [_life(thing) for thing in self.things if self.is_source(thing)]
+        return min((born for born, gone in here if born < self.start + SLOT and gone > self.start), default=10**9)
 
     @cached_property
     def sunrise(self) -> int:
@@ -243,14 +244,16 @@ class Slot:
         if grid is None:
             return
         self.energy("DRAW").add(max(grid, 0))
-        if self.behind_meter:
+        if second >= self.begins:
             self.energy("EXCESS").add(max(-grid, 0))
         if sun is not None:
             self.energy("PAIR_GENERATION").add(sun)
             self.energy("PAIR_EXCESS").add(max(-grid, 0))
         if pv is not None and bat is not None:
             self.energy("NET").add(pv + grid - bat)
-            self.energy("NET_DRAW").add(max(grid, 0))
+            if second >= self.begins:
+                self.energy("NET_BEHIND").add(pv + grid - bat)
+                self.energy("NET_DRAW").add(max(grid, 0))
             self.energy("MOVED").add(abs(pv) + abs(grid) + abs(bat))
 
     def last_powers(self) -> dict[str, Fraction]:
@@ -264,7 +267,7 @@ class Slot:
             found["POWER_CONSUMPTION"] = max(load, 0)
         if grid is not None:
             found["GRID_POWER_CONSUMPTION"] = max(grid, 0)
-            if self.behind_meter:
+            if self.there(second, self.is_source):
                 found["POWER_EXCESS"] = max(-grid, 0)
             if pv is not None and bat is not None:
                 found["POWER_CONSUMPTION"] = max(pv + grid - bat, 0)
@@ -275,10 +278,12 @@ SENT = {
     "GENERATION": "ENERGY_GENERATION",
     "DRAW": "GRID_ENERGY_CONSUMPTION",
     "NET": "ENERGY_CONSUMPTION",
-    "SIMPLE": "ENERGY_CONSUMPTION",
     "LOAD": "ENERGY_CONSUMPTION",
 }
-RATES = {"SELF_CONSUMPTION_RATE": ("PAIR_GENERATION", "PAIR_EXCESS"), "SELF_SUFFICIENCY_RATE": ("NET", "NET_DRAW")}
+RATES = {
+    "SELF_CONSUMPTION_RATE": ("PAIR_GENERATION", "PAIR_EXCESS"),
+    "SELF_SUFFICIENCY_RATE": ("NET_BEHIND", "NET_DRAW"),
+}
 
 
 def _rates(energies: dict[str, _Energy], least: Fraction) -> Iterable[tuple[str, Fraction]]:

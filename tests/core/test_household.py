@@ -213,6 +213,68 @@ def test_before_its_first_device_a_value_is_unknown_not_zero() -> None:
     assert {"POWER_GENERATION", "GRID_POWER_CONSUMPTION", "POWER_CONSUMPTION", "POWER_EXCESS"} == home.types()
 
 
+def test_an_inverter_that_has_not_said_a_word_of_its_power_counts_as_zero_and_generates_nothing() -> None:
+    """M4.1: it counts from the first message with its block, be the value in it null."""
+    home = Home()
+    home.say(METER, "12:00", 400.0)
+    home.say(PV, "12:00", action=Action.CONNECT, silent=True)
+    home.say(PV, "12:20", 1000.0)
+    home.say(PV, "12:50", None)
+    home.run("12:15", "13:15")
+    assert {"12:15": 100.0, "12:30": 266.667, "12:45": 350.0} == home.of(EventType.ENERGY_CONSUMPTION)
+    assert {"12:45": 250.0} == home.of(EventType.ENERGY_GENERATION)
+    assert {"12:30": 1000.0, "12:45": 1000.0} == home.of(EventType.POWER_GENERATION)
+    assert {"12:45": 100.0} == home.of(EventType.SELF_CONSUMPTION_RATE)
+    assert {"12:15": 0.0, "12:30": 62.5, "12:45": 71.429} == home.of(EventType.SELF_SUFFICIENCY_RATE)
+    assert {"12:30": 0.0, "13:00": 0.0} == home.of(EventType.ENERGY_EXCESS), "it begins with the device"
+
+
+def test_an_inverter_that_is_offline_before_it_has_said_a_word_counts_as_zero_too() -> None:
+    home = Home()
+    home.say(METER, "12:00", 400.0)
+    home.leave(PV, "12:00")
+    home.run("12:15", "12:15")
+    assert {"12:15": 100.0} == home.of(EventType.ENERGY_CONSUMPTION)
+    assert {} == home.of(EventType.ENERGY_GENERATION)
+
+
+def test_a_second_inverter_that_has_not_said_a_word_takes_nothing_from_the_first() -> None:
+    home = Home()
+    home.say(METER, "12:00", 400.0)
+    home.say(PV, "12:00", 1000.0)
+    home.say(PV2, "12:00", action=Action.CONNECT, silent=True)
+    home.run("12:15", "12:15")
+    assert {"12:15": 350.0} == home.of(EventType.ENERGY_CONSUMPTION)
+    assert {"12:15": 250.0} == home.of(EventType.ENERGY_GENERATION)
+
+
+@pytest.mark.parametrize("first", [PV, BATTERY])
+def test_excess_and_self_sufficiency_begin_with_the_first_inverter_or_battery(first: tuple[Kind, str]) -> None:
+    """M4.1: the time before it is no known time of a slot or day."""
+    home = Home(Rules(default_time_zone="UTC"))
+    home.say(METER, "11:45", 600.0)
+    home.say(first, "12:10", 600.0 if first == PV else -600.0)
+    home.say(METER, "12:40", 600.0)
+    home.run("12:00", "13:00")
+    assert {"12:30": 50.0, "12:45": 50.0, "13:00": 50.0} == home.of(EventType.SELF_SUFFICIENCY_RATE)
+    assert {"13:00": 0.0} == home.of(EventType.ENERGY_EXCESS), "20 of 30 minutes are not enough"
+    assert [200.0, 300.0, 300.0, 300.0] == list(home.of(EventType.ENERGY_CONSUMPTION).values())[1:]
+    days = home.state.days
+    assert (0.0, 3000.0) == days[EventType.ENERGY_EXCESS]
+    assert (1000.0, 3000.0) == days["all-consumption"]
+
+
+def test_excess_ends_with_the_delete_of_the_last_inverter_or_battery() -> None:
+    home = Home()
+    home.say(METER, "12:00", -400.0)
+    home.say(PV, "12:00", 1000.0)
+    home.leave(PV, "12:20", Action.DELETE)
+    home.say(METER, "12:20", 600.0)
+    home.run("12:15", "12:45")
+    assert {"12:15": 400.0} == home.of(EventType.POWER_EXCESS), "after it there is none just before the slot's end"
+    assert {"12:15", "12:30"} == home.of(EventType.SELF_SUFFICIENCY_RATE).keys()
+
+
 def test_an_inverter_counts_up_to_its_delete_and_is_zero_from_then_on() -> None:
     home = Home()
     home.say(PV, "12:00", 1200.0)

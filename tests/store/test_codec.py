@@ -54,6 +54,7 @@ DEVICE: Final = Device(
     days={EventType.ENERGY_IMPORT: Sum(1.5, 900.0)},
     level=Level(at=NOW, energy_wh=12.0, heard=NOW, since_wh=1.0, booked_wh=13.0, lately=(1.0,), other=(NOW, 3.0)),
     power_from=NOW,
+    mute_until=NOW,
     own_from=NOW,
     own_level=Level(at=NOW, energy_wh=12.0, heard=NOW, since_wh=1.0, booked_wh=13.0),
 )
