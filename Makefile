@@ -13,6 +13,7 @@
 # make mutants       break each promise on purpose and see the tests notice (ONLY=R9: those of one promise)
 # make chaos         everything that can go wrong, at once and by chance, for ten minutes
 #                    (SEED=… MINUTES=… STORE=postgresql: three replicas, and the server goes too)
+# make isolation     attacks of one sender beside honest ones, on both stores, judged (ONLY=8 or ONLY=8a: of one line)
 # make kafka         100,000 records through two daemons and a real broker while all of them are killed (some minutes)
 # make broker        only fetch that broker
 
@@ -29,7 +30,7 @@ STORE ?= sqlite
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cluster test check format cover bench day broker chaos fuzz kafka mutants docs figures lock image clean
+.PHONY: help setup demo demo-cluster test check format cover bench day broker chaos fuzz isolation kafka mutants docs figures lock image clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +84,9 @@ day: setup
 
 mutants: setup
 	$(BIN)/python -m tests.mutants $(ONLY)
+
+isolation: setup
+	$(BIN)/python -m tests.isolation $(ONLY)
 
 chaos: setup
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --store $(STORE) $(if $(SEED),--seed $(SEED))
