@@ -191,6 +191,21 @@ def test_every_alert_says_what_to_do() -> None:
     assert [] == [rule["alert"] for rule in rules if rule["alert"] not in readme]
 
 
+def test_every_alert_that_asks_for_what_was_before_or_is_not_there_has_a_case_of_its_own() -> None:
+    rules = [rule for group in documents(DEPLOY / "prometheus" / "alerts.yaml")[0]["groups"] for rule in group["rules"]]
+    delicate = {rule["alert"] for rule in rules if re.search(r"absent|unless|offset|increase\(|\) - ", rule["expr"])}
+    cases = (DEPLOY / "prometheus" / "alerts.test.yaml").read_text().partition("trouble is named")[2]
+    assert {"BridgeDown", "BridgeBuriesMessages", "BridgeHearsNothing"} == delicate
+    assert set() == {alert for alert in delicate if cases.count(alert) < 2 + (alert == "BridgeDown")}
+
+
+def test_no_alert_lets_one_installation_hide_another() -> None:
+    """Whatever takes the largest, a share, or the lack of something has to look at each installation by itself."""
+    rules = [rule for group in documents(DEPLOY / "prometheus" / "alerts.yaml")[0]["groups"] for rule in group["rules"]]
+    hiding = {rule["alert"] for rule in rules if re.search(r"\bmax\(.*\) ==|sum\(.*\) /|sum by \(le\)", rule["expr"])}
+    assert set() == hiding
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing: apt-get install prometheus")
 def test_the_alerts_fire_when_they_should_and_only_then() -> None:
     folder = DEPLOY / "prometheus"

@@ -70,6 +70,7 @@ class Health:
         self._asked = asyncio.Lock()
         self._census = Census()
         self._taken_at: float | None = None
+        self._counted = False  # the store has told its counts, at some time
         self._lines_lost = 0  # of the log, as counted so far
         self._silent = False  # the store did not answer
         self._cause: str | None = None  # why not
@@ -120,7 +121,7 @@ class Health:
         metrics.store_bytes.set(census.size_bytes)
         metrics.store_log_bytes.set(census.log_bytes)
         metrics.store_unwritable.set(self._silent or self._gate.store or census.full or not census.writable)
-        for reason in DeadReason:  # each from the start, so that the first burst is a rise
+        for reason in DeadReason if self._counted else ():  # each from the start, so that the first burst is a rise
             metrics.dead_letters.labels(reason=reason.value).set(census.dead_letters.get(reason, 0))
         lost = logs.lost()
         metrics.log_lines_lost.inc(lost - self._lines_lost)
@@ -138,7 +139,7 @@ class Health:
             if self._taken_at is None or time.monotonic() - self._taken_at > FRESH:
                 try:
                     self._census = await self._store.census()
-                    self._silent, self._cause = False, None
+                    self._silent, self._cause, self._counted = False, None, True
                 except StoreUnavailable as why:
                     self._silent, self._cause = True, str(why)
                 self._taken_at = time.monotonic()

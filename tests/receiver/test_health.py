@@ -185,3 +185,16 @@ async def test_the_document_names_the_webhooks_with_every_answer_of_the_contract
     assert {"/health", "/health/live", "/health/ready", "/metrics"} <= set(document["paths"])
     assert {"Taken", "Error"} <= set(document["components"]["schemas"])
     assert document == (await door.client.get("/openapi.json")).json()
+
+
+async def test_no_dead_letters_are_told_before_the_store_has_told_them() -> None:
+    """Zeros at a start would make a burst of what has long been there."""
+    built, store = kept(Census(dead_letters={DeadReason.REJECTED: 40}))
+    built.gate.starting = True
+    assert "bridge_dead_letters{" not in (await built.client.get("/metrics")).text
+    built.gate.starting, store.broken = False, True
+    assert "bridge_dead_letters{" not in (await built.client.get("/metrics")).text
+    store.broken, built.receiver.health._taken_at = False, None
+    said = (await built.client.get("/metrics")).text
+    assert 'bridge_dead_letters{reason="rejected"} 40.0' in said
+    assert 'bridge_dead_letters{reason="fault"} 0.0' in said
