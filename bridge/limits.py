@@ -29,6 +29,10 @@ class Limit(StrEnum):
     """The bounds: first those that an address pays, then those of a subscription, then those of a building."""
 
     CONNECTIONS = "connections"
+    CONNECTIONS_PER_ADDRESS = "connections_per_address"
+    PARSED_AHEAD = "parsed_ahead"
+    HEADER = "header"
+    CHUNK_MARKS = "chunk_marks"
 
     VALUES_PER_MESSAGE = "values_per_message"
     ENTRIES_PER_MESSAGE = "entries_per_message"

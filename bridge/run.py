@@ -38,9 +38,9 @@ from bridge.metrics import Metrics
 from bridge.receiver.app import build_app
 from bridge.receiver.gate import Gate
 from bridge.receiver.health import HealthSources
-from bridge.receiver.protocol import Limits
 from bridge.receiver.refusals import Refusals
-from bridge.receiver.server import DoorServer, make_server
+from bridge.receiver.server import DoorServer, make_server, places
+from bridge.receiver.state import Limits
 from bridge.repeated import store_outage
 from bridge.sender import Sender
 from bridge.sink.client import MoostClient
@@ -381,8 +381,11 @@ class _Daemon:
         )  # fmt: skip
         server = make_server(
             receiver.app, self._sock, settings,
+            callers=receiver.callers,
             limits=Limits(
-                body_bytes=settings.server.max_body + Limits().body_bytes, connections=settings.limits.connections,
+                body_bytes=settings.server.max_body + Limits().body_bytes,
+                connections=places(settings.limits.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+                connections_per_address=settings.limits.connections_per_address,
             ),
             refused=lambda status: refusals.count(status, "the limits of a connection"),
             reached=limits.reached,
@@ -390,6 +393,7 @@ class _Daemon:
 
         def reload(changed: Settings) -> None:
             receiver.reload(changed)  # may refuse the settings, so it stands first
+            server.reload(changed)
             gate.max_size = changed.store.max_size
             worker.reload(changed.rules())
             clock.reload(changed.rules(), changed.store.retention, changed.store.max_size)

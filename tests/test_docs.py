@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from bridge.config.models import Settings
+from bridge.config.models import LimitSettings, Settings
 from bridge.core.mapping import EVENTS, READINGS
 from bridge.core.vocabulary import EVENT_TYPES, DeadReason, EventType
-from bridge.limits import LimitCounts
+from bridge.limits import Limit, LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.gate import MOST_IN_HAND, Gate
 from bridge.receiver.health import Health, HealthSources
-from bridge.receiver.protocol import Limits
+from bridge.receiver.protocol import MARKS, MARKS_SHARE
+from bridge.receiver.slices import AHEAD, AHEAD_BYTES, AHEAD_IN_ALL
+from bridge.receiver.state import Limits
 from bridge.store.memory import MemoryStore
 from docs import generate
 from docs.writers import tables
@@ -214,6 +216,32 @@ def test_the_limits_of_a_connection_are_those_of_the_readme() -> None:
         f"{others[1]} s; there is room for {limits.connections:,} connections and {MOST_IN_HAND // 2**20} MiB of bodies"
     )
     assert promised in " ".join(README.split())
+
+
+def bounds() -> dict[str, str]:
+    """Return the bounds of the door as the README tells them, by the name of their limit."""
+    return {row[0].strip("`"): row[1] for row in table("Bounds of the door")}
+
+
+def test_the_bounds_of_the_door_are_those_of_the_readme() -> None:
+    limits, settings = Limits(), LimitSettings()
+    told = bounds()
+    assert told["connections"].startswith(f"{settings.connections:,},")
+    assert told["connections_per_address"].startswith(f"{settings.connections_per_address:,},")
+    assert (limits.connections, limits.connections_per_address) == (
+        settings.connections,
+        settings.connections_per_address,
+    )
+    waiting = f"{AHEAD} requests of a connection before their turn, {AHEAD_BYTES // 2**10} KiB of their bodies; "
+    assert told["parsed_ahead"].startswith(waiting)
+    assert f"{AHEAD_IN_ALL:,} requests of all, then 1 each" in told["parsed_ahead"]
+    header = f"{limits.header_bytes // 2**10} KiB, {limits.header_fields} fields, {limits.header_time.seconds} s"
+    assert header in told["header"]
+    assert f"{MARKS // 2**10} KiB and 1/{round(1 / MARKS_SHARE)} of it" in told["chunk_marks"]
+
+
+def test_every_bound_that_the_readme_names_is_counted_by_that_name() -> None:
+    assert set(bounds()) <= {limit.value for limit in Limit}
 
 
 # ---- receiver conformance -------------------------------------------------------------------------------------------

@@ -200,6 +200,7 @@ class LimitSettings(_Section):
     """What one sender may take, so that the others are served as if it were not there (R13)."""
 
     connections: Annotated[int, Field(ge=64, le=100_000)] = 4_096
+    connections_per_address: Annotated[int, Field(ge=1, le=100_000)] = 512
     values_per_message: Annotated[int, Field(ge=1_000, le=100_000)] = 5_000
     devices_per_building: Annotated[int, Field(ge=1, le=2_000)] = 200
 

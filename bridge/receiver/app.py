@@ -25,6 +25,7 @@ from bridge import metrics as metrics_room
 from bridge.config import Settings
 from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
+from bridge.receiver.callers import Callers
 from bridge.receiver.door import Door
 from bridge.receiver.gate import Gate
 from bridge.receiver.health import Health, HealthSources
@@ -43,6 +44,7 @@ class Receiver:
     app: ASGIApp  # what the server serves
     pages: FastAPI  # the same without the shortcut
     health: Health
+    callers: Callers  # who has proved itself
     reload: Callable[[Settings], None]  # secrets and limits, at once and as a whole; raises UnusableSecretError
 
 
@@ -98,6 +100,7 @@ def build_app(  # noqa: PLR0913 - one argument per part
     were stored, to wake who works on them.
     """
     own_version = version("moost-bridge")
+    callers = Callers()
     door = Door(
         settings=settings,
         store=store,
@@ -107,6 +110,7 @@ def build_app(  # noqa: PLR0913 - one argument per part
         wall=wall or now,
         accepted=accepted,
         refusals=refusals,
+        callers=callers,
     )
     health = Health(
         store=store, metrics=metrics, gate=gate, sources=sources, limits=limits, now=now, version=own_version
@@ -126,7 +130,7 @@ def build_app(  # noqa: PLR0913 - one argument per part
         door.reload(changed)
         operator.admit(changed.server.admin_token.get_secret_value())
 
-    return Receiver(app=_Front(door, app), pages=app, health=health, reload=reload)
+    return Receiver(app=_Front(door, app), pages=app, health=health, callers=callers, reload=reload)
 
 
 async def _error(_: Request, error: Exception) -> Response:

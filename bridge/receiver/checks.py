@@ -6,7 +6,6 @@ Rules:
 - A caller whom no topic names is whoever's credentials verify the raw bytes.
 """
 
-import ipaddress
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +16,10 @@ from starlette.types import Scope
 
 from bridge.config import Auth, Settings, Subscription
 from bridge.config.fields import Network
+from bridge.receiver.addresses import client_address, is_within
 from bridge.receiver.fields import first
 from bridge.source.signature import Headers, PlainHmac, Signed, StandardWebhooks, Verifier, verifier
 from bridge.source.topics import subscription_of
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +71,7 @@ class Guard:
     verify: Verifier
     networks: tuple[Network, ...]
     bucket: Bucket | None
+    proving: bool = True  # a request that is verified has proved who sent it
     answer: Callable[[Headers, bytes], bytes | None] | None = None  # what a handshake within a signed body is answered
     signed: Callable[[Headers], Signed] | None = None  # what its senders sign beside the body
 
@@ -131,6 +130,7 @@ def _guard(subscription: Subscription, former: Policy | None) -> Guard:
         verify=verify,
         networks=subscription.allowed_networks,
         bucket=bucket,
+        proving=subscription.auth is not Auth.NONE,
         answer=verify.answer if isinstance(verify, PlainHmac) else None,
         signed=verify.signed if isinstance(verify, StandardWebhooks) else None,
     )
@@ -160,7 +160,7 @@ def admit(
         return WRONG_TYPE
     if any(guard.networks for guard in guards):
         address = client_address(scope, policy.trusted_proxies)
-        guards = [guard for guard in guards if not guard.networks or _is_within(address, guard.networks)]
+        guards = [guard for guard in guards if not guard.networks or is_within(address, guard.networks)]
         if not guards:
             return FOREIGN_ADDRESS
     return guards
@@ -180,40 +180,6 @@ def _is_json(headers: Headers) -> bool:
         return True
     media = value.partition(b";")[0].strip().lower()
     return media in (b"", _JSON) or (media.startswith(b"application/") and media.endswith(b"+json"))
-
-
-def client_address(scope: Scope, trusted: Sequence[Network]) -> Address | None:
-    """Return who is calling: the last address in X-Forwarded-For that is no trusted proxy; None = cannot be told."""
-    client = scope.get("client")
-    address = _address(client[0] if client else "")
-    forwarded = (value for name, value in scope["headers"] if name == b"x-forwarded-for")
-    hops = b",".join(forwarded).decode("latin-1").split(",")
-    while hops and _is_within(address, trusted):
-        hop = hops.pop().strip()
-        if not hop and not hops:
-            break
-        address = _address(_without_port(hop))
-    return address
-
-
-def _without_port(hop: str) -> str:
-    """Return "203.0.113.7:1234" or "[2001:db8::7]:1234" without its port."""
-    if hop.startswith("["):
-        return hop[1:].partition("]")[0]
-    return hop.partition(":")[0] if hop.count(":") == 1 else hop
-
-
-def _address(text: str) -> Address | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
-
-
-def _is_within(address: Address | None, networks: Sequence[Network]) -> bool:
-    return address is not None and any(address in network for network in networks)
 
 
 # ---- after the body is read -----------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ from bridge import logs
 from bridge.config import Settings
 from bridge.intake import arrivals, tally
 from bridge.metrics import Metrics
+from bridge.receiver.addresses import is_proxy, payer
+from bridge.receiver.callers import Callers
 from bridge.receiver.checks import UNKNOWN, UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit, verified
 from bridge.receiver.fields import fields
 from bridge.receiver.gate import DRAINING, ELSEWHERE, Gate, Hands
@@ -74,6 +76,7 @@ class Door:
         now: Callable[[], datetime],
         wall: Callable[[], datetime],
         accepted: Callable[[], object],
+        callers: Callers,
         refusals: Refusals | None = None,
     ) -> None:
         """Prepare the checks.
@@ -82,6 +85,7 @@ class Door:
         called after messages were stored.
         """
         self._policy = Policy.of(settings)
+        self._callers = callers
         self._store = store
         self._metrics = metrics
         self._refusals = refusals or Refusals(metrics)
@@ -144,10 +148,10 @@ class Door:
         body = await reading.read(receive)
         if body is None or isinstance(body, Refusal):
             return body
-        return await self._take_in(policy, guards, topic, headers, body)
+        return await self._take_in(policy, guards, topic, headers, body, payer(scope, policy.trusted_proxies))
 
     async def _take_in(
-        self, policy: Policy, guards: Sequence[Guard], topic: str | None, headers: Headers, body: bytes
+        self, policy: Policy, guards: Sequence[Guard], topic: str | None, headers: Headers, body: bytes, who: str
     ) -> bytes | Handshake | Refusal:
         """Return the body of the 202 after the messages of a body are stored, or why they are not."""
         received = self._now()
@@ -156,6 +160,8 @@ class Door:
         if not found:
             return replace(UNVERIFIED, check=flaw([guard.verify for guard in guards], headers, now))
         callers = [guard.id for guard in found]
+        if found[0].proving and not is_proxy(who):
+            self._callers.proved(who, callers[0])
         answered = self._answered(found, headers, body)
         if answered is not None:
             return limit(policy, callers[:1], now) or answered

@@ -1,7 +1,8 @@
-"""The limits of a connection, which uvicorn has not: how large a header, how slow a client, how many of them.
+"""One connection, and what uvicorn has not: how large a header, how slow a client.
 
 Rules:
-- A header has 32 KiB and 5 s, a body 10 s, an idle connection a little over a minute, an unread answer 10 s.
+- A header has 32 KiB, 128 fields and 5 s, its trailers included; a body 10 s, an idle connection a little over a
+  minute, an unread answer 10 s. What marks the pieces of a body has 64 KiB and an eighth of it.
 - Who breaks a limit gets one sentence (408, 413, 431) and is cut off; nobody else notices.
 - No timer per request: a connection knows its deadline, and the server looks at all of them twice a second.
 
@@ -14,86 +15,105 @@ Source: uvicorn 0.54 `HttpToolsProtocol`, whose keep-alive timer is replaced and
 
 import asyncio
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
-from enum import IntEnum
+from collections.abc import Sequence
 from http import HTTPStatus
 from math import inf
 from typing import Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from bridge.limits import Limit
+from bridge.receiver.addresses import block, is_within, read_address
+from bridge.receiver.places import PROBATION_S
+from bridge.receiver.slices import FIRST_SLICE, SlicedProtocol
+from bridge.receiver.state import Phase
 
 REFUSED_CONNECTION: Final = 503
 RETRY_AFTER: Final = 1  # s
+MARKS: Final = 64 * 2**10  # bytes of a body that say where its pieces begin, and this share of it; honest ones have 1 %
+MARKS_SHARE: Final = 1 / 8
+FULL: Final = "too many connections"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a connection may take."""
-
-    header_bytes: int = 32 * 2**10
-    header_time: timedelta = timedelta(seconds=5)
-    body_bytes: int = 8 * 2**20 + 64 * 2**10  # on the wire, chunk marks included
-    body_time: timedelta = timedelta(seconds=10)
-    answer_time: timedelta = timedelta(seconds=10)  # for a client that does not read
-    idle_time: timedelta = timedelta(seconds=75)  # longer than the 60 s of common proxies, so that they close first
-    linger_time: timedelta = timedelta(seconds=2)  # from a refusal to the end
-    connections: int = 4_096
+class _RefusedError(Exception):
+    """Stops the parser within a chunk: the last word is said."""
 
 
-class DoorState(ServerState):
-    """What all connections of a server share."""
-
-    def __init__(self, limits: Limits, refused: Callable[[int], None], reached: Callable[[Limit, str], None]) -> None:
-        """`refused` is told the status of every refusal, `reached` each limit that was reached and by whom."""
-        super().__init__()
-        self.limits = limits
-        self.refused = refused
-        self.reached = reached
-
-
-class Phase(IntEnum):
-    """Where the parser is."""
-
-    BETWEEN = 0  # no message has begun
-    HEADER = 1
-    BODY = 2
-    REFUSED = 3  # the last word is said; what still comes is thrown away
-
-
-class _HeaderTooLargeError(Exception):
-    """Stops the parser within a chunk."""
-
-
-class DoorProtocol(HttpToolsProtocol):
+class DoorProtocol(SlicedProtocol):
     """One connection."""
 
-    server_state: DoorState
-    cycle: RequestResponseCycle | None  # type: ignore[assignment]  # uvicorn leaves it None until the first request
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Take a connection in, or turn it away when there are too many."""
+        """Take a connection in, on probation where there is no place for it."""
         super().connection_made(transport)
-        self.limits = self.server_state.limits
-        self.phase = Phase.BETWEEN
+        state = self.server_state
+        self.limits = state.limits
         self.deadline = self.loop.time() + self.limits.header_time.total_seconds()
         self.stalled = inf  # when an answer that is not read becomes too old
         self.chunk = self.header_bytes = self.body_bytes = 0
-        if len(self.connections) > self.limits.connections:
-            self.server_state.reached(Limit.CONNECTIONS, self.client[0] if self.client else "")
-            self.refuse(REFUSED_CONNECTION, "too many connections")
-            transport.close()
+        self.trailing = False
+        self.silent = False  # on probation
+        self.guest = False  # let in though there is no place
+        host = self.client[0] if self.client else ""
+        trusted = bool(state.trusted) and is_within(read_address(host), state.trusted)
+        self.party, reached = state.places.enter(self, block(host), exempt=trusted)
+        if reached is not None:
+            state.reached(reached, self.party.address)
+        if self in state.places.silent:
+            self.silent = True
+            self.deadline = self.loop.time() + PROBATION_S
+        elif self.phase is Phase.BETWEEN:
+            self.party.idle[self] = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        if self.answering is not None and self.answering is not self.cycle:
+            self.answering.disconnected = True
+        self._drop_waiting()
+        self.server_state.places.leave(self, guest=self.guest)
+        super().connection_lost(exc)
+
+    def give_way(self) -> None:
+        """Close: the place is needed, and nothing is in hand."""
+        self.transport.close()
+        self.deadline = self.loop.time() + self.limits.linger_time.total_seconds()
+
+    def turn_away(self) -> None:
+        """Refuse and close: there is no place."""
+        self.server_state.places.leave(self)
+        self.refuse(REFUSED_CONNECTION, FULL)
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        """Begin to end: the request in hand is answered, those that wait behind it are not."""
+        self._drop_waiting()
+        if self.answering is None or self.answering.response_complete:
+            self.transport.close()
+            return
+        self.answering.keep_alive = False
+        if self.answering is not self.cycle:
+            self.cycle = self.answering
+            self.phase = Phase.REFUSED
+            self.flow.let_go()
+            self.deadline = inf
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser and keep the deadline of what it is in the middle of."""
-        before = self.phase
-        if before is Phase.REFUSED:
+        if self.phase is Phase.REFUSED:
             return
+        if self._rest:
+            self._rest = bytes(self._rest) + data
+            return  # somebody reads though it is paused; its turn comes
+        if len(data) <= FIRST_SLICE and not self.pipeline:
+            self._parse(data)
+        else:
+            self._rest = memoryview(data)
+            self._go_on()
+        if not self.deadline:
+            self.deadline = self._next_deadline()
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        """Feed the parser some bytes and count them."""
+        before = self.phase
         self.chunk = len(data)
         try:
             self._feed(data)
@@ -103,8 +123,10 @@ class DoorProtocol(HttpToolsProtocol):
             return
         if before is self.phase:
             self._count(before)
-        if not self.deadline:
-            self.deadline = self._next_deadline()
+        if self.headers and self.phase is Phase.BODY:
+            self._weigh_trailers()
+        if self.pipeline or self._ahead:
+            self._count_waiting()
 
     def _feed(self, data: bytes | memoryview) -> None:
         """Feed the parser, past any offers to upgrade."""
@@ -137,18 +159,41 @@ class DoorProtocol(HttpToolsProtocol):
         """Start the time of a header."""
         super().on_message_begin()
         self.phase = Phase.HEADER
-        self.deadline = self.header_bytes = 0
+        self.header_bytes = 0
+        if not self.silent:
+            self.deadline = 0
+        self.party.idle.pop(self, None)
 
     def on_headers_complete(self) -> None:
         """Start the request and the time of its body."""
         if self.parser.should_upgrade():
             return  # `_decline` lets it begin again
-        if self.header_bytes + self.chunk > self.limits.header_bytes:
+        heavy = self.header_bytes + self.chunk + FIRST_SLICE > self.limits.header_bytes
+        if heavy or len(self.headers) > self.limits.header_fields:
             self._weigh_header()
+        if self.silent:
+            self._admit()
         super().on_headers_complete()
+        if self.guest and self.cycle is not None:
+            self.cycle.keep_alive = False
         self.headers = []  # trailers do not belong to the request
         self.phase = Phase.BODY
-        self.deadline = self.body_bytes = 0
+        self.deadline = self.body_bytes = self.taken = 0
+        self.trailing = False
+
+    def _admit(self) -> None:
+        """Let the first request of a connection in that has no place, or turn it away."""
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        if not self.server_state.is_welcome({"path": path, "client": self.client, "headers": self.headers}):
+            self.turn_away()
+            raise _RefusedError
+        self.server_state.places.let_in(self)
+        self.silent, self.guest = False, True
+
+    def on_body(self, body: bytes) -> None:
+        """Count what came."""
+        self.taken += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Let the parser rest."""
@@ -168,10 +213,17 @@ class DoorProtocol(HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
+            self._count_waiting()
         elif self.phase is Phase.REFUSED:
             self._end(b"")
-        elif self.phase is Phase.BETWEEN:
+            return
+        if self._rest:
+            self._go_on()
+            if not self.deadline:
+                self.deadline = self._next_deadline()
+        elif self.phase is Phase.BETWEEN and self.answering is not None and self.answering.response_complete:
             self.deadline = self.loop.time() + self.limits.idle_time.total_seconds()
+            self.party.idle[self] = None
 
     def pause_writing(self) -> None:
         """Note since when the client has not read its answer."""
@@ -194,8 +246,18 @@ class DoorProtocol(HttpToolsProtocol):
         elif self.phase is Phase.BETWEEN:
             self.transport.close()
             self.deadline = now + self.limits.linger_time.total_seconds()
+        elif self.phase is Phase.HEADER or self.trailing:
+            self.server_state.reached(Limit.HEADER, self.party.address)
+            self.refuse(408, "the header took too long")
         else:
-            self.refuse(408, "the header took too long" if self.phase is Phase.HEADER else "the body took too long")
+            self.refuse(408, "the body took too long")
+
+    def hurry(self) -> None:
+        """End what is not finished, for the time to drain runs out."""
+        if self.stalled < inf:
+            self.transport.abort()
+        elif self.phase in (Phase.HEADER, Phase.BODY) and not self.transport.is_closing():
+            self.refuse(408, "the request took too long")
 
     def refuse(self, status: int, error: str) -> None:
         """Say one last sentence, if it is this request's turn, and let the connection end.
@@ -205,9 +267,11 @@ class DoorProtocol(HttpToolsProtocol):
         self.server_state.refused(status)
         in_body, cycle = self.phase is Phase.BODY, self.cycle
         self.phase = Phase.REFUSED
-        self.flow.resume_reading()
+        self._rest = b""
+        self.flow.let_go()
         if in_body and self.pipeline:
             self.pipeline.popleft()  # the half of a request that stands last in line
+            self._count_waiting()
             self.deadline = inf
         elif not in_body and cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
@@ -247,18 +311,36 @@ class DoorProtocol(HttpToolsProtocol):
         if phase is Phase.HEADER:
             self.header_bytes += self.chunk
             if self.header_bytes > self.limits.header_bytes:
-                self.refuse(431, "the header is too large")
+                self._refuse_header()
         elif phase is Phase.BODY:
             self.body_bytes += self.chunk
             if self.body_bytes > self.limits.body_bytes:
                 self.refuse(413, "the body is too large")
+            elif self.body_bytes - self.taken > MARKS + self.taken * MARKS_SHARE:
+                self.server_state.reached(Limit.CHUNK_MARKS, self.party.address)
+                self.refuse(413, "the body is in too small pieces")
 
     def _weigh_header(self) -> None:
         """Refuse a header that is too large; the chunk it came in may hold more than the header."""
-        size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
-        if size > self.limits.header_bytes:
-            self.refuse(431, "the header is too large")
-            raise _HeaderTooLargeError
+        if self._is_too_large(self.headers):
+            self._refuse_header()
+            raise _RefusedError
+
+    def _weigh_trailers(self) -> None:
+        """Refuse trailers that are too large together with their header; from the first one on they have its time."""
+        if not self.trailing:
+            self.trailing = True
+            self.deadline = min(self.deadline or inf, self.loop.time() + self.limits.header_time.total_seconds())
+        if self._is_too_large([*self.scope["headers"], *self.headers]):
+            self._refuse_header()
+
+    def _is_too_large(self, fields: Sequence[tuple[bytes, bytes]]) -> bool:
+        size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in fields)
+        return size > self.limits.header_bytes or len(fields) > self.limits.header_fields
+
+    def _refuse_header(self) -> None:
+        self.server_state.reached(Limit.HEADER, self.party.address)
+        self.refuse(431, "the header is too large")
 
 
 def _answer(status: int, error: str) -> bytes:

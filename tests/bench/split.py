@@ -28,9 +28,11 @@ from bridge.core.rules import Rules
 from bridge.limits import Limit, LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.app import build_app
+from bridge.receiver.callers import Callers
 from bridge.receiver.gate import Gate
 from bridge.receiver.health import HealthSources
-from bridge.receiver.protocol import DoorProtocol, DoorState, Limits
+from bridge.receiver.protocol import DoorProtocol
+from bridge.receiver.state import DoorState, Limits
 from bridge.store.memory import MemoryStore
 from bridge.store.port import Arrival, Pending, Receipt, Store
 from bridge.store.sqlite import SqliteStore
@@ -157,7 +159,7 @@ class _Connections:
     def __init__(self, app: ASGIApp) -> None:
         config = uvicorn.Config(app, http=DoorProtocol, ws="none", lifespan="off", interface="asgi3", log_config=None)
         config.load()
-        state = DoorState(Limits(), _refused, _reached)
+        state = DoorState(Limits(), _refused, _reached, Callers())
         self._open = 0
         self._all_answered = asyncio.Event()
         self._protocols = [DoorProtocol(config, state, {}) for _ in range(CONNECTIONS)]

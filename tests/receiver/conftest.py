@@ -20,8 +20,9 @@ from bridge.metrics import Metrics
 from bridge.receiver.app import Receiver, build_app
 from bridge.receiver.gate import Gate
 from bridge.receiver.health import HealthSources
-from bridge.receiver.protocol import DoorProtocol, Limits
+from bridge.receiver.protocol import DoorProtocol
 from bridge.receiver.server import DoorServer, make_server
+from bridge.receiver.state import Limits
 from bridge.store.memory import MemoryStore
 from bridge.store.port import Arrival, Receipt, StoreUnavailable
 
@@ -222,7 +223,13 @@ async def served(chosen: Settings | None = None, limits: Limits | None = None) -
     sock.bind(("127.0.0.1", 0))
     refused: list[int] = []
     server = make_server(
-        built.receiver.app, sock, built.settings, limits=limits, refused=refused.append, reached=built.limits.reached
+        built.receiver.app,
+        sock,
+        built.settings,
+        callers=built.receiver.callers,
+        limits=limits,
+        refused=refused.append,
+        reached=built.limits.reached,
     )
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.receiver.checks import client_address
+from bridge.receiver.addresses import client_address
 from tests.receiver.conftest import OPEN, PATH, SIGNED, house, request, served, settings
 
 PROXIES = tuple(ip_network(each) for each in ("10.0.0.0/8", "fd00::/8"))

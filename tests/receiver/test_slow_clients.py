@@ -9,7 +9,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from bridge.receiver.protocol import Limits
+from bridge.receiver.state import Limits
 from tests.receiver.conftest import PATH, Served, Wire, answer, request, served, settings, until
 
 pytestmark = pytest.mark.anyio
@@ -152,9 +152,10 @@ async def test_a_declared_length_of_100_gb_is_refused_at_once_and_cut_off() -> N
     assert max(took) < 2
 
 
-async def pour(wire: Wire) -> None:
+async def pour(wire: Wire, first: bytes = b"") -> None:
     """Send as fast as the other side reads."""
     try:
+        await wire.send(first)
         while True:
             await wire.send(b"x" * 65_536)
     except (ConnectionResetError, BrokenPipeError):
@@ -194,19 +195,58 @@ async def test_a_sender_that_writes_its_2_mb_to_the_end_still_reads_the_413() ->
         assert b"" == await wire.ended()
 
 
+CHUNKED = request().partition(b"content-length")[0] + b"transfer-encoding: chunked\r\n\r\n"
+
+
 @pytest.mark.parametrize(
-    "tail", [b"0\r\n" + b"x: " + b"y" * 200_000, b"0\r\n" + b"x: y\r\n" * 200_000, b"1;" + b"e" * 200_000]
+    ("tail", "status"),
+    [
+        (b"0\r\n" + b"x: " + b"y" * 200_000, 413),
+        (b"0\r\n" + b"x: y\r\n" * 200_000, 431),
+        (b"0\r\n" + b"a:\r\n" * 129, 431),
+        (b"2\r\n{}\r\n0\r\n" + b"a: " + b"b" * 33_000 + b"\r\n", 431),
+        (b"1;" + b"e" * 200_000, 413),
+        (b"1\r\n \r\n" * 30_000, 413),
+    ],
+    ids=["long", "many", "fields", "large", "extension", "pieces"],
 )
-async def test_trailers_and_chunk_marks_without_end_are_cut_off(tail: bytes) -> None:
-    limits = Limits(body_bytes=300_000, linger_time=timedelta(seconds=0.3))
+async def test_trailers_and_chunk_marks_without_end_are_cut_off(tail: bytes, status: int) -> None:
+    """8 MB of trailers took 310 MB and a pause of 3 s; six such connections stopped the door."""
+    limits = Limits(linger_time=timedelta(seconds=0.3))
     async with served(limits=limits) as bridge:
         wire = await bridge.connect()
-        await wire.send(request().partition(b"content-length")[0] + b"transfer-encoding: chunked\r\n\r\n")
-        pouring = asyncio.create_task(pour(wire))
-        await wire.send(tail)
+        pouring = asyncio.create_task(pour(wire, CHUNKED + tail))
+        assert (status, "close") == ((got := await wire.answer())[0], got[1]["connection"])
         await wire.ended()
         pouring.cancel()
         assert [] == bridge.house.store.taken
+        assert {"header" if status == 431 else "chunk_marks": 1} == bridge.house.limits.of_last_hour()
+
+
+async def test_trailers_have_the_time_of_a_header() -> None:
+    async with served(limits=Limits(header_time=timedelta(seconds=0.3))) as bridge:
+        wire = await bridge.connect()
+        await wire.send(CHUNKED + b"2\r\n{}\r\n0\r\na: b\r\nc: d\r\n")
+        assert (408, {"error": "the header took too long"}) == (await wire.answer())[::2]
+        assert {"header": 1} == bridge.house.limits.of_last_hour()
+
+
+async def test_a_body_in_pieces_of_the_usual_size_is_taken_whole() -> None:
+    async with served() as bridge:
+        wire = await bridge.connect()
+        body = b'{"a": "' + b"x" * 900_000 + b'"}'
+        pieces = [body[begin : begin + 1_000] for begin in range(0, len(body), 1_000)]
+        await wire.send(CHUNKED + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n")
+        assert 202 == (await wire.answer())[0]
+        assert [body] == bridge.house.store.bodies()
+
+
+@pytest.mark.parametrize(("fields", "status"), [(125, 202), (126, 431)])
+async def test_a_header_has_128_fields(fields: int, status: int) -> None:
+    async with served() as bridge:
+        wire = await bridge.connect()
+        await wire.send(request(b"{}", *(f"x{number}: y" for number in range(fields))))
+        assert status == (await wire.answer())[0]
 
 
 async def test_trailers_do_not_become_headers() -> None:
@@ -228,25 +268,6 @@ async def test_the_rest_of_a_refused_body_is_swallowed_within_bounds() -> None:
 
 
 # ---- connections ----------------------------------------------------------------------------------------------------
-
-
-async def test_connections_beyond_the_limit_are_503_and_the_others_go_on() -> None:
-    async with served(limits=Limits(connections=3)) as bridge:
-        wires = [await bridge.connect() for _ in range(3)]
-        await hold(bridge, 3)
-        late = await bridge.connect()
-        status, headers, content = await late.answer()
-        assert (503, {"error": "too many connections"}) == (status, content)
-        assert ("1", "close") == (headers["retry-after"], headers["connection"])
-        assert b"" == await late.ended()
-        await wires[0].send(request())
-        assert 202 == (await wires[0].answer())[0]
-        wires[1].close()
-        await until(lambda: len(bridge.server.server_state.connections) == 2)
-        again = await bridge.connect()
-        await again.send(request())
-        assert 202 == (await again.answer())[0]
-        assert {"connections": 1} == bridge.house.limits.of_last_hour()
 
 
 async def test_an_idle_connection_ends_without_a_word() -> None:

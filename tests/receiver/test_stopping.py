@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.receiver.protocol import Limits
+from bridge.receiver.state import Limits
 from tests.receiver.conftest import PATIENCE, request, served, until
 
 pytestmark = pytest.mark.anyio
