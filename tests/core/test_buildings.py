@@ -44,7 +44,7 @@ def command(**changes: object) -> dict[str, Any]:
     return {"id": "c-1", "userId": "user-1", "deviceId": "d-1", "type": "SET_MODE", "state": "PENDING", **changes}
 
 
-# ---- where it belongs ------------------------------------------------------------------------------------------------
+# ---- where it belongs (M1.1, M1.2) -----------------------------------------------------------------------------------
 
 ROWS = (row("b-2", "loc-2"), row("b-9"), row("b-1", "loc-1"))
 NOWHERE = (row("b-2", "loc-2"), row("b-1", "loc-1"))
@@ -170,7 +170,7 @@ def test_the_order_of_the_directory_does_not_matter(rows: list[Residence], locat
     assert residence(ROWS, location) == residence(rows, location)
 
 
-# ---- the body of a building ------------------------------------------------------------------------------------------
+# ---- the body of a building (M1.5) -----------------------------------------------------------------------------------
 
 
 def test_an_unknown_user_s_building_has_country_zone_and_user() -> None:
@@ -222,7 +222,7 @@ def test_a_building_is_created_once() -> None:
     assert 1 == sum(isinstance(effect, CreateBuilding) for effect in house.effects)
 
 
-# ---- the directory changes -------------------------------------------------------------------------------------------
+# ---- the directory changes (M1.5, M8.3) ------------------------------------------------------------------------------
 
 
 def readdressed(house: House, found: Residence | None) -> tuple[Effect, ...]:
@@ -357,7 +357,7 @@ def test_no_address_enters_the_state() -> None:
         assert secret not in repr(house.state)
 
 
-# ---- two places ------------------------------------------------------------------------------------------------------
+# ---- two places (M1.3) -----------------------------------------------------------------------------------------------
 
 
 def household_events(house: House) -> set[EventType]:
@@ -428,7 +428,7 @@ def test_the_doubt_goes_with_the_device_that_raised_it() -> None:
     assert () == house.state.flags
 
 
-# ---- moves -----------------------------------------------------------------------------------------------------------
+# ---- moves (M1.6) ----------------------------------------------------------------------------------------------------
 
 
 def moved(kind: Kind, clock: str) -> Moved:

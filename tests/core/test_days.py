@@ -26,7 +26,7 @@ def day_of(zone: str, year: int, month: int, day: int) -> tuple[datetime, dateti
     return inside[0], inside[-1] + QUARTER
 
 
-# ---- calendars ------------------------------------------------------------------------------------------------------
+# ---- calendars (M5.8) -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_last_day_of_the_year_ends_with_the_year() -> None:
     assert [(midnight, 0.0)] == [(event.at, event.value) for event in days]
 
 
-# ---- values ---------------------------------------------------------------------------------------------------------
+# ---- values (M5.8) --------------------------------------------------------------------------------------------------
 
 
 def full_day(rules: Rules = UTC_RULES) -> Home:

@@ -21,7 +21,7 @@ from tests.core.house import House, at, body, calls, events, iso, listed, notes,
 POWER, SOC = Quantity.POWER, Quantity.STATE_OF_CHARGE
 VIN = "WVWZZZE1ZMP000001"
 
-# ---- absence ---------------------------------------------------------------------------------------------------------
+# ---- absence (M0.1) --------------------------------------------------------------------------------------------------
 
 USELESS: list[tuple[str, dict[str, Any], str, Quantity]] = [
     ("vehicle", {"chargeState": {"stateOfCharge": None}}, "absent_value", SOC),
@@ -95,7 +95,7 @@ def test_nothing_usable_counts_even_if_it_arrives_before_the_value_it_ends() -> 
     assert [(at("10:00"), 2000.0), (at("10:05"), None)] == house.series("battery:d-1", POWER)
 
 
-# ---- units -----------------------------------------------------------------------------------------------------------
+# ---- units (M0.2) ----------------------------------------------------------------------------------------------------
 
 UNITS = {
     ("chargeState", "stateOfCharge"): 1,
@@ -123,7 +123,7 @@ def test_a_value_leaves_with_three_decimals_and_never_as_minus_zero(value: float
     assert math.copysign(1, left) == 1 or left < 0
 
 
-# ---- newest wins -----------------------------------------------------------------------------------------------------
+# ---- newest wins (M0.4) ----------------------------------------------------------------------------------------------
 
 
 def updates(times: list[int]) -> list[dict[str, Any]]:
@@ -204,7 +204,7 @@ def test_of_equal_times_and_object_times_the_later_accepted_wins() -> None:
     assert [(at("10:00"), 40.0)] == house.series("vehicle:d-1", SOC)
 
 
-# ---- offline, disconnect, delete -------------------------------------------------------------------------------------
+# ---- offline, disconnect, delete (M0.5) ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("action", ["offline", "disconnect"])
@@ -297,7 +297,7 @@ def test_a_device_that_came_back_begins_afresh() -> None:
     assert [(at("10:40"), 50.0)] == house.series("vehicle:d-1", SOC)
 
 
-# ---- identity --------------------------------------------------------------------------------------------------------
+# ---- identity (M0.6) -------------------------------------------------------------------------------------------------
 
 
 def test_two_kinds_with_one_id_are_two_devices() -> None:
@@ -372,7 +372,7 @@ def test_a_device_id_has_at_least_three_characters(kind: Kind, device: str) -> N
     assert 3 <= len(device_id(kind, device)) <= 64
 
 
-# ---- names -----------------------------------------------------------------------------------------------------------
+# ---- names (M0.7) ----------------------------------------------------------------------------------------------------
 
 NAMES = [
     (Facts(name="Wallbox", vendor="EASEE", model="Home"), "Wallbox"),
@@ -410,7 +410,7 @@ def test_a_name_never_holds_a_line_break_even_from_the_id(vendor: str, device: s
     assert 1 == len(name.splitlines())
 
 
-# ---- privacy ---------------------------------------------------------------------------------------------------------
+# ---- privacy (M0.8) --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("field", ["name", "model", "vendor"])
@@ -446,7 +446,7 @@ def test_neither_vin_nor_place_nor_address_is_in_state_effects_or_repr() -> None
     assert [] == [secret for secret in from_cloud + from_directory if secret in repr(house.state)]
 
 
-# ---- limits ----------------------------------------------------------------------------------------------------------
+# ---- limits (M0.9) ---------------------------------------------------------------------------------------------------
 
 LIMITS = [
     ("hvac", "powerState", "powerConsumption", POWER, 50, 1000),
@@ -503,7 +503,7 @@ def test_a_negative_power_of_what_only_takes_or_gives_is_zero_and_counted(kind: 
     assert [(at("10:00"), 0.0)] == house.series(f"{kind}:d-1", POWER)
 
 
-# ---- what vendors write beside numbers -------------------------------------------------------------------------------
+# ---- what vendors write beside numbers (M0.9) ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["12.5", " 12.5\n", "+12.5", "1.25e1", "12.50"])

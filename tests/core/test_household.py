@@ -32,7 +32,7 @@ def balanced(pv: float | None = None, grid: float | None = None, battery: float 
     return home
 
 
-# ---- each value of the table ----------------------------------------------------------------------------------------
+# ---- each value of the table (M4) -----------------------------------------------------------------------------------
 
 
 def test_a_home_with_everything_sends_everything() -> None:

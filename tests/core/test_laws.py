@@ -135,7 +135,7 @@ def slots_of(home: Home) -> list[Event]:
     return sorted(home.events, key=lambda event: (event.at, event.device, event.type))
 
 
-# ---- laws -----------------------------------------------------------------------------------------------------------
+# ---- laws (M0.1, M0.4, M5.3, M5.9) ----------------------------------------------------------------------------------
 
 
 @settings(max_examples=120, deadline=None)
@@ -245,7 +245,7 @@ def test_absence_never_becomes_zero(things: tuple[Thing, ...]) -> None:
     assert [] == [event for event in home.events if event.value == 0.0]
 
 
-# ---- counters -------------------------------------------------------------------------------------------------------
+# ---- counters (M4.4, M5.9) ------------------------------------------------------------------------------------------
 
 STEPS = st.lists(st.tuples(st.integers(120, 1500), st.integers(0, 900), st.integers(0, 2000)), min_size=1, max_size=25)
 

@@ -30,7 +30,7 @@ def car(clock: str, charge: float | None, **changes: Any) -> dict[str, Any]:  # 
     return body("vehicle", clock, chargeState={"stateOfCharge": charge, **changes})
 
 
-# ---- state of charge -------------------------------------------------------------------------------------------------
+# ---- state of charge (M3.2, M3.4) ------------------------------------------------------------------------------------
 
 
 def test_the_first_known_value_leaves_with_the_time_of_its_block() -> None:
@@ -111,7 +111,7 @@ def test_a_home_battery_reports_its_charge_only_if_the_operator_wants_it() -> No
     assert (SOC, DeviceType.BATTERY, 50) == (event.type, event.source, event.value)
 
 
-# ---- codes -----------------------------------------------------------------------------------------------------------
+# ---- codes (M3.3) ----------------------------------------------------------------------------------------------------
 
 WORDS = {"online": 1, "offline": 0, "active": 2, "fault": 3, "disconnected": 4}
 
@@ -255,7 +255,7 @@ def test_the_vendor_s_words_are_all_there() -> None:
     assert {"HEAT", "COOL", "DRY", "AUTO", "REDUCED", "OFF"} == HVAC_MODES
 
 
-# ---- charging power --------------------------------------------------------------------------------------------------
+# ---- charging power (M3.1) -------------------------------------------------------------------------------------------
 
 GATES = [
     ("CHARGING", 7, 7000.0),

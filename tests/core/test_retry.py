@@ -1,4 +1,4 @@
-"""The law of retries, as plays and as laws over random cases."""
+"""The law of retries (R3, R4, R6), as plays and as laws over random cases."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

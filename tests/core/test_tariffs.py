@@ -47,7 +47,7 @@ def told() -> House:
     return house
 
 
-# ---- one message -----------------------------------------------------------------------------------------------------
+# ---- one message (M6.1) ----------------------------------------------------------------------------------------------
 
 
 def test_prices_leave_as_a_dynamic_tariff() -> None:
@@ -122,7 +122,7 @@ def test_a_message_without_prices_changes_nothing(nothing: object) -> None:
     assert before == house.state.prices
 
 
-# ---- several messages ------------------------------------------------------------------------------------------------
+# ---- several messages (M6.1, M6.2) -----------------------------------------------------------------------------------
 
 
 def test_a_message_replaces_what_is_stored_in_its_span_and_cuts_what_overlaps() -> None:
@@ -192,7 +192,7 @@ def test_stored_slices_never_overlap_and_are_what_the_last_message_says_in_its_s
     assert stored == merge((), entries_of(stored), start)
 
 
-# ---- the length that nobody sent -------------------------------------------------------------------------------------
+# ---- the length that nobody sent (M6.1) ------------------------------------------------------------------------------
 
 
 def shown(effects: tuple[Effect, ...]) -> dict[str, str]:
@@ -241,7 +241,7 @@ def test_an_entry_without_a_price_alone_changes_nothing() -> None:
     assert () == calls(house.hear("tariff.price.update", prices(("14:00", None))))
 
 
-# ---- currency --------------------------------------------------------------------------------------------------------
+# ---- currency (M6.2) -------------------------------------------------------------------------------------------------
 
 
 def test_a_price_that_comes_first_waits_for_its_currency() -> None:
@@ -306,7 +306,7 @@ def test_the_same_or_an_older_currency_drops_nothing() -> None:
     assert () == calls(house.hear("tariff.update", tariff("07:00", staticData={"currency": "CHF"})))
 
 
-# ---- several tariffs, delete -----------------------------------------------------------------------------------------
+# ---- several tariffs, delete (M6.3) ----------------------------------------------------------------------------------
 
 
 def two(first: str = "08:00", second: str = "09:00") -> House:

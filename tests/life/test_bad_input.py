@@ -1,4 +1,4 @@
-"""Whatever arrives: the documented answer, and the good siblings reach MOOST."""
+"""Whatever arrives: the documented answer, and the good siblings reach MOOST (R12)."""
 
 from collections.abc import Iterator
 from typing import Any, Final

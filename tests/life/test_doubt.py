@@ -1,4 +1,4 @@
-"""kill -9 with calls on the wire: what is in doubt is known, counted, explained, and resolved as the operator says."""
+"""kill -9 with calls on the wire: what is in doubt (R3) is known, counted, explained, resolved as the operator says."""
 
 import json
 from datetime import UTC, datetime

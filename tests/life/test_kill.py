@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a burst: what was acknowledged is delivered or a dead letter."""
+"""kill -9 in the middle of a burst: what was acknowledged is delivered or a dead letter (R2, R11)."""
 
 import json
 import os

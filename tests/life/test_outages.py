@@ -1,4 +1,4 @@
-"""MOOST down, slow, confused or unwilling: nothing is lost, order holds, deliveries resume by themselves."""
+"""MOOST down, slow, confused or unwilling: nothing is lost, order holds, deliveries resume (R3, R4, R6, R7)."""
 
 import time
 from collections.abc import Iterator, Sequence

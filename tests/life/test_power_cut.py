@@ -1,4 +1,4 @@
-"""What a 202 is worth: the order of the system calls behind it, and what is left when the power goes.
+"""What a 202 is worth (R1): the order of the system calls behind it, and what is left when the power goes.
 
 A real daemon takes, works off and delivers a crowd's messages under strace. The trace shows the order of write, fsync
 and 202; replayed up to some point, without what was not yet fsynced, it is the disk after a power cut.

@@ -1,4 +1,4 @@
-"""Starting, stopping, reloading: exit codes, the drain, and what a daemon refuses to start on."""
+"""Starting, stopping, reloading (R10): exit codes, the drain, and what a daemon refuses to start on."""
 
 import contextlib
 import http.client

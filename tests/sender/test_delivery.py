@@ -1,4 +1,4 @@
-"""What arrives at MOOST, in which order, by which lane."""
+"""What arrives at MOOST, in which order (R3), by which lane (M5.10, R7)."""
 
 from collections.abc import Callable
 from dataclasses import replace

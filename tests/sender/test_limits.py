@@ -1,4 +1,4 @@
-"""How many calls may be on the wire, in made-up time."""
+"""How many calls may be on the wire (R6), in made-up time."""
 
 import itertools
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The token: its life, its renewal, its trouble."""
+"""The token: its life, its renewal, its trouble (R5)."""
 
 import base64
 import json

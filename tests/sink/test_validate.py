@@ -1,4 +1,4 @@
-"""The last check, compared with MOOST's own document."""
+"""The last check (M0.10), compared with MOOST's own document."""
 
 import math
 import string

@@ -1,4 +1,4 @@
-"""What every keeper knows of repeats: by topic, and of signed deliveries that somebody sends again on another topic."""
+"""What every keeper knows of repeats (R11): by topic, and of signed deliveries that are sent again on another topic."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

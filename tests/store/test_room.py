@@ -1,4 +1,4 @@
-"""Want of room in all its forms is a full disk: a quota, a limit on a file's size, no inodes, and a mapped page."""
+"""Want of room in all its forms is a full disk (R9): a quota, a limit on a file's size, no inodes, a mapped page."""
 
 import asyncio
 import contextlib
