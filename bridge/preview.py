@@ -47,7 +47,7 @@ def map_message(
     topic: str, body: bytes, settings: Settings | None = None, *, content_type: str = "application/json"
 ) -> Mapped:
     """Return the calls that one body leads to; without settings by the defaults."""
-    if is_ping(body):
+    if is_ping(body, has_topic=True):
         return Mapped(calls=[], reasons=["a ping: it is answered and stored nowhere"], dead=False)
     named = parse(topic)
     if not isinstance(named, Topic):

@@ -16,7 +16,7 @@ def test_a_minute_has_a_hundred_lines_at_most_and_says_how_many_it_left_out(monk
     monkeypatch.setattr(time, "monotonic", lambda: now)
     findings = Findings(Rules())
     clear = Building(id="b")
-    flagged = marked(clear, Flag.UNIT_JUMP, on=True, about=("meter:m-1",))
+    flagged = marked(clear, Flag.UNIT_JUMP, on=True, about=("sub-1/meter:m-1",))
     with capture_logs() as logged:
         for _ in range(75):
             findings.tell(clear, flagged)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,13 +31,11 @@ async def test_a_copy_that_is_killed_has_not_lived_through_it() -> None:
 
 async def test_a_copy_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "LONGEST_S", 0.2)
+    before = _children()
     assert not await trial.survives(lambda: time.sleep(60))
-    assert not _has_children()
+    assert _children() <= before
 
 
-def _has_children() -> bool:
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return False
-    return True
+def _children() -> set[str]:
+    """Return the processes that this one has started; other tests of the same worker may have some of their own."""
+    return {pid for tasks in Path("/proc/self/task").glob("*/children") for pid in tasks.read_text().split()}

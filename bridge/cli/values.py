@@ -102,16 +102,19 @@ def _print_value(one: Shown) -> None:
             "message": _message(one.get("message")),
         }
     )
+    names = [taking["device"] for taking in one["devices"]]
     for taking in one["devices"]:
-        _print_taking(taking)
+        _print_taking(taking, shared=names.count(taking["device"]) > 1)
     _print_calls(one["calls"])
     print_fields({"MOOST": unreached(one["moost_cause"])})
 
 
-def _print_taking(taking: Shown) -> None:
+def _print_taking(taking: Shown, *, shared: bool) -> None:
+    """Print what a device gave; with its subscription where two subscriptions have a device of that name here."""
+    whose = f" of {taking['subscription']}" if shared else ""
     print_fields(
         {
-            "device": f"{taking['device']} of {taking['subscription']}, {taking['role']}",
+            "device": f"{taking['device']}{whose}, {taking['role']}",
             "counted": _with(taking["counted"], "Wh"),
         }
     )

@@ -162,7 +162,7 @@ class Door:
         callers = [guard.id for guard in found]
         if found[0].proving and not is_proxy(who):
             self._callers.proved(who, callers[0])
-        answered = self._answered(found, headers, body)
+        answered = self._answered(found, headers, body, has_topic=topic is not None)
         if answered is not None:
             return limit(policy, callers[:1], now) or answered
         messages = arrivals(
@@ -179,12 +179,14 @@ class Door:
                 return refusal
         return await self._stored(messages, len(body))
 
-    def _answered(self, found: Sequence[Guard], headers: Headers, body: bytes) -> bytes | Handshake | None:
+    def _answered(
+        self, found: Sequence[Guard], headers: Headers, body: bytes, *, has_topic: bool
+    ) -> bytes | Handshake | None:
         """Return the answer to a body that is no message: a handshake or a ping."""
         for guard in found:
             if guard.answer is not None and (said := guard.answer(headers, body)) is not None:
                 return Handshake(said)
-        if not is_ping(body):
+        if not is_ping(body, has_topic=has_topic):
             return None
         self._metrics.pings.inc()
         return _NOTHING

@@ -1,7 +1,8 @@
 """What is plainly a ping: the test message that a sender offers where a webhook's address is entered.
 
 Rules:
-- A ping is a body without content, or an object that names itself a test or ping, or a short array of such.
+- A ping is an object that names itself a test or ping, or a short array of such, or a body without content where no
+  topic is named: with one, an empty body is a delivery that lost its content, and somebody should see it.
 - An object that holds anything of a device is a message, whatever it calls itself: nothing may be lost by its name.
 - A ping is answered like a message, counted, and stored nowhere. Who has not proved himself is 401 with it too.
 
@@ -36,13 +37,13 @@ _TEXT: Final = msgspec.json.Decoder(str)
 _REFUSED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def is_ping(body: bytes) -> bool:
-    """Return whether a body is plainly a ping."""
+def is_ping(body: bytes, *, has_topic: bool) -> bool:
+    """Return whether a body is plainly a ping; `has_topic`: its address or headers name a topic."""
     if len(body) > LONGEST or b'"userId"' in body:
         return False
     text = without_mark(body).strip()
     if not text:
-        return True
+        return not has_topic
     try:
         found = _ARRAY.decode(text) if text.startswith(b"[") else [_OBJECT.decode(text)]
     except _REFUSED:

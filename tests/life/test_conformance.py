@@ -351,7 +351,8 @@ def test_an_array_that_was_half_processed_at_a_crash_takes_effect_once(
     health = bridge.settled()
     assert (10, 10) == (health["ledger"]["accepted"], health["ledger"]["settled"])
     assert list(range(10)) == values(sandbox, user)
-    assert 12 == health["calls"]["delivered"], "building, list, ten events"
+    calls = health["calls"]["delivered"]
+    assert 12 <= calls <= 21, "building, ten events, and a list a batch: one by one after a crash, so up to ten"
 
 
 FAULTY: Final = """

@@ -43,7 +43,7 @@ def test_a_message_that_ends_the_process_is_a_dead_letter_at_the_third_start(
     half = [vehicle("user-1", "car-1", 20 + number % 60) for number in range(backlog // 2)]
     bridge.take("vehicle.update", half)
     bridge.take("vehicle.update", poison())
-    bridge.take("vehicle.update", [vehicle("user-2", f"car-{number}", 50) for number in range(backlog // 2)])
+    bridge.take("vehicle.update", [vehicle("user-2", f"car-{number % 100}", 50) for number in range(backlog // 2)])
     assert 0 == bridge.stop()
 
     bridge.launch(program=("-c", MORTAL))

@@ -137,4 +137,4 @@ def test_a_value_is_explained_in_words(bridge: Bridge) -> None:
     shown = run("explain", "--building", "user-1", "--type", "ENERGY_CONSUMPTION", "--at", at, *config)
     assert 0 == shown.returncode, shown.stderr
     for words in ("250 Wh", "900 s, 810 s are needed", "meter:m-1, grid meter", "production", "delivered", "received"):
-        assert words in shown.stdout
+        assert words in shown.stdout, shown.stdout

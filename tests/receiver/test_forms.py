@@ -190,7 +190,7 @@ async def test_so_does_one_of_plain_hmac(wrong_first: bool) -> None:  # noqa: FB
 # ---- pings ----------------------------------------------------------------------------------------------------------
 
 PINGS = [
-    b"", b" \r\n", MARK, b'{"type":"test"}', b'{"event": "ping"}', b'{"test": true}', b'{"ping": 1, "id": "evt_1"}',
+    b'{"type":"test"}', b'{"event": "ping"}', b'{"test": true}', b'{"ping": 1, "id": "evt_1"}',
     b'[{"event": "enode:webhook:test", "createdAt": "2026-01-01T00:00:00Z", "version": "2024-01"}]',
     b'{"zen": "Keep it logically awesome.", "hook_id": 1, "hook": {"type": "Repository"}}',
     b'{"type": "webhook.test", "data": {}}', b'{"eventType": "TEST_EVENT"}', b'{"topic": "ping", "data": {}}',
@@ -205,6 +205,15 @@ async def test_a_ping_is_answered_and_stored_nowhere(door: House, path: str, bod
     assert [] == door.store.taken
     assert 1 == door.count("bridge_pings_total")
     assert ([], False) == ((mapped := map_message(METER, body)).calls, mapped.dead)
+
+
+@pytest.mark.parametrize("body", [b"", b" \r\n", MARK])
+async def test_an_empty_body_is_a_ping_only_where_no_topic_is_named(door: House, body: bytes) -> None:
+    assert answer(0) == (await door.post("/webhooks", body)).json()
+    assert 1 == door.count("bridge_pings_total")
+    got = (await door.post(PATH, body)).json()
+    assert (1, 1) == (got["accepted"], got["dead"])
+    assert map_message(METER, body).dead
 
 
 @pytest.mark.parametrize(
