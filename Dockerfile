@@ -32,10 +32,10 @@ USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8080
-# Ready = this process can accept; trouble with MOOST is no reason to restart it.
+# Whether it lives, asked at the address that its settings name, wherever they stand; trouble with MOOST restarts nothing.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-  CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('BRIDGE_SERVER__PORT', '8080') + '/health/live', timeout=2)"]
+  CMD ["python3", "-m", "bridge.probe"]
 # Exec form: the process is number 1 and gets SIGTERM itself; it drains and ends with 0.
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["bridge"]
+ENTRYPOINT ["moost-bridge"]
 CMD ["serve"]

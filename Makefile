@@ -46,10 +46,10 @@ $(STAMP): tests/requirements.lock pyproject.toml
 	@touch $@
 
 demo: setup
-	@$(BIN)/bridge demo
+	@$(BIN)/moost-bridge demo
 
 demo-cluster: setup
-	@$(BIN)/bridge demo --replicas 3
+	@$(BIN)/moost-bridge demo --replicas 3
 
 # Most tests wait for a process or a socket, so twice as many workers as the usual two cores; a file stays together, and
 # the long ones do not come last.

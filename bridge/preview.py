@@ -1,4 +1,4 @@
-"""One body through decode and core without store, network or secret: what `bridge map` shows.
+"""One body through decode and core without store, network or secret: what `moost-bridge map` shows.
 
 Rules:
 - The body is read as the door reads it, by the same code: an array is several messages, one after the other.

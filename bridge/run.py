@@ -138,7 +138,8 @@ def _shared() -> "type[PostgresStore]":
     try:
         from bridge.store.postgres import PostgresStore  # noqa: PLC0415 - an extra, and slow to import
     except ModuleNotFoundError as missing:
-        msg = f"store.url: PostgreSQL needs the package {missing.name}: pip install 'moost-bridge[postgres]'"
+        needed = f"PostgreSQL needs the package {missing.name}, which is not installed"
+        msg = f"store.url: {needed}: the bridge's requirements.lock names it"
         raise errors.UsageError(msg) from None
     return PostgresStore
 

@@ -77,6 +77,7 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
         ),
         frozenset({"typer", "rich"}),
     ),
+    "probe": (frozenset(), frozenset()),
     "__main__": (frozenset({"cli", "signals"}), frozenset()),
     "__init__": (frozenset(), frozenset()),
 }

@@ -205,7 +205,7 @@ def test_a_wrong_option_is_a_usage_error_on_stderr(bridge: Bridge) -> None:
 def test_without_a_command_help_is_shown(bridge: Bridge) -> None:
     done = bridge()
     assert 2 == done.code
-    assert "Usage: bridge" in done.out + done.err
+    assert "Usage: moost-bridge" in done.out + done.err
 
 
 def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
@@ -633,7 +633,7 @@ def test_a_large_store_beside_a_daemon_is_rewritten_only_when_asked_to(
     holds.take()
     done = bridge("forget", "user-1", "--json")
     assert (0, False) == (done.code, done.json[0]["file_rewritten"])
-    assert "`bridge store compact`" in done.err
+    assert "`moost-bridge store compact`" in done.err
     assert 0 == bridge("store", "compact").code
     holds.release()
     assert b"user-1" not in store.read_bytes()

@@ -150,6 +150,38 @@ def test_the_disruption_budget_leaves_replicas() -> None:
     assert found("PodDisruptionBudget")["spec"]["maxUnavailable"] < least
 
 
+# ---- the program's name ---------------------------------------------------------------------------------------------
+
+
+def test_the_program_is_installed_under_a_name_of_its_own_and_hears_signals_from_its_first_line_on() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert {"moost-bridge": "bridge.__main__:main", "bridge": "bridge.__main__:main"} == scripts
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Yield what operators read: pages, files to deploy, and the code, whose messages they see."""
+    for folder, suffixes in (("bridge", (".py",)), ("deploy", (".yaml", ".service", ".toml")), ("docs", (".md",))):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in suffixes:
+                yield path.relative_to(ROOT).as_posix(), path.read_text()
+    for name in ("README.md", "CONTRIBUTING.md", "Dockerfile", "config/bridge.toml"):
+        yield name, (ROOT / name).read_text()
+
+
+def test_everything_calls_the_program_by_that_name() -> None:
+    """On most Linux machines `bridge` is iproute2's."""
+    words = "serve|demo|sandbox|simulate|map|check|buildings|dead-letters|replay|explain|forget|store|--help"
+    called = re.compile(rf"(?:^|[`\"'/ ])bridge (?:{words})(?![\w])", re.MULTILINE)
+    assert [] == [(name, found[0]) for name, text in texts() for found in called.finditer(text)]
+    assert 'ENTRYPOINT ["moost-bridge"]' in (ROOT / "Dockerfile").read_text()
+
+
+def test_nobody_is_told_to_install_a_name_that_anybody_may_claim() -> None:
+    """The bridge is on no index; what is installed is its source, with the lock file's hashes."""
+    claimed = re.compile(r"pip3? install[^\n]*moost-bridge|bridge\[\w+\]")
+    assert [] == [(name, found[0]) for name, text in texts() for found in claimed.finditer(text)]
+
+
 # ---- monitoring -----------------------------------------------------------------------------------------------------
 
 

@@ -4,20 +4,22 @@ Rules:
 - Exit codes: 0 done or drained; 1 crashed; 2 bad configuration or usage; 3 ran and found what it looked for.
 - What a program reads goes to stdout, all else to stderr; an error is one sentence, a configuration one line a problem.
 - `--json` prints one JSON array on stdout and nothing else there.
-- A command imports what it needs when it runs: `bridge --help` answers at once.
+- A command imports what it needs when it runs: `moost-bridge --help` answers at once.
 
 Rooms: `daemon` what runs on, `desk` and `letters` what works on the store, `show` and `values` what explains, `again`
 what maps the past again, `forget` what erases, `streams` where it is printed, `common` what they share.
 """
 
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from bridge.cli import again, daemon, desk, forget, letters, show, streams  # noqa: F401 - each adds its commands
 from bridge.cli.common import CRASHED, USAGE, app, say
 from bridge.errors import BridgeError, ConfigErrors, UsageError
 
 __all__ = ["app", "main"]
+
+PROGRAM: Final = "moost-bridge"  # on most Linux machines `bridge` is iproute2's; ours of that name stays for scripts
 
 
 def main() -> NoReturn:
@@ -36,7 +38,7 @@ def main() -> NoReturn:
 def _run() -> int:
     """Run the command line and return its exit code."""
     try:
-        app(prog_name="bridge")
+        app(prog_name=PROGRAM)
     except SystemExit as end:
         return int(end.code or 0)
     except streams.OutputError:

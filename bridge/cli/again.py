@@ -148,6 +148,6 @@ def _summary(span: "Span", tally: "Tally", *, dry_run: bool) -> None:
     if tally.departed:
         say(f"{tally.departed} events left alone: their devices are not there any more")
     if tally.waiting:
-        say(f"{tally.waiting} messages left out: they wait, are parked or dead; `bridge dead-letters` shows the dead")
+        say(f"{tally.waiting} messages left out: they wait, are parked or dead (`moost-bridge dead-letters list`)")
     for building, fault in tally.faulted.items():
         say(f"the buildings with {building} left alone: a fault of the bridge at {fault}")

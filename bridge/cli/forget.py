@@ -72,6 +72,6 @@ def _say(tally: "Tally", *, whole: bool) -> None:
     if not whole:
         say(
             "the store is too large to be written anew beside the daemon, or the disk has no room for that: fragments"
-            " may stay between the rows of its pages until they are written over; `bridge store compact` ends that,"
-            " but accepts wait for it"
+            " may stay between the rows of its pages until they are written over; `moost-bridge store compact`"
+            " ends that, but accepts wait for it"
         )

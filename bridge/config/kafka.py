@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bridge.config.checks import Place, Problem
 
-EXTRA: Final = "needs the client that is not installed: pip install 'moost-bridge[kafka]'"
+EXTRA: Final = "needs the package confluent-kafka, which is not installed: the bridge's requirements.lock names it"
 _ONLY_OAUTHBEARER: Final = ("token_url", "scope", "extensions", "token_ca_file")
 
 

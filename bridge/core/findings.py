@@ -92,7 +92,7 @@ def _of_no_sentence(building: Building, about: tuple[str, ...], _rules: Rules) -
 def _ambiguous_location(_building: Building, _about: tuple[str, ...], _rules: Rules) -> _Sentences:
     return (
         "its devices name more than one location, so nothing of the household leaves",
-        "directory rows with user_id and location_id (bridge buildings import)",
+        "directory rows with user_id and location_id (moost-bridge buildings import)",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import typer
 
-from bridge.cli import app
+from bridge.cli import PROGRAM, app
 from docs.writers.tables import code, table
 
 HEAD: Final = ("option", "default", "environment", "meaning")
@@ -16,7 +16,7 @@ _KINDS: Final = {"integer": "N", "integer range": "N", "int": "N", "float": "X",
 
 def write() -> str:
     """Return a heading, the help and a table of options for each command."""
-    return "\n\n".join(_one(name, command) for name, command in commands(typer.main.get_command(app), "bridge"))
+    return "\n\n".join(_one(name, command) for name, command in commands(typer.main.get_command(app), PROGRAM))
 
 
 def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:

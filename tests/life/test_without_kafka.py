@@ -17,7 +17,7 @@ def test_a_daemon_without_the_extra_says_so_and_ends_with_2(bridge: Bridge, tmp_
         process = Process((command, "--config", str(bridge.config)), tmp_path / f"{command}.log", WITHOUT)
         process.start()
         assert 2 == process.ended()
-        sentence = "needs the client that is not installed: pip install 'moost-bridge[kafka]'"
+        sentence = "needs the package confluent-kafka, which is not installed: the bridge's requirements.lock names it"
         assert f"kafka.bootstrap_servers: {sentence}\n" == process.text()
 
 

@@ -2,8 +2,8 @@
 
 Rules:
 - An empty database is filled by whoever comes first; the others wait for it (advisory lock).
-- A schema that is older than this release is brought up to date by `bridge store migrate` alone, before the replicas
-  are replaced one by one.
+- A schema that is older than this release is brought up to date by `moost-bridge store migrate` alone, before the
+  replicas are replaced one by one.
 - Old and new release run side by side for one release: a step only adds tables, and columns with a default; what it
   removes was not used by the release before. `bridge.compatible` names the oldest release's schema that can go on.
   After a step that changes more (5: what a device is) that is its own: the older replicas are stopped first.
@@ -52,7 +52,9 @@ async def prepare(con: Connection, *, migrate: bool) -> int:
             if version > SCHEMA:
                 raise StoreRefused(f"the store has schema {version}, this release knows only {SCHEMA}: it is newer")
             if not migrate:
-                raise StoreRefused(f"the store has schema {version}, this release needs {SCHEMA}: bridge store migrate")
+                raise StoreRefused(
+                    f"the store has schema {version}, this release needs {SCHEMA}: moost-bridge store migrate"
+                )
         await con.execute(_LOCK)
         return await _migrate(con)
 

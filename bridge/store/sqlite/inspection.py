@@ -6,7 +6,7 @@ Rules:
 - Damage is the end of the daemon (R10): the keeper's census says so.
 
 A small file is checked as a whole by SQLite itself. Of a large one every row is read, which finds pages that are not
-what they should be, but no index that disagrees with its table: that takes `bridge store check`.
+what they should be, but no index that disagrees with its table: that takes `moost-bridge store check`.
 """
 
 import sqlite3
