@@ -114,3 +114,23 @@ def test_each_guarantee_names_what_shows_it() -> None:
         mutants = re.findall(rf"`({number.lower()}-[\w-]+)`", section)
         assert mutants, f"{number} names no mutant"
         assert [] == [name for name in mutants if promised.get(name) != number]
+
+
+# ---- the glossary ---------------------------------------------------------------------------------------------------
+
+
+def glossary() -> Iterator[tuple[str, list[str]]]:
+    """Yield the title of each table of words, and its words in their order."""
+    for section in re.split(r"^## ", (DOCS / "glossary.md").read_text(), flags=re.MULTILINE)[1:]:
+        rows = re.findall(r"^\| ([^|]+?) \|", section, re.MULTILINE)
+        yield section.partition("\n")[0], [row for row in rows if not re.fullmatch(r"-+|word|word to come", row)]
+
+
+def test_the_glossary_has_each_word_once_in_the_order_of_the_alphabet() -> None:
+    tables = dict(glossary())
+    assert ["Energy", "Messaging", "This project", "Words to come"] == list(tables)
+    words = [word for table in tables.values() for word in table]
+    assert [] == sorted({word for word in words if words.count(word) > 1})
+    for title, table in tables.items():
+        if title != "Words to come":  # they stand by families
+            assert sorted(table, key=str.lower) == table
