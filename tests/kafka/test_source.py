@@ -318,8 +318,8 @@ def test_refused_credentials_are_named_and_new_ones_are_used_without_a_restart(
     bridge.process.send(signal.SIGHUP)
     until(lambda: set(stream.written) == set(inbox(bridge.store)), "every record is held")
     until(lambda: not bridge.health()["problems"], "nothing is wrong any more")
-    assert 1 == bridge.text().count('"kafka_auth"'), "said once"
-    assert 1 == bridge.text().count('"kafka_connected"')
+    assert 1 == bridge.text().count('"event": "kafka_auth"'), "said once"
+    assert 1 == bridge.text().count('"event": "kafka_connected"')
 
 
 def test_check_online_asks_the_broker_and_joins_no_group(bridge: Bridge, stream: Stream, issuer: Issuer) -> None:
