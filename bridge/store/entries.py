@@ -5,7 +5,7 @@ Rules:
 - Of the bytes, which tell a repeat together with id, subscription, topic and position, a digest is kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -13,6 +13,7 @@ from bridge.core.vocabulary import DeadReason
 from bridge.store.codec import from_ms, plain, to_ms
 from bridge.store.port import Arrival, Pending
 from bridge.store.repeats import REPLAYED, Heard, digest_of, written
+from bridge.store.shares import Held, message_bytes
 
 CLAIM_BYTES: Final = 4 * 1024 * 1024
 """No claim holds more bodies than this, one message aside."""
@@ -78,6 +79,11 @@ def pending(row: Sequence[Any], ends: int = 0) -> Pending:
     """Return a row of the log as the worker sees it."""
     number, subscription, topic, received, body = row
     return Pending(id=number, subscription=subscription, topic=topic, received=from_ms(received), body=body, ends=ends)
+
+
+def claimed(messages: Iterable[Pending]) -> dict[int, Held]:
+    """Return whose messages are that the worker is shown, and what they count [bytes]."""
+    return {message.id: (message.subscription, message_bytes(len(message.body))) for message in messages}
 
 
 def ages(received: Sequence[int]) -> list[int]:

@@ -20,6 +20,7 @@ from bridge.store.codec import Form, decode_call, encode_call
 from bridge.store.desk import Erased, Forgetting, Redaction
 from bridge.store.ledger import Ledger
 from bridge.store.port import Doubt
+from bridge.store.shares import PARTS, message_bytes
 from bridge.store.steps import STEP, by_id
 
 STATES: Final = 500
@@ -99,11 +100,22 @@ class Eraser(ABC):
 # ---- messages -------------------------------------------------------------------------------------------------------
 
 
-def erase_messages(ledger: Ledger, fates: Iterable[tuple[str, str | None]]) -> Erased:
-    """Count messages that are erased; of each the count that it leaves, and the reason of its letter."""
+class OldMessage(NamedTuple):
+    """A message that goes."""
+
+    fate: str  # the count that it leaves
+    reason: str | None  # of its letter
+    subscription: str
+    length: int  # [bytes]
+
+
+def erase_messages(ledger: Ledger, gone: Iterable[OldMessage]) -> Erased:
+    """Count messages that are erased."""
     messages = letters = 0
-    for fate, reason in fates:
+    for fate, reason, subscription, length in gone:
         ledger.erase_message(fate)
+        if fate in PARTS:
+            ledger.hold([(subscription, message_bytes(length))], out=fate)
         messages += 1
         if reason is not None:
             ledger.erase_letter(reason)

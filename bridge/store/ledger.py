@@ -15,6 +15,7 @@ import msgspec
 from bridge.store.codec import from_ms, maybe_from_ms
 from bridge.store.desk import Reach
 from bridge.store.port import Census
+from bridge.store.shares import PARTS, Held, Share, grow, summed
 
 
 class Ledger(msgspec.Struct, kw_only=True):
@@ -60,6 +61,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     outbox_rows: int = 0
     outbox_bytes: int = 0
     outbox_settled: int = 0
+    shares: dict[str, Share] = {}  # subscription -> what it holds
     dead_letters: dict[str, int] = {}
     flags: dict[str, int] = {}
     notes: dict[str, int] = {}
@@ -97,6 +99,14 @@ class Ledger(msgspec.Struct, kw_only=True):
         self.pending += messages
         self.inbox_rows += messages
         self.inbox_bytes += size
+
+    def hold(self, held: Iterable[Held], *, out: str = "", into: str = "") -> None:
+        """Count what subscriptions hold: it leaves one part of their shares, and comes to another."""
+        for subscription, size in summed(held).items():
+            if out:
+                grow(self.shares, subscription, out, -size)
+            if into:
+                grow(self.shares, subscription, into, size)
 
     def settle(self, messages: int) -> None:
         """Count messages that are done."""
@@ -234,6 +244,7 @@ class Ledger(msgspec.Struct, kw_only=True):
             trouble=None if self.trouble is None else (from_ms(self.trouble[0]), self.trouble[1]),
             oldest_pending=oldest_pending,
             oldest_owed=oldest_owed,
+            shares={name: msgspec.structs.replace(share) for name, share in self.shares.items()},
             dead_letters=dict(self.dead_letters),
             flags=dict(self.flags),
             notes=dict(self.notes),
@@ -262,6 +273,17 @@ class Ledger(msgspec.Struct, kw_only=True):
             if getattr(self, name) != found
         ]
 
+    def misheld(self, counted: Mapping[str, Share]) -> list[str]:
+        """Return one sentence per share that the rows contradict."""
+        return [
+            f"the ledger says {subscription} holds {known} bytes {part}, the rows say {found}"
+            for subscription in sorted({*self.shares, *counted})
+            for part in PARTS
+            for known in (getattr(self.shares.get(subscription, Share()), part),)
+            for found in (getattr(counted.get(subscription, Share()), part),)
+            if known != found
+        ]
+
 
 _SHARED = (
     *("accepted", "settled", "pending", "parked", "dead", "discarded", "erased", "duplicates", "same_id_other_bytes"),
@@ -286,22 +308,25 @@ def _take(counts: dict[str, int], name: str) -> None:
 
 def total(parts: Iterable[Ledger]) -> Ledger:
     """Return what several ledgers say together."""
-    summed = Ledger()
+    found = Ledger()
     for part in parts:
         for name in _SUMMED:
-            setattr(summed, name, getattr(summed, name) + getattr(part, name))
+            setattr(found, name, getattr(found, name) + getattr(part, name))
         for name in _NAMED:
-            counts: dict[str, int] = getattr(summed, name)
+            counts: dict[str, int] = getattr(found, name)
             for key, count in getattr(part, name).items():
                 counts[key] = counts.get(key, 0) + count
+        for subscription, share in part.shares.items():
+            for name in PARTS:
+                grow(found.shares, subscription, name, getattr(share, name))
         for name in _NEWEST:
-            known = (*_known(getattr(summed, name)), *_known(getattr(part, name)))
-            setattr(summed, name, max(known, default=None))
+            known = (*_known(getattr(found, name)), *_known(getattr(part, name)))
+            setattr(found, name, max(known, default=None))
     for name in _NAMED:
-        setattr(summed, name, {key: count for key, count in getattr(summed, name).items() if count})
-    return summed
+        setattr(found, name, {key: count for key, count in getattr(found, name).items() if count})
+    return found
 
 
 _NAMED: Final = ("dead_letters", "flags", "notes")
 _NEWEST: Final = ("forgotten", "forgotten_message", "forgotten_calls", "erased_to", "last_tick", "trouble")
-_SUMMED: Final = tuple(set(Ledger.__struct_fields__).difference(_NAMED, _NEWEST))
+_SUMMED: Final = tuple(set(Ledger.__struct_fields__).difference(_NAMED, _NEWEST, ("shares",)))

@@ -29,6 +29,7 @@ from bridge.core.effects import Call, Note
 from bridge.core.messages import Tick
 from bridge.core.model import Building, Residence
 from bridge.core.vocabulary import DeadReason, DeviceKey
+from bridge.store.shares import Share
 
 # ---- the door -------------------------------------------------------------------------------------------------------
 
@@ -255,6 +256,7 @@ class Census:
     trouble: tuple[datetime, str] | None = None  # newest `Work.trouble`, and when it was said
     oldest_pending: datetime | None = None
     oldest_owed: datetime | None = None
+    shares: Mapping[str, Share] = field(default_factory=dict)  # subscription -> what it holds
     dead_letters: Mapping[str, int] = field(default_factory=dict)  # reason -> messages and calls
     flags: Mapping[str, int] = field(default_factory=dict)  # building flag -> buildings
     notes: Mapping[str, int] = field(default_factory=dict)  # note name -> count since the store was made

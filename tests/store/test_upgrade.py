@@ -14,14 +14,17 @@ from bridge import run
 from bridge.config import Settings, StoreSettings
 from bridge.core.messages import Facts, Quantity
 from bridge.core.model import Building, Device, Sample, Slice, label
-from bridge.core.vocabulary import DeviceKey, Kind
+from bridge.core.vocabulary import DeadReason, DeviceKey, Kind
 from bridge.store import upgrade
 from bridge.store.codec import decode_state, encode_state, to_ms
+from bridge.store.desk import DeadFilter
+from bridge.store.port import Work
 from bridge.store.postgres import PostgresStore, schema
 from bridge.store.postgres.replicas import BUCKETS
+from bridge.store.shares import Share
 from bridge.store.sqlite import SqliteStore, files
 from tests.postgres import Server
-from tests.store.values import NOW
+from tests.store.values import NOW, arrival
 
 pytestmark = pytest.mark.anyio
 
@@ -138,3 +141,58 @@ async def test_the_states_of_a_shared_store_are_brought_up_to_date(
     await store.open()
     await compare(store)
     await store.close()
+
+
+# ---- what is counted once -------------------------------------------------------------------------------------------
+
+BEFORE_SHARES: Final = (
+    "DROP INDEX letter_at",
+    "DROP INDEX letter_subscription",
+    "ALTER TABLE letter DROP COLUMN subscription",
+)
+"""What makes a store of today one that counted no shares, its counts aside."""
+
+
+async def fill(store: SqliteStore | PostgresStore) -> dict[str, Share]:
+    """Let subscriptions hold something of each kind; return what they hold."""
+    await store.open()
+    await store.accept([arrival() for _ in range(5)])
+    await store.claim(10)
+    await store.commit(Work(now=NOW, settled=[1], dead=[(2, DeadReason.FAULT, "")], parked=[(3, "u")]))
+    held = dict((await store.census()).shares)
+    await store.close()
+    assert 0 < min(held["sub-1"].pending, held["sub-1"].dead, held["sub-1"].parked)
+    return held
+
+
+async def counted(store: SqliteStore | PostgresStore) -> dict[str, Share]:
+    """Return what a store says that subscriptions hold."""
+    await store.open()
+    assert [] == list(await store.verify())
+    assert ["sub-1"] == [letter.subscription for letter in await store.dead_letters(DeadFilter())]
+    held = dict((await store.census()).shares)
+    await store.close()
+    return held
+
+
+async def test_what_subscriptions_hold_of_an_old_file_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.db"
+    held = await fill(SqliteStore(str(path), exclusive=True))
+    con = sqlite3.connect(path)
+    for statement in (*BEFORE_SHARES, "UPDATE bridge SET ledger = json_remove(ledger, '$.shares')"):
+        con.execute(statement)
+    con.execute("PRAGMA user_version = 8")
+    con.commit()
+    con.close()
+    assert held == await counted(SqliteStore(str(path), exclusive=True))
+
+
+async def test_what_subscriptions_hold_of_an_old_shared_store_is_counted(server: Server) -> None:
+    url = server.fresh()
+    name = url.rpartition("=")[2]
+    held = await fill(PostgresStore(url, serving=True))
+    less = "UPDATE counter SET ledger = (ledger::jsonb - 'shares')::text"
+    for statement in (*BEFORE_SHARES, less, "UPDATE bridge SET version = 8, compatible = 5"):
+        server.execute(statement, schema=name)
+    assert schema.SCHEMA - 8 == await asyncio.to_thread(run.migrate, Settings(store=StoreSettings(url=url)))
+    assert held == await counted(PostgresStore(url))

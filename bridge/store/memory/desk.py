@@ -72,6 +72,7 @@ class MemoryDesk(MemoryForgetting):
             if letter.message is not None:
                 self._rows.ledger.revive_message(letter.reason)
                 self._rows.ledger.again += 1
+                self._rows.hold(letter.message, out="dead", into="pending")
                 self._rows.again.add(letter.message)
             elif letter.row is not None and letter.item is not None:
                 self._rows.ledger.revive_call(letter.reason)
@@ -86,6 +87,7 @@ class MemoryDesk(MemoryForgetting):
             if letter.message is not None:
                 self._rows.ledger.discard_message(letter.reason)
                 self._rows.discarded.add(letter.message)
+                self._rows.hold(letter.message, out="dead")
             elif letter.row is not None:
                 self._rows.ledger.discard_call(letter.reason)
                 lose(letter.row, CallState.DISCARDED)
@@ -161,7 +163,8 @@ class MemoryDesk(MemoryForgetting):
 
     async def verify(self) -> Sequence[str]:
         """Check the ledger against the rows."""
-        return self._rows.ledger.problems() + self._rows.ledger.differences(self._rows.counted())
+        rows, ledger = self._rows, self._rows.ledger
+        return ledger.problems() + ledger.differences(rows.counted()) + ledger.misheld(rows.held())
 
     def _letter(self, letter: Letter) -> DeadLetter:
         cause = letter.row.cause if letter.row is not None else letter.message

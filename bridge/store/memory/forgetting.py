@@ -10,6 +10,7 @@ from bridge.store.codec import Form, form
 from bridge.store.desk import Erased, Forgetting, Redaction
 from bridge.store.memory.rows import CallRow, Rows
 from bridge.store.port import Doubt, Pending
+from bridge.store.shares import PARTS
 
 
 class MemoryForgetting:
@@ -67,7 +68,10 @@ class MemoryForgetting:
             return False
         ledger.erased_to = ledger.last_message
         letter = next((letter for letter in rows.letters.values() if letter.message == number), None)
-        ledger.erase_message(self._fate(number))
+        fate = self._fate(number)
+        ledger.erase_message(fate)
+        if fate in PARTS:
+            rows.hold(number, out=fate)
         if letter is not None:
             ledger.erase_letter(letter.reason)
             del rows.letters[letter.id]

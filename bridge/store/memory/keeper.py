@@ -97,6 +97,7 @@ class MemoryStore(MemoryDesk):
         ledger.take_in(1, len(arrival.body))
         number = ledger.last_message
         rows.inbox[number] = arrival
+        rows.hold(number, into="pending" if arrival.dead is None else "dead")
         if arrival.dead is None:
             rows.pending.add(number)
         else:
@@ -228,6 +229,7 @@ class MemoryStore(MemoryDesk):
         for number in freed:
             del rows.parked[number]
             rows.again.add(number)
+            rows.hold(number, out="parked", into="pending")
         rows.ledger.unpark(len(freed))
         rows.ledger.again += len(freed)
 
@@ -239,6 +241,7 @@ class MemoryStore(MemoryDesk):
         for number, reason, detail in work.dead:
             if self._begin(number):
                 letter = ledger.bury_message(reason)
+                rows.hold(number, into="dead")
                 rows.letters[letter] = Letter(
                     id=letter,
                     reason=reason,
@@ -250,11 +253,14 @@ class MemoryStore(MemoryDesk):
         for number, user in work.parked:
             if self._begin(number):
                 rows.parked[number] = user
+                rows.hold(number, into="parked")
                 ledger.park(1)
 
     def _begin(self, number: int) -> bool:
         """Take a message out of those that wait; False = it did not wait."""
         self._rows.suspects.pop(number, None)
+        if number in self._rows.again or number in self._rows.pending:
+            self._rows.hold(number, out="pending")
         if number in self._rows.again:
             self._rows.again.remove(number)
             self._rows.ledger.again -= 1

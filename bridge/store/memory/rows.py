@@ -13,6 +13,7 @@ from bridge.store.desk import Ticked
 from bridge.store.ledger import Ledger
 from bridge.store.port import Arrival, Attempt, Doubt, Home, Pending, Versioned
 from bridge.store.repeats import Heard, Verdict
+from bridge.store.shares import Share, grow, message_bytes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,6 +120,11 @@ class Rows:
             self.early[number] = row
         else:
             self.unsee(row)
+
+    def hold(self, number: int, *, out: str = "", into: str = "") -> None:
+        """Count that a message leaves one part of its subscription's share, and comes to another."""
+        row = self.inbox[number]
+        self.ledger.hold([(row.subscription, message_bytes(len(row.body)))], out=out, into=into)
 
     def judge(self, row: Arrival) -> Verdict:
         """Return what a message is, and remember it."""
@@ -240,6 +246,17 @@ class Rows:
             "flags": flags,
             "inbox_rows": len(self.inbox),
         }
+
+    def held(self) -> dict[str, Share]:
+        """Return what subscriptions hold."""
+        dead = [letter.message for letter in self.letters.values() if letter.message is not None]
+        groups = {"pending": [*self.pending, *self.again], "parked": self.parked, "dead": dead}
+        shares: dict[str, Share] = {}
+        for part, numbers in groups.items():
+            for number in numbers:
+                row = self.inbox[number]
+                grow(shares, row.subscription, part, message_bytes(len(row.body)))
+        return shares
 
 
 def _whole(at: datetime) -> datetime:

@@ -13,7 +13,7 @@ from bridge.store.ledger import Ledger
 from bridge.store.letters import Taken, give_up, letter, revive
 from bridge.store.port import Pending
 from bridge.store.postgres.connection import Connection, Row
-from bridge.store.postgres.inbox import again, cursor
+from bridge.store.postgres.inbox import again, cursor, held
 from bridge.store.postgres.queueing import requeue
 from bridge.store.postgres.replicas import bucket_of
 from bridge.store.residences import left, place, residence
@@ -87,12 +87,13 @@ async def flagged(con: Connection, flag: str, after: str, limit: int) -> list[st
 # ---- dead letters ---------------------------------------------------------------------------------------------------
 
 _LETTERS: Final = """
-SELECT letter.id, reason, detail, at, subscription, topic, building, user_id, answer, message, call, item, body
+SELECT letter.id, reason, detail, at, coalesce(letter.subscription, inbox.subscription), topic, building, user_id,
+    answer, message, call, item, body
 FROM letter LEFT JOIN inbox ON inbox.id = coalesce(letter.message, letter.cause)
 WHERE letter.id > $1
     AND ($3::bigint[] IS NULL OR letter.id = ANY($3))
     AND ($4::text IS NULL OR reason = $4)
-    AND ($5::text IS NULL OR subscription = $5)
+    AND ($5::text IS NULL OR coalesce(letter.subscription, inbox.subscription) = $5)
     AND ($6::text IS NULL OR building = $6)
     AND ($7::bigint IS NULL OR at >= $7)
     AND ($8::bigint IS NULL OR at < $8)
@@ -129,6 +130,7 @@ async def retry(con: Connection, ledger: Ledger, ids: Sequence[int], now: dateti
     """Put dead letters back into the flow: messages wait once more, calls go to the end of their lanes."""
     letters = await _take(con, ids)
     freed = revive(ledger, letters)
+    ledger.hold((await held(con, freed.messages)).values(), out="dead", into="pending")
     await lose(con, freed.calls, CallState.RETRIED)
     await again(con, freed.messages)
     await requeue(con, ledger, freed.items, now, at)
@@ -139,6 +141,7 @@ async def discard(con: Connection, ledger: Ledger, ids: Sequence[int]) -> int:
     """Give dead letters up."""
     letters = await _take(con, ids)
     freed = give_up(ledger, letters)
+    ledger.hold((await held(con, freed.messages)).values(), out="dead")
     for message in freed.messages:
         await con.execute("INSERT INTO discarded (id) VALUES ($1)", message)
     await lose(con, freed.calls, CallState.DISCARDED)

@@ -108,7 +108,7 @@ async def buildings_by_state(
 # ---- messages -------------------------------------------------------------------------------------------------------
 
 _FATES: Final = """
-SELECT inbox.id, reason, CASE
+SELECT inbox.id, inbox.subscription, octet_length(body), reason, CASE
     WHEN letter.id IS NOT NULL THEN 'dead'
     WHEN EXISTS (SELECT FROM parked WHERE parked.id = inbox.id) THEN 'parked'
     WHEN EXISTS (SELECT FROM waiting WHERE waiting.id = inbox.id) THEN 'pending'
@@ -131,7 +131,10 @@ async def messages(con: Connection, ledger: Ledger, ids: Sequence[int]) -> Erase
     rows = await con.fetch(_FATES, list(ids))
     if not rows:
         return Erased()
-    erased = erasing.erase_messages(ledger, ((fate, reason) for _, reason, fate in rows))
+    erased = erasing.erase_messages(
+        ledger,
+        (erasing.OldMessage(fate, reason, subscription, length) for _, subscription, length, reason, fate in rows),
+    )
     gone = [row[0] for row in rows]
     for statement in _UNHANG:
         await con.execute(statement, gone)

@@ -19,6 +19,7 @@ from bridge.store.postgres.clock import NOW
 from bridge.store.postgres.connection import Connection, changed, columns
 from bridge.store.postgres.replicas import BUCKETS, bucket_of
 from bridge.store.repeats import BYTES, Heard, Verdict, read, written
+from bridge.store.shares import Held, message_bytes
 
 AGAIN: Final = 1 << 62
 """Taken from an id for the place of a message that waits once more: before those that wait for the first time."""
@@ -101,10 +102,10 @@ WITH fresh AS MATERIALIZED (
 SELECT id FROM fresh ORDER BY id
 """
 _LETTERS: Final = """
-INSERT INTO letter (reason, detail, at, user_id, message)
-SELECT reason, detail, at, user_id, message
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[])
-    WITH ORDINALITY AS new (reason, detail, at, user_id, message, row)
+INSERT INTO letter (reason, detail, at, user_id, message, subscription)
+SELECT reason, detail, at, user_id, message, subscription
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::text[])
+    WITH ORDINALITY AS new (reason, detail, at, user_id, message, subscription, row)
 ORDER BY row
 """
 
@@ -130,12 +131,14 @@ async def accept(con: Connection, ledger: Ledger, entries: Sequence[Entry], belo
     ]
     numbers = [row[0] for row in await con.fetch(_STORE, *columns(rows, 9))]
     ledger.take_in(len(fresh), sum(len(row.body) for row in fresh))
+    ledger.hold(((row.subscription, message_bytes(len(row.body))) for row in fresh), into="pending")
     dead = [(row, number) for row, number in zip(fresh, numbers, strict=True) if row.dead is not None]
     if dead:
-        letters = [(row.dead, row.detail, row.received, None, number) for row, number in dead]
-        await con.execute(_LETTERS, *columns(letters, 5))
+        letters = [(row.dead, row.detail, row.received, None, number, row.subscription) for row, number in dead]
+        await con.execute(_LETTERS, *columns(letters, 6))
         for row, _ in dead:
             ledger.bury_message(str(row.dead))
+        ledger.hold(((r.subscription, message_bytes(len(r.body))) for r, _ in dead), out="pending", into="dead")
     found = iter(numbers)
     return [
         Receipt(id=0, duplicate=True)
@@ -351,9 +354,24 @@ INSERT INTO parked (id, bucket, user_id) SELECT * FROM unnest($1::bigint[], $2::
 """
 
 
-async def process(con: Connection, ledger: Ledger, work: Work) -> tuple[set[int], int | None]:
+_HELD: Final = "SELECT id, subscription, octet_length(body) FROM inbox WHERE id = ANY($1)"
+
+
+async def held(con: Connection, ids: Collection[int], known: Mapping[int, Held] | None = None) -> dict[int, Held]:
+    """Return whose messages are, and what they count [bytes]; those that are not `known` are read."""
+    found = {number: known[number] for number in ids if number in known} if known else {}
+    if len(found) < len(ids):
+        for number, subscription, length in await con.fetch(_HELD, sorted(set(ids) - found.keys())):
+            found[number] = subscription, message_bytes(length)
+    return found
+
+
+async def process(
+    con: Connection, ledger: Ledger, work: Work, known: Mapping[int, Held]
+) -> tuple[set[int], int | None]:
     """Take messages out of those that wait: settled, dead or parked.
 
+    `known` is whose some of them are, and what they count.
     Returns those that did wait, and the first that is settled late, after newer ones: it had waited once more.
     """
     named = {*work.settled, *(n for n, _, _ in work.dead), *(n for n, _ in work.parked)}
@@ -362,17 +380,24 @@ async def process(con: Connection, ledger: Ledger, work: Work) -> tuple[set[int]
     rows = await con.fetch(_DONE, sorted(named))
     waited: dict[int, int] = {row[0]: row[1] for row in rows}
     late = min({row[0] for row in rows if row[2] < 0}.intersection(work.settled), default=None)
+    holds = await held(con, waited, known)
+    ledger.hold(holds.values(), out="pending")
     ledger.settle(len(waited.keys() & set(work.settled)))
     dead = [row for row in work.dead if row[0] in waited]
     if dead:
         now = to_ms(work.now)
-        letters = [(reason, plain(detail), now, work.users.get(number), number) for number, reason, detail in dead]
-        await con.execute(_LETTERS, *columns(letters, 5))
+        letters = [
+            (reason, plain(detail), now, work.users.get(number), number, holds[number][0])
+            for number, reason, detail in dead
+        ]
+        await con.execute(_LETTERS, *columns(letters, 6))
         for _, reason, _ in dead:
             ledger.bury_message(reason)
+        ledger.hold((holds[number] for number, _, _ in dead), into="dead")
     parked = [(number, waited[number], user) for number, user in work.parked if number in waited]
     if parked:
         ledger.park(len(parked))
+        ledger.hold((holds[number] for number, _, _ in parked), into="parked")
         await con.execute(_PARK, *columns(parked, 3))
     return set(waited), late
 
@@ -380,9 +405,12 @@ async def process(con: Connection, ledger: Ledger, work: Work) -> tuple[set[int]
 # ---- parked ---------------------------------------------------------------------------------------------------------
 
 _FREE: Final = f"""
-WITH freed AS (DELETE FROM parked WHERE user_id = ANY($1) RETURNING id, bucket)
-INSERT INTO waiting (id, bucket, place, received, size)
-SELECT id, bucket, id - {AGAIN}, received, octet_length(body) FROM freed JOIN inbox USING (id, bucket)
+WITH freed AS (DELETE FROM parked WHERE user_id = ANY($1) RETURNING id, bucket), again AS (
+    INSERT INTO waiting (id, bucket, place, received, size)
+    SELECT id, bucket, id - {AGAIN}, received, octet_length(body) FROM freed JOIN inbox USING (id, bucket)
+    RETURNING id
+)
+SELECT subscription, octet_length(body) FROM again JOIN inbox USING (id)
 """  # noqa: S608 - a constant
 _DEALT_WITH: Final = """
 DELETE FROM changed USING unnest($1::text[], $2::bigint[]) AS dealt (user_id, change)
@@ -397,7 +425,9 @@ SELECT id, bucket, id - {AGAIN}, received, octet_length(body) FROM inbox WHERE i
 async def unpark(con: Connection, ledger: Ledger, shown: dict[str, int], users: Sequence[str]) -> None:
     """Let the messages of users wait once more; forget the changes that the worker was shown, not newer ones."""
     if users:
-        ledger.unpark(changed(await con.execute(_FREE, list(users))))
+        freed = await con.fetch(_FREE, list(users))
+        ledger.unpark(len(freed))
+        ledger.hold(((row[0], message_bytes(row[1])) for row in freed), out="parked", into="pending")
         await con.execute(_DEALT_WITH, list(users), [shown.get(user) for user in users])
 
 

@@ -23,6 +23,7 @@ from bridge import logs
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeviceKey
 from bridge.store.codec import from_ms, to_ms
+from bridge.store.entries import claimed
 from bridge.store.ledger import Ledger
 from bridge.store.lives import HEAD_START_S
 from bridge.store.port import (
@@ -145,7 +146,7 @@ class PostgresStore(PostgresDesk):
         self._door = Door(self._store_round)
         self._recent = Recent()
         self._shown: dict[str, int] = {}
-        self._claimed: set[int] = set()
+        self._claimed = claimed(())
         self._named = False  # some messages are named as the next
         self._began = False  # messages are being taken one by one
         self._unheard: _Unheard | None = None
@@ -348,7 +349,7 @@ class PostgresStore(PostgresDesk):
 
         messages, self._shown = await self._lines["work"].read(read)
         messages = alone or messages
-        self._claimed = {message.id for message in messages}
+        self._claimed = claimed(messages)
         return messages, list(self._shown)
 
     async def changed_among(self, users: Sequence[str]) -> Sequence[str]:
@@ -398,9 +399,8 @@ class PostgresStore(PostgresDesk):
         except steps.Moved as moved:
             return moved.buildings
         self._named = bool(work.hand)
-        self._claimed.difference_update(work.settled)
-        self._claimed.difference_update(number for number, _, _ in work.dead)
-        self._claimed.difference_update(number for number, _ in work.parked)
+        for number in (*work.settled, *(row[0] for row in work.dead), *(row[0] for row in work.parked)):
+            self._claimed.pop(number, None)
         for row in work.buildings:
             self._recent.keep(row.state, versions[row.state.id])
         return []

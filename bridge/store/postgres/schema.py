@@ -6,7 +6,8 @@ Rules:
   replicas are replaced one by one.
 - Old and new release run side by side for one release: a step only adds tables, and columns with a default; what it
   removes was not used by the release before. `bridge.compatible` names the oldest release's schema that can go on.
-  After a step that changes more (5: what a device is) that is its own: the older replicas are stopped first.
+  After a step that changes more (5: what a device is; 9: what is counted) that is its own: the older replicas are
+  stopped first.
 """
 
 import importlib.resources
@@ -14,14 +15,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from bridge.store import upgrade
+from bridge.store.ledger import Ledger
+from bridge.store.postgres import holdings
 from bridge.store.postgres.connection import Connection, Row, columns
+from bridge.store.postgres.line import add
 from bridge.store.postgres.replicas import BUCKETS
 from bridge.store.refusal import StoreRefused
 
-SCHEMA: Final = 8
+SCHEMA: Final = 9
 """Newest schema, one script per step, and what the states need of it."""
 
-COMPATIBLE: Final = 5
+COMPATIBLE: Final = 9
 """Oldest release's schema that works with it."""
 
 IDENTITY: Final = "SELECT identity FROM bridge"
@@ -108,7 +112,14 @@ _COPIES: Final = "SELECT id, state FROM tick WHERE id > $1 AND state IS NOT NULL
 _COPY: Final = (
     "UPDATE tick SET state = new.state FROM unnest($1::bigint[], $2::bytea[]) AS new (id, state) WHERE tick.id = new.id"
 )
-_STATES: Final[Mapping[int, Callable[[Connection], Awaitable[None]]]] = {5: _by_subscription}
+
+
+async def _by_share(con: Connection) -> None:
+    """Count what subscriptions hold."""
+    await add(con, "gone", Ledger(shares=await holdings.counted(con)))
+
+
+_STATES: Final[Mapping[int, Callable[[Connection], Awaitable[None]]]] = {5: _by_subscription, 9: _by_share}
 """What else a step does, by its number."""
 
 

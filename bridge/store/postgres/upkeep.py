@@ -14,6 +14,7 @@ from bridge.store import entries
 from bridge.store.codec import maybe_from_ms
 from bridge.store.ledger import Ledger, total
 from bridge.store.port import Census
+from bridge.store.postgres import holdings
 from bridge.store.postgres.connection import Connection, changed
 from bridge.store.postgres.inbox import (
     END_OF_TIME,
@@ -23,16 +24,13 @@ from bridge.store.postgres.inbox import (
     forget_rows,
     oldest_pending,
 )
-from bridge.store.shares import EARLY_SHARE, FULL_SHARE
+from bridge.store.shares import EARLY_SHARE, FULL_SHARE, MESSAGE_BYTES
 
 STEP_ROWS: Final = 500
 """Rows that one step deletes."""
 
 LOOK_ROWS: Final = 2_000
 """Rows that one step looks at; most of them may be exempt."""
-
-MESSAGE_BYTES: Final = 400
-"""What a message takes beside its body, with its indexes, its digest and its owner."""
 
 CALL_BYTES: Final = 500
 """What a call takes beside its content."""
@@ -194,4 +192,4 @@ async def verify(con: Connection) -> list[str]:
         counted[name] = dict(await con.fetch(statement))
     lost = await con.fetchval(_LOST)
     damage = [f"{lost} messages that wait are not in the log"] if lost else []
-    return damage + counts.problems() + counts.differences(counted)
+    return damage + counts.problems() + counts.differences(counted) + counts.misheld(await holdings.counted(con))

@@ -1,6 +1,6 @@
 """One step of the worker or the clock, written as a whole."""
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ from bridge.store.port import Outdated, Work
 from bridge.store.postgres import buildings, inbox, queueing
 from bridge.store.postgres.connection import Connection, columns
 from bridge.store.recent import Recent
+from bridge.store.shares import Held
 
 _NOTE: Final = """
 INSERT INTO note (message, name, detail)
@@ -34,7 +35,7 @@ class Prepared:
     states: list[buildings.Encoded]
     calls: list[Planned]
     shown: dict[str, int]  # changed users as the worker was last shown them
-    claimed: AbstractSet[int]  # messages that the worker was last shown
+    claimed: Mapping[int, Held]  # messages that the worker was last shown: whose they are, and what they count
     named: int  # the replica that names what is taken next; 0 = nothing is named, nor was
     at: int | None  # the time that is told to the server [ms]; None = it goes by its own clock
 
@@ -49,7 +50,7 @@ class Moved(Exception):  # noqa: N818 - not a mistake: the step begins again
 
 
 def prepare(
-    work: Work, recent: Recent, shown: dict[str, int], claimed: AbstractSet[int], named: int, at: int | None
+    work: Work, recent: Recent, shown: dict[str, int], claimed: Mapping[int, Held], named: int, at: int | None
 ) -> Prepared:
     """Encode a step of work."""
     return Prepared(
@@ -74,9 +75,9 @@ async def commit(con: Connection, ledger: Ledger, step: Prepared) -> dict[str, i
     if moved := buildings.moved(before, step.states):
         raise Moved(moved)
     await inbox.unpark(con, ledger, step.shown, work.unparked)
-    waited, late = await inbox.process(con, ledger, work)
+    waited, late = await inbox.process(con, ledger, work, step.claimed)
     done = {*work.settled, *(n for n, _, _ in work.dead), *(n for n, _ in work.parked)}
-    if (done & step.claimed) - waited:
+    if (done & step.claimed.keys()) - waited:
         raise Outdated
     versions = await buildings.write(con, ledger, before, step.states, work)
     if isinstance(versions, list):

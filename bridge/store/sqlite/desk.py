@@ -16,6 +16,7 @@ from bridge.store.ledger import Ledger
 from bridge.store.letters import Taken, give_up, letter, revive
 from bridge.store.port import Pending
 from bridge.store.residences import left, place, residence
+from bridge.store.sqlite.inbox import held
 from bridge.store.sqlite.queueing import requeue
 from bridge.store.sqlite.statements import Row, value
 from bridge.store.steps import STEP
@@ -93,12 +94,13 @@ def flagged(con: sqlite3.Connection, flag: str, after: str, limit: int) -> list[
 # ---- dead letters ---------------------------------------------------------------------------------------------------
 
 _LETTERS: Final = """
-SELECT letter.id, reason, detail, at, subscription, topic, building, user, answer, message, call, coalesce(item, body)
+SELECT letter.id, reason, detail, at, coalesce(letter.subscription, inbox.subscription), topic, building, user,
+    answer, message, call, coalesce(item, body)
 FROM letter LEFT JOIN inbox ON inbox.id = coalesce(letter.message, letter.cause)
 WHERE letter.id > :after
     AND (:ids IS NULL OR letter.id IN (SELECT value FROM json_each(:ids)))
     AND (:reason IS NULL OR reason = :reason)
-    AND (:subscription IS NULL OR subscription = :subscription)
+    AND (:subscription IS NULL OR coalesce(letter.subscription, inbox.subscription) = :subscription)
     AND (:building IS NULL OR building = :building)
     AND (:since IS NULL OR at >= :since)
     AND (:until IS NULL OR at < :until)
@@ -138,6 +140,7 @@ def retry(con: sqlite3.Connection, ledger: Ledger, ids: Sequence[int], now: date
     """Put dead letters back into the flow: messages wait once more, calls go to the end of their lanes."""
     letters = _take(con, ids)
     freed = revive(ledger, letters)
+    ledger.hold(held(con, freed.messages).values(), out="dead", into="pending")
     for message in freed.messages:
         ledger.again += 1
         con.execute("INSERT INTO again (id) VALUES (?)", (message,))
@@ -150,6 +153,7 @@ def discard(con: sqlite3.Connection, ledger: Ledger, ids: Sequence[int]) -> int:
     """Give dead letters up."""
     letters = _take(con, ids)
     freed = give_up(ledger, letters)
+    ledger.hold(held(con, freed.messages).values(), out="dead")
     for message in freed.messages:
         ledger.swept = min(ledger.swept, message - 1)
         con.execute("INSERT INTO discarded (id) VALUES (?)", (message,))

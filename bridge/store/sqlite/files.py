@@ -16,15 +16,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from bridge.store import upgrade
+from bridge.store.ledger import Ledger
 from bridge.store.port import StoreBroken, StoreBusy, StoreUnavailable
 from bridge.store.refusal import StoreRefused
-from bridge.store.sqlite import room
+from bridge.store.sqlite import holdings, room
 
 APPLICATION: Final = 0x4D4F4F53
 """Marks the file as ours ("MOOS")."""
 
-SCHEMA: Final = 8
+SCHEMA: Final = 9
 """Newest schema; older ones are brought up to date at `open`, one script per step, and what the states need of it."""
 
 BUSY_TIMEOUT_S: Final = 5.0
@@ -164,8 +167,16 @@ def _by_subscription(con: sqlite3.Connection) -> None:
         place = copies[-1][0]
 
 
+def _by_share(con: sqlite3.Connection) -> None:
+    """Count what subscriptions hold."""
+    for (text,) in con.execute("SELECT ledger FROM bridge").fetchall():
+        ledger = msgspec.json.decode(text, type=Ledger)
+        ledger.shares = holdings.counted(con, ledger)
+        con.execute("UPDATE bridge SET ledger = ?", (msgspec.json.encode(ledger).decode(),))
+
+
 _PAGE: Final = 500
-_STATES: Final[Mapping[int, Callable[[sqlite3.Connection], None]]] = {6: _by_subscription}
+_STATES: Final[Mapping[int, Callable[[sqlite3.Connection], None]]] = {6: _by_subscription, 9: _by_share}
 """What else a step does, by its number."""
 
 

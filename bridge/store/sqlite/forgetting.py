@@ -31,7 +31,7 @@ _users: Final = msgspec.json.Decoder(dict[str, str])
 # ---- whose is it ----------------------------------------------------------------------------------------------------
 
 _DEAD: Final = """
-SELECT inbox.id, subscription, topic, received, body FROM letter JOIN inbox ON inbox.id = letter.message
+SELECT inbox.id, inbox.subscription, topic, received, body FROM letter JOIN inbox ON inbox.id = letter.message
 WHERE user IS NULL AND inbox.id > ? ORDER BY inbox.id LIMIT ?
 """
 _GIVEN_UP: Final = """
@@ -100,7 +100,9 @@ def buildings_by_state(
 # ---- messages -------------------------------------------------------------------------------------------------------
 
 _FATES: Final = """
-SELECT json_group_array(json_array(inbox.id, length(body), reason, parked.id, again.id, discarded.id, ahead.id))
+SELECT json_group_array(json_array(
+    inbox.id, inbox.subscription, length(body), reason, parked.id, again.id, discarded.id, ahead.id
+))
 FROM json_each(?) AS asked
 JOIN inbox ON inbox.id = asked.value
 LEFT JOIN letter ON letter.message = inbox.id
@@ -119,6 +121,7 @@ class _Fate(msgspec.Struct, array_like=True):
     """One message that is there, and where."""
 
     id: int
+    subscription: str
     length: int
     reason: str | None
     parked: int | None
@@ -138,13 +141,17 @@ class _Fate(msgspec.Struct, array_like=True):
             return "discarded"
         return "pending" if self.id > cursor and self.ahead is None else "settled"
 
+    def erased(self, cursor: int) -> erasing.OldMessage:
+        """Return it as a message that goes."""
+        return erasing.OldMessage(self.name(cursor), self.reason, self.subscription, self.length)
+
 
 def messages(con: sqlite3.Connection, ledger: Ledger, ids: Sequence[int]) -> Erased:
     """Erase messages, and what hangs on their ids."""
     rows = msgspec.convert(gathered(con, _FATES, (to_json(ids),)), list[_Fate])
     if not rows:
         return Erased()
-    erased = erasing.erase_messages(ledger, ((row.name(ledger.cursor), row.reason) for row in rows))
+    erased = erasing.erase_messages(ledger, (row.erased(ledger.cursor) for row in rows))
     ledger.again -= sum(row.again is not None for row in rows)
     ledger.ahead -= sum(row.ahead is not None for row in rows)
     ledger.inbox_rows -= len(rows)

@@ -5,7 +5,7 @@ per message. Exceptions are rows: `ahead` (done beyond the cursor), `again` (wai
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from bridge.store import entries
@@ -14,6 +14,7 @@ from bridge.store.entries import CLAIM_BYTES, pending
 from bridge.store.ledger import Ledger
 from bridge.store.port import Outdated, Pending, Receipt, Work
 from bridge.store.repeats import BYTES, Heard, Verdict, read, written
+from bridge.store.shares import Held, message_bytes
 from bridge.store.sqlite.statements import Batch, gathered, value
 
 SCAN_ROWS: Final = 5_000
@@ -30,7 +31,7 @@ entry: Final = Entry.of
 _INSERT: Final = Batch("INSERT INTO inbox (id, subscription, topic, received, message_id, position, body) VALUES ", 7)
 _INSERT_SEEN: Final = Batch("INSERT INTO seen (message_id, subscription, position, digest, message, heard) VALUES ", 6)
 _INSERT_AHEAD: Final = Batch("INSERT INTO ahead (id) VALUES ", 1)
-_INSERT_LETTER: Final = Batch("INSERT INTO letter (id, reason, detail, at, user, message) VALUES ", 6)
+_INSERT_LETTER: Final = Batch("INSERT INTO letter (id, reason, detail, at, user, message, subscription) VALUES ", 7)
 
 _HEARD_AGAIN: Final = """
 UPDATE seen SET heard = ? WHERE message_id = ? AND subscription = ? AND position = ? AND digest = ?
@@ -111,10 +112,15 @@ def _store(con: sqlite3.Connection, ledger: Ledger, fresh: Sequence[Entry]) -> N
         [(n, r.subscription, r.topic, r.received, r.message_id, r.position, r.body) for n, r in numbered],
     )
     ledger.take_in(len(fresh), sum(len(row.body) for row in fresh))
+    ledger.hold(((row.subscription, message_bytes(len(row.body))) for row in fresh), into="pending")
     dead = [(n, r, r.dead) for n, r in numbered if r.dead is not None]
     if dead:
-        letters = [(ledger.bury_message(reason), reason, r.detail, r.received, None, n) for n, r, reason in dead]
+        letters = [
+            (ledger.bury_message(reason), reason, r.detail, r.received, None, n, r.subscription)
+            for n, r, reason in dead
+        ]
         _INSERT_LETTER.run(con, letters)
+        ledger.hold(((r.subscription, message_bytes(len(r.body))) for _, r, _ in dead), out="pending", into="dead")
         _INSERT_AHEAD.run(con, [(n,) for n, _, _ in dead])
         ledger.ahead += len(dead)
 
@@ -171,9 +177,10 @@ SELECT received FROM inbox WHERE id > ? AND id NOT IN (SELECT id FROM ahead) ORD
 _INSERT_PARKED: Final = Batch("INSERT INTO parked (id, user) VALUES ", 2)
 
 
-def process(con: sqlite3.Connection, ledger: Ledger, work: Work) -> int | None:
+def process(con: sqlite3.Connection, ledger: Ledger, work: Work, known: Mapping[int, Held]) -> int | None:
     """Take messages out of those that wait: settled, dead or parked. What does not wait is passed over.
 
+    `known` is whose some of them are, and what they count.
     Returns the first id that is settled late, after newer ones: it had waited once more.
     """
     ids = {*work.settled, *(n for n, _, _ in work.dead), *(n for n, _ in work.parked)}
@@ -181,22 +188,49 @@ def process(con: sqlite3.Connection, ledger: Ledger, work: Work) -> int | None:
         _stay(con, ids)
     late = _take_again(con, ledger, ids) if ledger.again and ids else set()
     waited = late | _begin(con, ledger, ids - late)
+    holds = held(con, waited, known)
+    ledger.hold(holds.values(), out="pending")
     ledger.settle(len(waited.intersection(work.settled)))
     dead = [row for row in work.dead if row[0] in waited]
     if dead:
+        ledger.hold((holds[number] for number, _, _ in dead), into="dead")
         now = to_ms(work.now)
         _INSERT_LETTER.run(
             con,
             [
-                (ledger.bury_message(reason), reason, plain(detail), now, work.users.get(number), number)
+                (
+                    ledger.bury_message(reason),
+                    reason,
+                    plain(detail),
+                    now,
+                    work.users.get(number),
+                    number,
+                    holds[number][0],
+                )
                 for number, reason, detail in dead
             ],
         )
     parked = [row for row in work.parked if row[0] in waited]
     if parked:
+        ledger.hold((holds[number] for number, _ in parked), into="parked")
         ledger.park(len(parked))
         _INSERT_PARKED.run(con, parked)
     return min(late.intersection(work.settled), default=None)
+
+
+_HELD: Final = """
+SELECT json_group_array(json_array(id, subscription, length(body)))
+FROM inbox WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+
+def held(con: sqlite3.Connection, ids: Collection[int], known: Mapping[int, Held] | None = None) -> dict[int, Held]:
+    """Return whose messages are, and what they count [bytes]; those that are not `known` are read."""
+    found = {number: known[number] for number in ids if number in known} if known else {}
+    if len(found) < len(ids):
+        for number, subscription, length in gathered(con, _HELD, (to_json(sorted(set(ids) - found.keys())),)):
+            found[int(str(number))] = str(subscription), message_bytes(int(str(length)))
+    return found
 
 
 _THERE: Final = "SELECT count(*) FROM inbox WHERE id IN (SELECT value FROM json_each(?))"
@@ -264,6 +298,7 @@ def _first_gap(con: sqlite3.Connection, ledger: Ledger) -> int:
 
 # ---- parked ---------------------------------------------------------------------------------------------------------
 
+_WAIT: Final = "SELECT id FROM parked WHERE user IN (SELECT value FROM json_each(?))"
 _FREE: Final = "INSERT INTO again (id) SELECT id FROM parked WHERE user IN (SELECT value FROM json_each(?))"
 _UNPARK: Final = "DELETE FROM parked WHERE user IN (SELECT value FROM json_each(?))"
 _CHANGED_AMONG: Final = """
@@ -283,6 +318,8 @@ def unpark(con: sqlite3.Connection, ledger: Ledger, shown: dict[str, int], users
     if not users:
         return
     named = to_json(users)
+    ids = [number for (number,) in con.execute(_WAIT, (named,))]
+    ledger.hold(held(con, ids).values(), out="parked", into="pending")
     freed = con.execute(_FREE, (named,)).rowcount
     con.execute(_UNPARK, (named,))
     con.executemany(_DEALT_WITH, [(user, shown.get(user, _ANY_CHANGE)) for user in users])

@@ -25,6 +25,7 @@ from typing import Final, TypeVar
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeviceKey
 from bridge.store.codec import from_ms, to_ms
+from bridge.store.entries import claimed
 from bridge.store.ledger import Ledger
 from bridge.store.lives import HEAD_START_S
 from bridge.store.port import (
@@ -94,6 +95,7 @@ class SqliteStore(SqliteDesk):
         self._aside = True  # readers and the writer do not wait for each other
         self._file: tuple[int, int] | None = None
         self._shown: dict[str, int] = {}
+        self._claimed = claimed(())
         self._recent = Recent()
         self._problems = Problems()
         self._careful = self._began = False  # messages are taken one by one; the first of them was
@@ -244,7 +246,9 @@ class SqliteStore(SqliteDesk):
         self._careful = bool(alone)
         messages, changed = await self._read(partial(_claim, limit=0 if alone else limit))
         self._shown = dict(changed)
-        return alone or messages, list(self._shown)
+        messages = alone or messages
+        self._claimed = claimed(messages)
+        return messages, list(self._shown)
 
     async def _take_alone(self) -> list[Pending]:
         """Return the next message that was in hand when the last daemon ended without a word."""
@@ -287,7 +291,7 @@ class SqliteStore(SqliteDesk):
 
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, or return the buildings that have moved."""
-        step = steps.prepare(work, self._shown, self._recent, careful=self._careful, named=self._named)
+        step = steps.prepare(work, self._shown, self._claimed, self._recent, careful=self._careful, named=self._named)
         moved = await self._writing().write(Turn.COMMIT, partial(steps.commit, step=step))
         if not moved:
             self._named = bool(work.hand)

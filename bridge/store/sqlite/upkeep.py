@@ -11,6 +11,7 @@ from bridge.store.codec import maybe_from_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import Census
 from bridge.store.shares import EARLY_BYTES, EARLY_SHARE, FULL_SHARE
+from bridge.store.sqlite import holdings
 from bridge.store.sqlite.files import log_bytes
 from bridge.store.sqlite.inbox import advance, forget_early, forget_rows, oldest_pending
 from bridge.store.sqlite.room import disk_bytes, is_low, room_bytes
@@ -220,4 +221,4 @@ def verify(con: sqlite3.Connection, ledger: Ledger) -> Sequence[str]:
     damage = [f"the file is damaged: {row[0]}" for row in con.execute("PRAGMA integrity_check(10)") if row[0] != "ok"]
     counted: dict[str, object] = {name: value(con, statement) for name, statement in _COUNTS.items()}
     counted |= {name: dict(con.execute(statement).fetchall()) for name, statement in _GROUPS.items()}
-    return damage + ledger.problems() + ledger.differences(counted)
+    return damage + ledger.problems() + ledger.differences(counted) + ledger.misheld(holdings.counted(con, ledger))

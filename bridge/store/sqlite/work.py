@@ -1,6 +1,7 @@
 """One step of the worker or the clock, written as a whole."""
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,6 +10,7 @@ from bridge.store.ledger import Ledger
 from bridge.store.places import Planned, planned
 from bridge.store.port import Work
 from bridge.store.recent import Recent
+from bridge.store.shares import Held
 from bridge.store.sqlite import buildings, inbox, lives, queueing
 from bridge.store.sqlite.statements import Batch
 
@@ -32,12 +34,15 @@ class Prepared:
     states: buildings.States
     calls: list[Planned]
     shown: dict[str, int]  # changed users as the worker was last shown them
+    claimed: Mapping[int, Held]  # messages that the worker was last shown: whose they are, and what they count
     suspects: str | None = None  # ids that are taken out of those that wait, where some are taken one by one (JSON)
     hand: str | None = None  # what is taken next (JSON); null = the first that wait
     names_hand: bool = False  # that is other than it was
 
 
-def prepare(work: Work, shown: dict[str, int], recent: Recent, *, careful: bool, named: bool) -> Prepared:
+def prepare(
+    work: Work, shown: dict[str, int], claimed: Mapping[int, Held], recent: Recent, *, careful: bool, named: bool
+) -> Prepared:
     """Encode a step; `careful` while messages are taken one by one, `named` where some are named as the next."""
     done = [*work.settled, *(row[0] for row in work.dead), *(row[0] for row in work.parked)] if careful else []
     return Prepared(
@@ -45,6 +50,7 @@ def prepare(work: Work, shown: dict[str, int], recent: Recent, *, careful: bool,
         states=buildings.prepared(work.buildings, recent),
         calls=planned(work.calls),
         shown=shown,
+        claimed=claimed,
         suspects=to_json(done) if done else None,
         hand=to_json(list(work.hand)) if work.hand else None,
         names_hand=bool(work.hand) or named,
@@ -59,7 +65,7 @@ def commit(con: sqlite3.Connection, ledger: Ledger, step: Prepared) -> list[str]
     if moved:
         return moved
     inbox.unpark(con, ledger, step.shown, work.unparked)
-    late = inbox.process(con, ledger, work)
+    late = inbox.process(con, ledger, work, step.claimed)
     if step.suspects is not None:
         lives.clear(con, step.suspects)
     if step.names_hand:

@@ -1,0 +1,8 @@
+-- What subscriptions hold stands in the counts from now on; it is counted once from the rows: see holdings.py.
+-- An older release would not count it, so its replicas are stopped first.
+
+-- Whose a dead letter is: the oldest go, and of a subscription that has too many of them.
+ALTER TABLE letter ADD COLUMN subscription text;
+UPDATE letter SET subscription = inbox.subscription FROM inbox WHERE inbox.id = coalesce(letter.message, letter.cause);
+CREATE INDEX letter_at ON letter (at);
+CREATE INDEX letter_subscription ON letter (subscription, at);

@@ -1,0 +1,78 @@
+"""What each subscription holds of the room of a store: counted by whatever changes it, in every keeper."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from bridge.core.vocabulary import DeadReason
+from bridge.store.desk import DeadFilter, Forgetting
+from bridge.store.port import Arrival, Work
+from bridge.store.shares import MESSAGE_BYTES, Share
+from tests.store.conftest import Keeper
+from tests.store.values import NOW, arrival, stillborn
+
+pytestmark = pytest.mark.anyio
+
+OTHER = "sub-2"
+SIZE = MESSAGE_BYTES + 100
+
+
+def message(subscription: str = "sub-1", size: int = 100) -> Arrival:
+    return replace(arrival(b"x" * size), subscription=subscription, topic=f"{subscription}.vehicle.update")
+
+
+async def shares(store: Keeper) -> dict[str, Share]:
+    return dict((await store.census()).shares)
+
+
+async def test_a_message_counts_with_its_bytes_and_its_place_until_it_is_settled(store: Keeper) -> None:
+    await store.accept([message(), message(OTHER, 50), message()])
+    assert {"sub-1": Share(pending=2 * SIZE), OTHER: Share(pending=SIZE - 50)} == await shares(store)
+    await store.claim(10)
+    await store.commit(Work(now=NOW, settled=[1, 2]))
+    await store.commit(Work(now=NOW, settled=[1, 2]))
+    assert {"sub-1": Share(pending=SIZE)} == await shares(store), "who holds nothing is not named"
+
+
+async def test_a_repeat_holds_nothing(store: Keeper) -> None:
+    await store.accept([arrival(message_id="a")] * 2)
+    await store.accept([arrival(message_id="a")])
+    assert {"sub-1": Share(pending=MESSAGE_BYTES + 2)} == await shares(store)
+
+
+async def test_what_is_dead_or_parked_is_held_as_that(store: Keeper) -> None:
+    await store.accept([message(), message(OTHER), message(), replace(stillborn(b"x" * 100), subscription=OTHER)])
+    work = Work(now=NOW, settled=[3], dead=[(1, DeadReason.UNREADABLE, "")], parked=[(2, "u")])
+    await store.commit(work)
+    assert {"sub-1": Share(dead=SIZE), OTHER: Share(parked=SIZE, dead=SIZE)} == await shares(store)
+    await store.commit(Work(now=NOW, unparked=["u"]))
+    assert Share(pending=SIZE, dead=SIZE) == (await shares(store))[OTHER]
+
+
+async def test_a_dead_letter_is_held_until_it_is_retried_or_given_up(store: Keeper) -> None:
+    await store.accept([message(), message()])
+    await store.commit(Work(now=NOW, dead=[(1, DeadReason.FAULT, ""), (2, DeadReason.FAULT, "")]))
+    first, second = [letter.id for letter in await store.dead_letters(DeadFilter(subscription="sub-1"))]
+    assert 1 == await store.retry([first], NOW)
+    assert {"sub-1": Share(pending=SIZE, dead=SIZE)} == await shares(store)
+    assert 1 == await store.discard([second], NOW)
+    assert {"sub-1": Share(pending=SIZE)} == await shares(store)
+
+
+async def test_what_is_erased_is_held_by_nobody(store: Keeper) -> None:
+    await store.accept([message() for _ in range(4)])
+    await store.commit(Work(now=NOW, settled=[1], dead=[(2, DeadReason.FAULT, "")], parked=[(3, "u")]))
+    async for _ in store.forget(Forgetting(messages=[1, 2, 3, 4]), lambda: NOW):
+        pass
+    assert {} == await shares(store)
+
+
+async def test_what_is_held_outlives_the_process(
+    store: Keeper, reopened: Callable[[Keeper], Awaitable[Keeper]]
+) -> None:
+    await store.accept([message(), message(OTHER)])
+    again = await reopened(store)
+    assert {"sub-1": Share(pending=SIZE), OTHER: Share(pending=SIZE)} == await shares(again)
+    await again.commit(Work(now=NOW, settled=[1, 2]))
+    assert ({}, []) == (await shares(again), list(await again.verify()))
