@@ -134,20 +134,28 @@ class Lines:
     @contextlib.asynccontextmanager
     async def line(self, source: str = STRANGER) -> AsyncIterator[Line]:
         """Connect; that the other side hangs up ends the block and is counted."""
-        reader = writer = line = None
+        line = await self._connected(source)
         try:
-            reader, writer = await asyncio.open_connection(
-                "127.0.0.1", self.port, local_addr=(source, 0), limit=2 * CHUNK
-            )
-            line = Line(reader, writer, self)
             yield line
         except (OSError, EOFError, asyncio.LimitOverrunError):
             self.cut += 1
         finally:
-            if line is not None and line.reading is not None:
+            if line.reading is not None:
                 line.reading.cancel()
-            if writer is not None:
-                writer.transport.abort()
+            line.writer.transport.abort()
+
+    async def _connected(self, source: str) -> Line:
+        """Connect, as often as it takes: a full queue of the system refuses for a moment."""
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", self.port, local_addr=(source, 0), limit=2 * CHUNK
+                )
+            except OSError:
+                self.cut += 1
+                await asyncio.sleep(0.1)
+            else:
+                return Line(reader, writer, self)
 
     async def post(self, requests: Iterable[bytes], source: str = STRANGER) -> None:
         """Send one request after the other, each when the one before is answered, over as few connections as can be."""
