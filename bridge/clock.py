@@ -55,13 +55,17 @@ class Clock:
         retention: timedelta,
         max_size: int,
         now: Callable[[], datetime],
+        turns: Callable[[], datetime] | None = None,
         queued: Callable[[], None],
         looked: Callable[[Census | None], None],
         speed: float = 1.0,
         copies: timedelta = COPIES,
         outage: Outage | None = None,
     ) -> None:
-        """Prepare; `speed` is that of a simulated clock, `copies` how far the copies of a state are apart."""
+        """Prepare; `speed` is that of a simulated clock, `copies` how far the copies of a state are apart.
+
+        `turns` is the clock that the sender goes by, where `now` is a simulated one.
+        """
         self._store = store
         self._changed: tuple[Rules, timedelta, int] | None = None  # settings to be used from the next turn on
         self._rules = rules
@@ -69,6 +73,7 @@ class Clock:
         self._max_size = max_size
         self._copies = copies
         self._now = now
+        self._turns = turns or now
         self._queued = queued  # tells the sender that there is something to deliver
         self._looked = looked  # hands the newest counts to whoever judges readiness
         self._every_s = max(EVERY_S / speed, FASTEST_S)
@@ -184,7 +189,7 @@ class Clock:
     async def _commit(self, ticked: "Sequence[_Ticked]", tick: Tick, now: datetime) -> None:
         """Write what ticks change; a building that has moved meanwhile is left out, and stays due."""
         while True:
-            work = _work(ticked, tick, now)
+            work = _work(ticked, tick, now, self._turns())
             moved = frozenset(await self._store.commit(work))
             if not moved:
                 break
@@ -223,8 +228,8 @@ class _Ticked:
     copied: bool = False
 
 
-def _work(ticked: Sequence[_Ticked], tick: Tick, now: datetime) -> Work:
-    """Return what ticks change, for one transaction."""
+def _work(ticked: Sequence[_Ticked], tick: Tick, now: datetime, turn: datetime) -> Work:
+    """Return what ticks change, for one transaction; their calls are due at `turn`."""
     effects = [effect for one in ticked for effect in one.effects]
     calls = (CreateBuilding, ChangeBuilding, PutDevices, SendEvents)
     return Work(
@@ -232,6 +237,7 @@ def _work(ticked: Sequence[_Ticked], tick: Tick, now: datetime) -> Work:
         buildings=[state for one in ticked for state in one.states],
         due={one.name: one.due for one in ticked},
         calls=[Outgoing(call=effect) for effect in effects if isinstance(effect, calls)],
+        turn=turn,
         notes=[(0, effect) for effect in effects if isinstance(effect, Note)],
         ticked=now,
         tick=tick,

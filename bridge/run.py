@@ -340,7 +340,14 @@ class _Daemon:
         refusals = Refusals(metrics)
         letters = DeadLetterLog(keeper, metrics, wall)
         worker = Worker(
-            keeper, rules, metrics, queued=sender.nudge.set, now=now, reached=limits.reached, outage=self._outage
+            keeper,
+            rules,
+            metrics,
+            queued=sender.nudge.set,
+            now=now,
+            turns=wall,
+            reached=limits.reached,
+            outage=self._outage,
         )
         gate = Gate(
             max_size=settings.store.max_size, receiving="receiver" in self._rooms,
@@ -352,7 +359,7 @@ class _Daemon:
             limits.tell()
 
         clock = Clock(
-            keeper, rules, retention=settings.store.retention, max_size=settings.store.max_size, now=now,
+            keeper, rules, retention=settings.store.retention, max_size=settings.store.max_size, now=now, turns=wall,
             queued=sender.nudge.set, looked=looked, speed=settings.clock.speed, outage=self._outage,
         )  # fmt: skip
         consumer = self._consumer(keeper, metrics, gate, now, worker.wake.set)

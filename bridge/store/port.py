@@ -130,6 +130,7 @@ class Work:
     )  # building -> when the clock should look at it; None = never
     homes: Mapping[DeviceKey, Home | None] = field(default_factory=dict)  # None = the device is gone
     calls: Sequence[Outgoing] = ()
+    turn: datetime | None = None  # when they are due, by the clock that the sender goes by; None = `now` is of it
     notes: Sequence[tuple[int, Note]] = ()  # message id (0 = none), note
     ticked: datetime | None = None  # the clock room was alive then
     trouble: str | None = None  # what keeps calls from MOOST, as `now`, for the commands; empty = nothing any more

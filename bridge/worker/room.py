@@ -61,10 +61,14 @@ class Worker:
         *,
         queued: Callable[[], None],
         now: Callable[[], datetime],
+        turns: Callable[[], datetime] | None = None,
         reached: Callable[[Limit, str, int], None] = lambda _limit, _payer, _count: None,
         outage: Outage | None = None,
     ) -> None:
-        """Prepare; `queued` tells the sender that there is something to deliver, `reached` counts reached bounds."""
+        """Prepare; `queued` tells the sender that there is something to deliver, `reached` counts reached bounds.
+
+        `turns` is the clock that the sender goes by, where `now` is a simulated one.
+        """
         self._store = store
         self._rules = rules
         self._changed_rules: Rules | None = None  # to be used from the next batch on
@@ -73,6 +77,7 @@ class Worker:
         self._outage = outage or store_outage()
         self._queued = queued  # tells the sender that there is something to deliver
         self._now = now
+        self._turns = turns or now
         self._reached = reached
         self._findings = Findings(rules)
         self._careful = False  # messages are taken one by one
@@ -218,7 +223,7 @@ class Worker:
                 if breath.is_short:
                     await breath.take()
                 step.take(row, message)
-            if not await self._store.commit(step.work()):
+            if not await self._store.commit(step.work(turn=self._turns())):
                 self._count(step)
                 return
         raise StoreUnavailable(_CONTENDED)
@@ -312,7 +317,7 @@ class Worker:
                 if breath.is_short:
                     await breath.take()
                 step.readdress(change.user, change.homes, change.directory)
-            if not await self._store.commit(step.work(unparked=users)):
+            if not await self._store.commit(step.work(unparked=users, turn=self._turns())):
                 self._count(step)
                 return
         raise StoreUnavailable(_CONTENDED)

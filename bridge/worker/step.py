@@ -77,8 +77,8 @@ class Step:
         self.moved: set[str] = set()
         self.limits = Counter[tuple[str, str]]()  # reached bounds, and whose messages reached them
 
-    def work(self, unparked: Sequence[str] = ()) -> Work:
-        """Return everything that the step changes."""
+    def work(self, unparked: Sequence[str] = (), turn: datetime | None = None) -> Work:
+        """Return everything that the step changes; its calls are due at `turn`, else at the step's time."""
         states = [
             Versioned(state=state, version=self._version(name))
             for name, state in self._states.items()
@@ -96,6 +96,7 @@ class Step:
             newest=self._newest,
             homes=self._homes,
             calls=self.calls,
+            turn=turn,
             notes=self.notes,
             moved=self.moved,
         )

@@ -75,6 +75,13 @@ async def test_a_returned_lane_waits_until_it_is_due_though_new_calls_come(store
     assert [1, 2] == [row.id for row in lane.calls]
 
 
+async def test_calls_queued_by_a_clock_that_is_ahead_are_due_by_that_of_the_sender(store: Keeper) -> None:
+    far = NOW + timedelta(days=400)
+    await store.commit(Work(now=far, turn=NOW, calls=out(events("a", 1))))
+    (lane,) = await leased(store)
+    assert far == lane.calls[0].queued
+
+
 async def test_asked_afresh_no_lane_waits_longer(store: Keeper) -> None:
     await queued(store, events("a", 1), events("b", 1), events("c", 1))
     await leased(store, lanes=2)

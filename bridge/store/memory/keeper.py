@@ -176,7 +176,7 @@ class MemoryStore(MemoryDesk):
         self._plan(work)
         for outgoing in work.calls:
             self._rows.ledger.queue(size(outgoing.call))
-            self._rows.queue(outgoing.call, outgoing.cause, work.now)
+            self._rows.queue(outgoing.call, outgoing.cause, work.now, work.turn)
         for number, note in work.notes:
             self._rows.ledger.note(note.name)
             if number and note.detail:

@@ -158,11 +158,11 @@ class Rows:
         """Return what is owed for a building, oldest first."""
         return [row for _, row in sorted(self.outbox.items()) if row.owed and row.call.building == building]
 
-    def queue(self, call: Call, cause: int, now: datetime) -> None:
-        """Put a call at the end of its lane, or in the place of an unsent older one."""
-        older = self._unsent(call, now) if replaceable(call) else None
+    def queue(self, call: Call, cause: int, now: datetime, turn: datetime | None = None) -> None:
+        """Put a call at the end of its lane, or in the place of an unsent older one; it is due at `turn`."""
+        older = self._unsent(call, turn or now) if replaceable(call) else None
         if older is None:
-            self._append(call, cause, now)
+            self._append(call, cause, now, turn or now)
         else:
             self.ledger.replace()
             self._retire(older, now)
@@ -193,7 +193,7 @@ class Rows:
         progress = replace(row.progress, state=CallState.REPLACED)
         self.outbox[number] = replace(row, id=number, progress=progress, settled=_whole(now), attempts=[])
 
-    def _append(self, call: Call, cause: int, now: datetime) -> None:
+    def _append(self, call: Call, cause: int, now: datetime, turn: datetime) -> None:
         self.ledger.last_call += 1
         row = CallRow(
             id=self.ledger.last_call, call=call, cause=cause, queued=_whole(now), progress=Progress(count=size(call))
@@ -201,7 +201,7 @@ class Rows:
         self.outbox[row.id] = row
         lane = self.lanes.setdefault(call.building, LaneRow())
         if lane.lent_until is None and lane.due is None:
-            lane.due = _whole(now)
+            lane.due = _whole(turn)
 
     def _remember(self, call: Call) -> None:
         """Keep what the building shall be."""

@@ -393,7 +393,8 @@ class PostgresStore(PostgresDesk):
     async def commit(self, work: Work) -> Sequence[str]:
         """Write a step of work, or return the buildings that have moved."""
         named = self._share.replica if work.hand or self._named else 0
-        step = steps.prepare(work, self._recent, self._shown, self._claimed, named, self._turns.at(work.now))
+        at = self._turns.at(work.turn or work.now)
+        step = steps.prepare(work, self._recent, self._shown, self._claimed, named, at)
         try:
             versions = await self._lines["work"].write(partial(steps.commit, step=step))
         except steps.Moved as moved:

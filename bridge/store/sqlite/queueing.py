@@ -47,11 +47,13 @@ WHERE EXISTS (
 """
 
 
-def queue(con: sqlite3.Connection, ledger: Ledger, calls: Sequence[Planned], now: datetime) -> None:
-    """Queue calls in order."""
+def queue(
+    con: sqlite3.Connection, ledger: Ledger, calls: Sequence[Planned], now: datetime, turn: datetime | None = None
+) -> None:
+    """Queue calls in order; `turn` is when they are due, where `now` is of another clock than that of leases."""
     if calls:
         changed = {row.call.building for row in calls if row.form is Form.CHANGE}
-        _queue(con, ledger, calls, now, _sheets(con, changed), again=False)
+        _queue(con, ledger, calls, (now, turn or now), _sheets(con, changed), again=False)
 
 
 def requeue(con: sqlite3.Connection, ledger: Ledger, rows: Iterable[Planned], now: datetime) -> None:
@@ -59,20 +61,20 @@ def requeue(con: sqlite3.Connection, ledger: Ledger, rows: Iterable[Planned], no
     found = list(rows)
     if found:
         sheets = _sheets(con, {row.call.building for row in found if replaceable(row.call)})
-        _queue(con, ledger, once_more(sheets, found), now, sheets, again=True)
+        _queue(con, ledger, once_more(sheets, found), (now, now), sheets, again=True)
 
 
 def _queue(
     con: sqlite3.Connection,
     ledger: Ledger,
     calls: Sequence[Planned],
-    now: datetime,
+    at: tuple[datetime, datetime],
     sheets: dict[str, Sheet],
     *,
     again: bool,
 ) -> None:
-    ms = to_ms(now)
-    finder = Finder(ledger, _standing(con, calls, ms), ms, again=again)
+    ms, turn_ms = map(to_ms, at)
+    finder = Finder(ledger, _standing(con, calls, turn_ms), ms, again=again)
     for row in calls:
         ledger.last_call += 1
         finder.place(row, ledger.last_call)
@@ -85,7 +87,7 @@ def _queue(
     ledger.outbox_rows += len(appended)
     ledger.outbox_settled += len(plan.retired)
     ledger.outbox_bytes += plan.grown + sum(len(row.data) for row in appended)
-    _TURN.run(con, [(building, ms) for building in dict.fromkeys(row.call.building for row in calls)])
+    _TURN.run(con, [(building, turn_ms) for building in dict.fromkeys(row.call.building for row in calls)])
     told(sheets, (row.call for row in calls))
     _SHEET.run(con, [_sheet(building, known) for building, known in sheets.items()])
 

@@ -72,7 +72,7 @@ def commit(con: sqlite3.Connection, ledger: Ledger, step: Prepared) -> list[str]
         lives.name_hand(con, step.hand)
     buildings.write(con, ledger, before, step.states, work.due)
     buildings.move_in(con, work)
-    queueing.queue(con, ledger, step.calls, work.now)
+    queueing.queue(con, ledger, step.calls, work.now, work.turn)
     _notes(con, ledger, work)
     if work.ticked is not None:
         ledger.tick(to_ms(work.ticked))
