@@ -33,6 +33,9 @@ class Limit(StrEnum):
     PARSED_AHEAD = "parsed_ahead"
     HEADER = "header"
     CHUNK_MARKS = "chunk_marks"
+    UNVERIFIED_BYTES = "unverified_bytes"
+
+    BYTES_IN_HAND = "bytes_in_hand"
 
     VALUES_PER_MESSAGE = "values_per_message"
     ENTRIES_PER_MESSAGE = "entries_per_message"
@@ -45,7 +48,7 @@ class Limit(StrEnum):
     SCHEDULES_SIZE = "schedules_size"
 
 
-REFUSING: Final = frozenset[Limit]()
+REFUSING: Final = frozenset({Limit.BYTES_IN_HAND})
 """Limits at which a subscription is refused: while one is reached `/health` has the problem `subscription_limited`."""
 
 _log = logs.logger("limits")

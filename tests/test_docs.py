@@ -16,7 +16,8 @@ from bridge.core.mapping import EVENTS, READINGS
 from bridge.core.vocabulary import EVENT_TYPES, DeadReason, EventType
 from bridge.limits import Limit, LimitCounts
 from bridge.metrics import Metrics
-from bridge.receiver.gate import MOST_IN_HAND, Gate
+from bridge.receiver.gate import Gate
+from bridge.receiver.hands import MOST_IN_HAND, SHARE_IN_HAND, SHARE_UNVERIFIED, SMALL_BODY
 from bridge.receiver.health import Health, HealthSources
 from bridge.receiver.protocol import MARKS, MARKS_SHARE
 from bridge.receiver.slices import AHEAD, AHEAD_BYTES, AHEAD_IN_ALL
@@ -234,6 +235,10 @@ def test_the_bounds_of_the_door_are_those_of_the_readme() -> None:
     assert f"{AHEAD_IN_ALL:,} requests of all, then 1 each" in told["parsed_ahead"]
     header = f"{limits.header_bytes // 2**10} KiB, {limits.header_fields} fields, {limits.header_time.seconds} s"
     assert header in told["header"]
+    assert told["unverified_bytes"].startswith(f"{settings.unverified_bytes // 2**20} MiB, a setting")
+    assert f"1/{round(1 / SHARE_UNVERIFIED)} of it an address" in told["unverified_bytes"]
+    assert f"up to {SMALL_BODY // 2**10} KiB" in told["unverified_bytes"]
+    assert told["bytes_in_hand"].startswith(f"{MOST_IN_HAND // 2**20} MiB, 1/{round(1 / SHARE_IN_HAND)} of it ")
     assert f"{MARKS // 2**10} KiB and 1/{round(1 / MARKS_SHARE)} of it" in told["chunk_marks"]
 
 

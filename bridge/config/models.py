@@ -201,6 +201,7 @@ class LimitSettings(_Section):
 
     connections: Annotated[int, Field(ge=64, le=100_000)] = 4_096
     connections_per_address: Annotated[int, Field(ge=1, le=100_000)] = 512
+    unverified_bytes: Annotated[Size, Field(ge=2**20, le=2**30)] = 16 * 2**20
     values_per_message: Annotated[int, Field(ge=1_000, le=100_000)] = 5_000
     devices_per_building: Annotated[int, Field(ge=1, le=2_000)] = 200
 

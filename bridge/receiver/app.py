@@ -111,6 +111,7 @@ def build_app(  # noqa: PLR0913 - one argument per part
         accepted=accepted,
         refusals=refusals,
         callers=callers,
+        reached=limits.reached,
     )
     health = Health(
         store=store, metrics=metrics, gate=gate, sources=sources, limits=limits, now=now, version=own_version

@@ -37,6 +37,7 @@ _JSON: Final = b"application/json"
 
 UNKNOWN: Final = Refusal(status=404, error="no such subscription")
 TOO_LARGE: Final = Refusal(status=413, error="the body is too large", closing=True)
+TOO_SLOW: Final = Refusal(status=408, error="the body took too long", closing=True, check="others needed its room")
 WRONG_TYPE: Final = Refusal(status=415, error="the body must be application/json without a content encoding")
 FOREIGN_ADDRESS: Final = Refusal(status=403, error="this address may not send here")
 UNVERIFIED: Final = Refusal(status=401, error="the request could not be verified")
@@ -71,6 +72,7 @@ class Guard:
     verify: Verifier
     networks: tuple[Network, ...]
     bucket: Bucket | None
+    by_header: bool = False  # the header alone proves it
     proving: bool = True  # a request that is verified has proved who sent it
     answer: Callable[[Headers, bytes], bytes | None] | None = None  # what a handshake within a signed body is answered
     signed: Callable[[Headers], Signed] | None = None  # what its senders sign beside the body
@@ -130,6 +132,7 @@ def _guard(subscription: Subscription, former: Policy | None) -> Guard:
         verify=verify,
         networks=subscription.allowed_networks,
         bucket=bucket,
+        by_header=not verify.signatures,
         proving=subscription.auth is not Auth.NONE,
         answer=verify.answer if isinstance(verify, PlainHmac) else None,
         signed=verify.signed if isinstance(verify, StandardWebhooks) else None,

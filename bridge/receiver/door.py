@@ -28,12 +28,14 @@ from starlette.types import Receive, Scope, Send
 from bridge import logs
 from bridge.config import Settings
 from bridge.intake import arrivals, tally
+from bridge.limits import Limit
 from bridge.metrics import Metrics
 from bridge.receiver.addresses import is_proxy, payer
 from bridge.receiver.callers import Callers
 from bridge.receiver.checks import UNKNOWN, UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit, verified
 from bridge.receiver.fields import fields
-from bridge.receiver.gate import DRAINING, ELSEWHERE, Gate, Hands
+from bridge.receiver.gate import DRAINING, ELSEWHERE, Gate
+from bridge.receiver.hands import Hands
 from bridge.receiver.intake import Reading, busy, delivery
 from bridge.receiver.refusals import Refusals
 from bridge.source.envelope import is_wrapped
@@ -63,6 +65,18 @@ class Handshake:
     body: bytes
 
 
+@dataclass(slots=True)
+class _Call:
+    """What is known of a request before its body is read."""
+
+    policy: Policy
+    headers: Headers
+    topic: str | None  # that is named for all messages
+    guards: Sequence[Guard]  # whose request it may be
+    who: str  # the address that pays for it
+    reading: Reading
+
+
 class Door:
     """The ASGI application behind `/webhooks…`."""
 
@@ -77,12 +91,13 @@ class Door:
         wall: Callable[[], datetime],
         accepted: Callable[[], object],
         callers: Callers,
+        reached: Callable[[Limit, str], object],
         refusals: Refusals | None = None,
     ) -> None:
         """Prepare the checks.
 
         `now` returns the time of receipt, `wall` the one that signatures are held against, both in UTC; `accepted` is
-        called after messages were stored.
+        called after messages were stored, `reached` where a limit is reached, with whoever pays.
         """
         self._policy = Policy.of(settings)
         self._callers = callers
@@ -91,7 +106,7 @@ class Door:
         self._refusals = refusals or Refusals(metrics)
         metrics.know(self._policy.guards)
         self._gate = gate
-        self._hands = Hands()
+        self._hands = Hands(settings.limits.unverified_bytes, reached)
         self._now = now
         self._wall = wall
         self._accepted = accepted
@@ -116,6 +131,10 @@ class Door:
         reading = Reading(self._hands, self._policy.max_body)
         try:
             answer = await self._answer(scope, headers, reading, receive)
+        except asyncio.CancelledError:
+            if not self._gate.shut:
+                raise
+            answer = Refusal(status=503, error=DRAINING.reason, retry_after=DRAINING.retry_after)  # no time is left
         finally:
             reading.let_go()
         if isinstance(answer, Refusal):
@@ -143,31 +162,35 @@ class Door:
         closed = await self._gate.judged()
         if closed is not None:
             return Refusal(status=503, error=closed.reason, retry_after=closed.retry_after)
-        if not self._hands.has_room(0, declared):
-            return busy()
-        body = await reading.read(receive)
+        call = _Call(policy, headers, topic, guards, payer(scope, policy.trusted_proxies), reading)
+        body = await reading.read(receive, call.who, lambda: self._proved_before(call))
         if body is None or isinstance(body, Refusal):
             return body
-        return await self._take_in(policy, guards, topic, headers, body, payer(scope, policy.trusted_proxies))
+        return await self._take_in(call, body)
 
-    async def _take_in(
-        self, policy: Policy, guards: Sequence[Guard], topic: str | None, headers: Headers, body: bytes, who: str
-    ) -> bytes | Handshake | Refusal:
+    def _proved_before(self, call: _Call) -> str | None:
+        """Return the subscription whose message a body is before it is read: by its header, or by its address."""
+        by_header = (each.id for each in call.guards if each.by_header and each.verify(call.headers, b"", 0))
+        lately = (each.id for each in call.guards if self._callers.is_recent(call.who, each.id))
+        return next(by_header, None) or next(lately, None)
+
+    async def _take_in(self, call: _Call, body: bytes) -> bytes | Handshake | Refusal:
         """Return the body of the 202 after the messages of a body are stored, or why they are not."""
+        policy, headers = call.policy, call.headers
         received = self._now()
         now = self._wall().timestamp()
-        found = verified(guards, headers, body, now)
+        found = verified(call.guards, headers, body, now)
         if not found:
-            return replace(UNVERIFIED, check=flaw([guard.verify for guard in guards], headers, now))
+            return replace(UNVERIFIED, check=flaw([guard.verify for guard in call.guards], headers, now))
         callers = [guard.id for guard in found]
-        if found[0].proving and not is_proxy(who):
-            self._callers.proved(who, callers[0])
-        answered = self._answered(found, headers, body, has_topic=topic is not None)
+        if found[0].proving and not is_proxy(call.who):
+            self._callers.proved(call.who, callers[0])
+        answered = self._answered(found, headers, body, has_topic=call.topic is not None)
         if answered is not None:
             return limit(policy, callers[:1], now) or answered
         messages = arrivals(
             body,
-            topic=topic,
+            topic=call.topic,
             wrapped=is_wrapped(headers.get(b"content-type", b"")),
             callers=callers,
             delivery=delivery(policy, found[0], headers),
@@ -177,6 +200,8 @@ class Door:
             refusal = limit(policy, [message.subscription for message in messages], now)
             if refusal is not None:
                 return refusal
+        if not await call.reading.keep(callers[0], len(body)):
+            return busy()
         return await self._stored(messages, len(body))
 
     def _answered(
@@ -198,11 +223,6 @@ class Door:
         except StoreUnavailable as why:
             self._gate.failed(str(why))
             return Refusal(status=503, error="store", retry_after=STORE_RETRY_AFTER)
-        except asyncio.CancelledError:
-            if not self._gate.shut:
-                raise
-            # The time to drain is over, and the store has not answered: whether it is stored the repeat will show.
-            return Refusal(status=503, error=DRAINING.reason, retry_after=DRAINING.retry_after)
         self._gate.took(size)
         self._accepted()
         return self._counted(messages, receipts)

@@ -1,4 +1,4 @@
-"""Whether the door is open, and how much it may carry at once.
+"""Whether the door is open, and why not.
 
 Rules:
 - The door closes for a reason that the sender can wait out; every refusal says when to come again.
@@ -7,8 +7,6 @@ Rules:
 - What is still owed counts with the bytes taken since the store was last asked, so a burst cannot overshoot; on the
   disk they count twice, for they stand in the log before they stand in the database. Most of a burst is settled soon:
   where only what was taken would close the door, the store is asked anew before anybody is refused (`judged`).
-- Bodies in hand are bounded; small ones keep half of the room to themselves, so that half-sent large bodies never
-  keep a normal sender out.
 """
 
 import asyncio
@@ -22,8 +20,6 @@ from bridge.store.port import Census, StoreUnavailable
 OWED_SHARE: Final = 0.8  # of max_size may be owed
 FREE_SHARE: Final = 0.1  # of the disk must be free
 WRITES: Final = 2  # of each byte: to the log, and from there to the database
-MOST_IN_HAND: Final = 64 * 2**20  # bytes of bodies being read or stored
-SMALL_BODY: Final = 64 * 2**10  # bytes; what is larger gets half of the room
 ASK_EVERY_S: Final = 0.05  # at most so often the store is asked for the sake of a refusal
 
 
@@ -145,16 +141,3 @@ class Gate:
             "starting": self.starting,
         }
         return [name for name, failed in wrong.items() if failed]
-
-
-class Hands:
-    """Counts the bytes of bodies that are being read or stored."""
-
-    def __init__(self) -> None:
-        """Start with empty hands."""
-        self.held = 0
-
-    def has_room(self, size: int, more: int = 0) -> bool:
-        """Return whether a body of `size` bytes may grow by `more`."""
-        most = MOST_IN_HAND // 2 if size + more > SMALL_BODY else MOST_IN_HAND
-        return self.held + more <= most or self.held == size

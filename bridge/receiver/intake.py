@@ -5,15 +5,19 @@ Rules:
 - Where id and time are signed, only they tell a delivery: whoever has caught a request can add any header to it.
 """
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from starlette.types import Receive
 
 from bridge.intake import Delivery, kept
-from bridge.receiver.checks import TOO_LARGE, Guard, Policy, Refusal
+from bridge.receiver.addresses import is_proxy
+from bridge.receiver.checks import TOO_LARGE, TOO_SLOW, Guard, Policy, Refusal
 from bridge.receiver.fields import attribute
-from bridge.receiver.gate import FULL_HANDS, Hands
+from bridge.receiver.gate import FULL_HANDS
+from bridge.receiver.hands import SMALL_BODY, Hands, Place, Room
 from bridge.source.envelope import event_id
 from bridge.source.signature import Headers
 
@@ -25,31 +29,81 @@ class Reading:
         """Read at most `most` bytes."""
         self._hands = hands
         self._most = most
-        self._size = 0
+        self._room: Room | None = None
+        self._place: Place | None = None
         self.ended = False  # nothing of the body is left on the way
 
-    async def read(self, receive: Receive) -> bytes | Refusal | None:
-        """Return the body, or why it is refused; None = the sender has gone."""
+    async def read(self, receive: Receive, who: str, proved: Callable[[], str | None]) -> bytes | Refusal | None:
+        """Return the body, or why it is refused; None = the sender has gone.
+
+        The address `who` pays for its room, or the subscription that is `proved` already.
+        """
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        piece: bytes = message.get("body", b"")
+        self.ended = not message.get("more_body", False)
+        if len(piece) > self._most:
+            return TOO_LARGE
+        if self.ended and len(piece) <= SMALL_BODY:
+            return piece
+        subscription = proved()
+        if subscription is None:
+            self._room = self._hands.unverified
+            self._place = self._room.place(who, fixed=is_proxy(who))
+        else:
+            self._room = self._hands.verified
+            self._place = self._room.place(subscription)
+        return await self._read_on(self._room, self._place, piece, receive)
+
+    async def _read_on(self, room: Room, place: Place, piece: bytes, receive: Receive) -> bytes | Refusal | None:
+        """Read a body to its end, as fast as there is room for it."""
         pieces: list[bytes] = []
-        while not self.ended:
-            message = await receive()
-            if message["type"] != "http.request":
+        size = 0
+        while True:
+            if not await room.take(place, len(piece)):
+                return replace(busy(), closing=not self.ended)
+            size += len(piece)
+            pieces.append(piece)
+            if self.ended:
+                room.read(place)
+                return b"".join(pieces)
+            room.reading(place)
+            try:
+                message = await receive()
+            except asyncio.CancelledError:
+                if not place.is_cut:
+                    raise
+                message = None
+            if place.is_cut:
+                if message is None and (task := asyncio.current_task()) is not None:
+                    task.uncancel()
+                return TOO_SLOW
+            if message is None or message["type"] != "http.request":
                 return None
             piece = message.get("body", b"")
             self.ended = not message.get("more_body", False)
-            if self._size + len(piece) > self._most:
+            if size + len(piece) > self._most:
                 return TOO_LARGE
-            if not self._hands.has_room(self._size, len(piece)):
-                return replace(busy(), closing=not self.ended)
-            self._size += len(piece)
-            self._hands.held += len(piece)
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def keep(self, subscription: str, size: int) -> bool:
+        """Let the subscription pay that a body turned out to be from; returns False where there is no room for it."""
+        room, place = self._room, self._place
+        verified = self._hands.verified
+        if place is not None and room is verified and place.payer == subscription:
+            return True
+        kept = verified.place(subscription)
+        if not await verified.take(kept, size):
+            return False
+        self.let_go()
+        self._room, self._place = verified, kept
+        return True
 
     def let_go(self) -> None:
         """Give the room back."""
-        self._hands.held -= self._size
-        self._size = 0
+        if self._room is not None and self._place is not None:
+            self._room.give_back(self._place)
+            self._room = self._place = None
 
 
 def busy() -> Refusal:

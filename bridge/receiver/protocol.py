@@ -30,6 +30,7 @@ from bridge.receiver.state import Phase
 
 REFUSED_CONNECTION: Final = 503
 RETRY_AFTER: Final = 1  # s
+UNTAKEN: Final = 16 * 2**10  # bytes of a body that lie here while there is no room for them in hand
 MARKS: Final = 64 * 2**10  # bytes of a body that say where its pieces begin, and this share of it; honest ones have 1 %
 MARKS_SHARE: Final = 1 / 8
 FULL: Final = "too many connections"
@@ -191,9 +192,15 @@ class DoorProtocol(SlicedProtocol):
         self.silent, self.guest = False, True
 
     def on_body(self, body: bytes) -> None:
-        """Count what came."""
+        """Count what came, and let the sender wait where the door does not take it."""
         self.taken += len(body)
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > UNTAKEN:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Let the parser rest."""

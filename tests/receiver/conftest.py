@@ -19,6 +19,7 @@ from bridge.limits import LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.app import Receiver, build_app
 from bridge.receiver.gate import Gate
+from bridge.receiver.hands import Hands
 from bridge.receiver.health import HealthSources
 from bridge.receiver.protocol import DoorProtocol
 from bridge.receiver.server import DoorServer, make_server
@@ -87,6 +88,10 @@ class House:
     client: httpx.AsyncClient
     words: dict[str, Any] = field(default_factory=dict)
     clock: list[timedelta] = field(default_factory=lambda: [timedelta()])
+
+    @property
+    def hands(self) -> Hands:
+        return self.receiver.pages.router.routes[0].app._hands  # type: ignore[attr-defined,no-any-return]
 
     async def post(self, path: str = PATH, content: bytes = b"{}", **headers: str) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,7 +1,7 @@
-"""How much the door takes: messages per second, a full store, bodies in hand."""
+"""How much the door takes: messages per second, a full store."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.receiver.checks import Bucket
-from bridge.receiver.gate import ASK_EVERY_S, MOST_IN_HAND, SMALL_BODY, WATERMARK, Gate, Hands
+from bridge.receiver.gate import ASK_EVERY_S, WATERMARK, Gate
 from bridge.store.port import Census, StoreUnavailable
-from tests.receiver.conftest import JSON, OPEN, PATH, SIGNED, TOPIC, House, answer, house, settings, sign, until
+from tests.receiver.conftest import OPEN, PATH, SIGNED, House, house, settings, sign
 
 pytestmark = pytest.mark.anyio
 
@@ -188,53 +188,3 @@ def test_draining_fails_readiness_before_it_shuts_the_door() -> None:
     assert ["draining"] == built.failing()
     built.shut = True
     assert built.closed() is not None
-
-
-# ---- bodies in hand -------------------------------------------------------------------------------------------------
-
-
-def test_small_bodies_keep_half_of_the_room_to_themselves() -> None:
-    hands = Hands()
-    hands.held = MOST_IN_HAND // 2
-    assert not hands.has_room(0, SMALL_BODY + 1)
-    assert hands.has_room(0, SMALL_BODY)
-    hands.held = MOST_IN_HAND
-    assert not hands.has_room(0, 1)
-
-
-def test_whoever_is_alone_may_have_all_the_room() -> None:
-    assert Hands().has_room(0, MOST_IN_HAND)
-
-
-async def test_bodies_in_hand_are_counted_while_the_store_works_and_given_back() -> None:
-    built = house(settings(max_body=40 * 2**20))
-    built.store.go_on.clear()
-    large = b'{"a":"' + b"x" * (33 * 2**20) + b'"}'
-    posting = asyncio.create_task(built.post(content=large))
-    await until(lambda: built.store.waiting)
-    got = await built.post(content=large)
-    assert (503, {"error": "too many bodies in hand"}) == (got.status_code, got.json())
-    assert "1" == got.headers["retry-after"]
-    small = asyncio.create_task(built.post())
-    await until(lambda: built.store.waiting == 2)
-    built.store.go_on.set()
-    assert [202, 202] == [(await posting).status_code, (await small).status_code]
-    assert 202 == (await built.post(content=large)).status_code
-
-
-async def test_a_body_that_grows_without_saying_so_is_counted_too() -> None:
-    built = house(settings(max_body=60 * 2**20))
-    built.store.go_on.clear()
-    posting = asyncio.create_task(built.post(content=b"[" + b" " * (31 * 2**20) + b"{}]"))
-    await until(lambda: built.store.waiting)
-
-    async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(40):
-            yield b" " * 2**20
-
-    got = await built.client.post(PATH, content=pieces(), headers=JSON)
-    assert 503 == got.status_code
-    built.store.go_on.set()
-    assert 202 == (await posting).status_code
-    assert answer(1, ids=[2]) == (await built.post()).json()
-    assert TOPIC == built.store.taken[0].topic

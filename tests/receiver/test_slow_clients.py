@@ -135,7 +135,7 @@ async def test_a_half_sent_body_ends_with_408_and_its_bytes_are_let_go(sent: byt
         assert "close" == headers["connection"]
         assert b"" == await wire.ended()
         await until(lambda: not bridge.server.server_state.tasks)
-        assert 0 == bridge.house.receiver.pages.router.routes[0].app._hands.held  # type: ignore[attr-defined]
+        assert (0, 0) == (bridge.house.hands.verified.held, bridge.house.hands.unverified.held)
         assert [] == bridge.house.store.taken
 
 
