@@ -68,7 +68,7 @@ class _Section(BaseModel):
 
 
 class Server(_Section):
-    """The door."""
+    """The HTTP server: where it listens, what it takes, how long it drains."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080  # 0 = any free one
@@ -115,7 +115,7 @@ class DeviceException(_Section):
 
 
 class Moost(_Section):
-    """The other side."""
+    """MOOST: its address, the credentials, and how calls are made."""
 
     base_url: WebAddress = "https://api.moost.io"
     insecure: bool = False  # base_url may be http beyond this machine
@@ -134,7 +134,7 @@ class Moost(_Section):
 
 
 class StoreSettings(_Section):
-    """The memory. The address of a database may hold a password, so it is a secret."""
+    """Where the state lives. The address of a database may hold a password, so it is a secret."""
 
     url: SecretStr = SecretStr("sqlite:///bridge.db")
     retention: Positive = timedelta(hours=72)
@@ -150,7 +150,7 @@ class Buildings(_Section):
 
 
 class Intervals(_Section):
-    """Slots and days."""
+    """Quarter hours and days: when they close, and how long a value holds."""
 
     grace: Duration = timedelta(minutes=2)
     hold: Positive = timedelta(hours=24)
@@ -207,7 +207,7 @@ class LimitSettings(_Section):
 
 
 class LogSettings(_Section):
-    """How the bridge speaks."""
+    """What is logged, and in which form."""
 
     level: LogLevel = LogLevel.INFO
     format: LogFormat = LogFormat.AUTO
