@@ -23,6 +23,7 @@ from tests.chaos import clocks, desk, disk, door, judge, moost, processes, share
 from tests.chaos.fault import Fault, Needs
 from tests.chaos.judge import Record
 from tests.chaos.keeping import Embedded, Keeping, Shared
+from tests.chaos.mad import DEEDS, Mad, calm
 from tests.chaos.moost import Forgets
 from tests.chaos.scene import Scene, seen, staged
 from tests.chaos.town import STEADY_AGE
@@ -206,21 +207,24 @@ def chaos(folder: Path, plan: Plan, tell: Tell = lambda _: None, *, ground: Grou
         faults = [*(kind() for kind in kinds), *moost.faults()]
         impossible = [f"{fault.name}: {why}" for fault in faults if (why := fault.possible(scene)) is not None]
         faults = [fault for fault in faults if fault.possible(scene) is None]
-        began = time.monotonic()
+        began, mad, wrong = time.monotonic(), Mad(scene.crowd), list[str]()
+        scene.crowd.others.append(mad.live)
         scene.crowd.start()
         try:
             Conductor(scene, faults, plan, tell).conduct()
             tell(f"over after {time.monotonic() - began:.0f} s; all is healed now")
             scene.heal()
+            wrong += calm(scene, mad)
         finally:
             scene.crowd.finish(DRAINED_S)
-        wrong = [*_drained(scene)]
+        wrong += _drained(scene)
         record = _record(scene, faults)
         wrong += [*scene.troubles, *scene.crowd.troubles, *judge.verdict(record), *_afterwards(scene)]
         repeated = sum(sent.lost > 0 for sent in scene.crowd.book.values())
         table = [
             *((fault.name, fault.injected, fault.fired) for fault in faults),
             *((f"cloud: {name}", scene.crowd.did[name], scene.crowd.did[name]) for name in CLOUD),
+            *((name, scene.crowd.did[name], scene.crowd.did[name]) for name in DEEDS),
             ("cloud: repeated after a lost answer", repeated, repeated),
         ]
         told = [*_remarks(scene, record)]
@@ -287,6 +291,9 @@ def _remarks(scene: Scene, record: Record) -> Iterator[str]:
     yield f"letters: {len(record.book)}; messages: {', '.join(f'{count} {fate}' for fate, count in fates.items())}"
     yield f"answers: {dict(sorted(scene.crowd.statuses.items()))}, and {scene.crowd.lost} never came"
     yield f"events: {dict(lanes)}; {again} came again, {judge.in_doubt(record)} calls were in doubt"
+    if delays := scene.crowd.delays:
+        middle, worst = delays[len(delays) // 2], delays[-1]
+        yield f"beside the mad subscription {len(delays)} values took {middle:.2f} s to MOOST, at most {worst:.2f} s"
     starts, kills = sum(one.starts for one in scene.replicas), sum(one.kills for one in scene.replicas)
     refused = sum(one.refused for one in scene.replicas)
     yield f"the bridge was started {starts} times, killed {kills} times; {refused} starts found no store"

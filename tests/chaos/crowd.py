@@ -31,6 +31,10 @@ AGAIN: Final = 0.08  # of the letters are sent again though they were taken
 TWINS: Final = 0.08  # are sent twice at the same time
 
 
+Life = Callable[[threading.Event], Coroutine[Any, Any, None]]
+"""Somebody who sends until the event is set."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
     """A 202."""
@@ -64,6 +68,9 @@ class Crowd:
     lost: int = 0  # attempts without an answer
     did: Counter[str] = field(default_factory=Counter)  # what the cloud does of itself, and was seen to matter
     on_the_way: int = 0  # attempts
+    said: list[tuple[str, int, float]] = field(default_factory=list)  # home, number, when it was taken [epoch s]
+    delays: list[float] = field(default_factory=list)  # to MOOST, while only one subscription does wrong [s]
+    others: list[Life] = field(default_factory=list)  # who sends besides, until the end
     troubles: list[str] = field(default_factory=list)
     _turn: int = 0
     _deadline: float = float("inf")
@@ -83,6 +90,10 @@ class Crowd:
         self._ending.set()
         self._thread.join()
 
+    async def deliver_here(self, letter: Letter) -> Taken:
+        """Send a letter from the crowd's own thread."""
+        return await self._deliver(letter)
+
     def deliver(self, letter: Letter) -> "Future[Taken]":
         """Send a letter from another thread."""
         return asyncio.run_coroutine_threadsafe(self._deliver(letter), self._loop)
@@ -96,6 +107,7 @@ class Crowd:
                 *(self._steady(home) for home in (*town.steady, *town.archives)),
                 *(self._hasty(home) for home in town.hasty),
                 *(self._others() for _ in range(2)),
+                *(life(self._ending) for life in self.others),
             ]
             await asyncio.gather(*(self._unless_trouble(life) for life in lives))
             others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -118,6 +130,7 @@ class Crowd:
                 self.did["sent twice at once"] += first.duplicates + second.duplicates > 0
             else:
                 await self._deliver(letter)
+            self.said.append((home.user, home.number, time.time()))
             self.did["arrays"] += len(letter.fates) > 1
             if self.dice.random() < AGAIN:
                 answer = await self._deliver(letter)
@@ -185,7 +198,9 @@ class Crowd:
         url = f"{urls[self._turn % len(urls)]}/webhooks{'/' if letter.topic else ''}{letter.topic}"
         self.on_the_way += 1
         try:
-            async with self._http.post(url, data=letter.body, headers=signed(letter.body, letter.id)) as answer:
+            async with self._http.post(
+                url, data=letter.body, headers=signed(letter.body, letter.id, letter.secret)
+            ) as answer:
                 raw = await answer.read()
         except (aiohttp.ClientError, TimeoutError):
             sent.lost += 1

@@ -19,7 +19,7 @@ from tests.chaos.crowd import Sent
 from tests.chaos.town import Fate, Home, Town
 
 COUNTED: Final = "STATE_OF_CHARGE_RATE"
-DEAD: Final = (Fate.UNREADABLE, Fate.UNKNOWN_TOPIC, Fate.FOREIGN)
+DEAD: Final = (Fate.UNREADABLE, Fate.UNKNOWN_TOPIC, Fate.FOREIGN, Fate.TOO_LARGE, Fate.TOO_MANY)
 SOME: Final = 5  # examples in a sentence
 
 Entry = Mapping[str, Any]

@@ -23,7 +23,7 @@ import httpx
 
 from tests.chaos.crowd import Crowd
 from tests.chaos.keeping import Keeping
-from tests.chaos.town import LIVE_MAX_AGE, Town
+from tests.chaos.town import LIVE_MAX_AGE, MAD, MAD_PREFIX, MAD_USER, PREFIX, SECRETS, Town
 from tests.life.stage import (
     PATIENCE_S,
     Bridge,
@@ -348,7 +348,8 @@ def _bridge(folder: Path, sandbox: Sandbox, keeping: Keeping, world: World) -> B
         "buildings": {"unknown": "park"},
         "clock": world.table(),
     }
-    bridge = Bridge(folder, sandbox.url, settings)
+    mad = {"id": MAD, "secrets": [SECRETS[MAD]], "user_prefix": MAD_PREFIX}
+    bridge = Bridge(folder, sandbox.url, settings, own={"user_prefix": PREFIX}, others=(mad,))
     bridge.configure()
     return bridge
 
@@ -356,6 +357,7 @@ def _bridge(folder: Path, sandbox: Sandbox, keeping: Keeping, world: World) -> B
 def directory(scene: Scene, users: Sequence[str]) -> bool:
     """Tell the bridge's directory of users; return whether it took them."""
     rows = scene.folder / "directory.csv"
-    rows.write_text("user_id,customer_building_id\n" + "".join(f"{user},{user}\n" for user in users))
+    known = [f"{PREFIX}{user},{user}\n" for user in users]
+    rows.write_text("".join(("user_id,customer_building_id\n", f"{MAD_PREFIX}{MAD_USER},the-mad-one\n", *known)))
     code, _ = scene.command("buildings", "import", rows)
     return code == 0

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from tests.life.stage import SUBSCRIPTION, dump, stamp, vehicle
+from tests.life.stage import SECRET, SUBSCRIPTION, dump, stamp, vehicle
 
 STEADY_AGE: Final = timedelta(hours=3)
 ARCHIVE_AGE: Final = timedelta(hours=10)
@@ -29,6 +29,12 @@ NUMBERS: Final = 100_000  # a state of charge has three decimals
 
 UPDATE: Final = f"{SUBSCRIPTION}.vehicle.update"
 
+PREFIX: Final = "t-"  # of the town's users, so that no other subscription writes of them
+MAD: Final = "mad"
+MAD_PREFIX: Final = "m-"
+MAD_USER: Final = "constant"
+SECRETS: Final = {SUBSCRIPTION: SECRET, MAD: "whsec_bWFkLW1hZGUtdXAtc2VjcmV0LTAwMDAx"}  # made up
+
 
 class Fate(StrEnum):
     """How a message ends."""
@@ -38,6 +44,8 @@ class Fate(StrEnum):
     UNREADABLE = "unreadable"
     UNKNOWN_TOPIC = "unknown-topic"
     FOREIGN = "foreign-subscription"
+    TOO_LARGE = "too-large"
+    TOO_MANY = "too-many"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +56,11 @@ class Letter:
     topic: str  # empty = each message names its own
     body: bytes
     fates: tuple[Fate, ...] = (Fate.SETTLED,)  # of its messages
+
+    @property
+    def secret(self) -> str:
+        """Return the secret of whoever sends it."""
+        return SECRETS.get(self.topic.partition(".")[0], SECRET)
 
 
 @dataclass

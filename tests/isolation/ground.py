@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import httpx
 
-from bridge.sandbox.database import binaries
+from bridge.sandbox.database import binaries, free_port
 from tests.bench.machine import cpu_s, peak_mb
 from tests.bench.process import Process, running
 from tests.bench.subject import CLIENT, CLIENT_SECRET, CUSTOMER
@@ -36,7 +36,7 @@ NEIGHBOURS: Final = 97
 RATE_LIMIT: Final = 5
 _CONFIG: Final = """
 [server]
-port = 0
+port = {port}
 admin_token = "{admin}"
 [moost]
 base_url = "{moost}"
@@ -181,6 +181,7 @@ def subject(ground: Ground, *, store: str = "", memory_mb: int | None = None) ->
     with running(command, core=None, log=folder / "moost.log", address=r"moost http://127.0.0.1:(\d+)") as moost:
         config = folder / "bridge.toml"
         text = _CONFIG.format(
+            port=free_port(),
             admin=ADMIN,
             moost=f"http://127.0.0.1:{moost.port}",
             client=CLIENT,

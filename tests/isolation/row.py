@@ -35,6 +35,7 @@ class Attack:
     ends: float  # [s of the monotonic clock]
     wrong: list[str] = field(default_factory=list)  # beyond what every row is held against
     notes: list[str] = field(default_factory=list)
+    down: list[tuple[float, float]] = field(default_factory=list)  # when there was no daemon [s of the monotonic clock]
     own: set[str] = field(default_factory=set)  # what it sends as the canary
 
     @property
@@ -113,7 +114,12 @@ def measure(row: Row, ground: Ground, *, idle_s: float, seconds: float) -> Resul
         memory = bridge.peak_mb()
         asked_at = time.monotonic()
         quiet = [one for one in samples if start <= one.due < begun]
-        loud = [one for one in samples if begun <= one.due < over - (1.0 if row.stops_under_attack else 0.0)]
+        loud = [
+            one
+            for one in samples
+            if begun <= one.due < over - (1.0 if row.stops_under_attack else 0.0)
+            and not any(since <= one.due <= until for since, until in attack.down)
+        ]
         first = Result(
             row=row,
             store=ground.store,
