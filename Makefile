@@ -3,7 +3,7 @@
 # make setup         only install; clean: remove what was installed
 # make check         ruff and mypy; format: let ruff rewrite
 # make cover         branches that no test takes
-# make docs          write the generated pages of docs/ anew
+# make docs          write the generated pages of docs/ anew, and build the site in build/site
 # make figures       how large and how entangled the code is (TREE=… for another checkout)
 # make lock          renew the lock files
 # make image         build the container
@@ -100,6 +100,7 @@ kafka: broker
 
 docs: setup
 	$(BIN)/python -m docs.generate
+	$(BIN)/zensical build --clean --strict --config-file .zensical.toml
 
 figures: setup
 	$(BIN)/python -m tests.figures $(TREE)
@@ -114,4 +115,4 @@ image:
 	$(BUILDER) -t $(IMAGE) .
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/kafka/target
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache build tests/kafka/target
