@@ -227,18 +227,23 @@ class _Ticked:
     effects: tuple[Effect, ...] = ()
     copied: bool = False
 
+    @property
+    def payer(self) -> str:
+        """Return the subscription that pays for its calls."""
+        return "" if self.before is None else self.before.payer
+
 
 def _work(ticked: Sequence[_Ticked], tick: Tick, now: datetime, turn: datetime) -> Work:
     """Return what ticks change, for one transaction; their calls are due at `turn`."""
-    effects = [effect for one in ticked for effect in one.effects]
+    effects = [(effect, one.payer) for one in ticked for effect in one.effects]
     calls = (CreateBuilding, ChangeBuilding, PutDevices, SendEvents)
     return Work(
         now=now,
         buildings=[state for one in ticked for state in one.states],
         due={one.name: one.due for one in ticked},
-        calls=[Outgoing(call=effect) for effect in effects if isinstance(effect, calls)],
+        calls=[Outgoing(call=effect, subscription=payer) for effect, payer in effects if isinstance(effect, calls)],
         turn=turn,
-        notes=[(0, effect) for effect in effects if isinstance(effect, Note)],
+        notes=[(0, effect) for effect, _ in effects if isinstance(effect, Note)],
         ticked=now,
         tick=tick,
         copied=frozenset(one.name for one in ticked if one.copied),

@@ -203,7 +203,11 @@ async def _withdrawn(
             now=message.received,
             buildings=[Versioned(state=state, version=known.version)],
             due={building: due(state, rules)},
-            calls=[Outgoing(call=effect) for effect in effects if isinstance(effect, _CALLS)],
+            calls=[
+                Outgoing(call=effect, subscription=known.state.payer)
+                for effect in effects
+                if isinstance(effect, _CALLS)
+            ],
         )
         if not await keeper.commit(work):
             return _redaction(found, _living(inherited(known.state, rules)), names)

@@ -41,6 +41,8 @@ class Limit(StrEnum):
     ENTRIES_PER_MESSAGE = "entries_per_message"
     ID_LENGTH = "id_length"
 
+    CALLS_ON_THE_WIRE = "calls_on_the_wire"
+
     DEVICES_PER_BUILDING = "devices_per_building"
     DELETES_PER_BUILDING = "deletes_per_building"
     SAMPLES_PER_SLOT = "samples_per_slot"

@@ -332,11 +332,12 @@ class _Daemon:
         """Build the rooms and run them."""
         wall = keeper.clock or times.wall
         settings, rules, now = self._settings, self._settings.rules(), _clock(self._settings, wall)
+        limits = LimitCounts(metrics)
         sender = Sender(
             store=keeper, client=client, moost=settings.moost, metrics=metrics, now=wall, world=now,
             dry_run=self._dry_run, drain_timeout=_sender_time(settings), desk=keeper, outage=self._outage,
+            subscriptions=len(settings.subscriptions), reached=limits.reached,
         )  # fmt: skip
-        limits = LimitCounts(metrics)
         refusals = Refusals(metrics)
         letters = DeadLetterLog(keeper, metrics, wall)
         worker = Worker(
@@ -404,6 +405,7 @@ class _Daemon:
             server.reload(changed)
             gate.max_size = changed.store.max_size
             worker.reload(changed.rules())
+            sender.reload(len(changed.subscriptions))
             clock.reload(changed.rules(), changed.store.retention, changed.store.max_size)
             client.reload(changed.moost, changed.secret_values())
             sender.drain_timeout = _sender_time(changed)

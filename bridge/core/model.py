@@ -174,6 +174,11 @@ class Building:
     forgotten: datetime | None = None  # a user was forgotten then: what was before cannot be made again
     backlog: datetime | None = None  # acceptance of the last message that was old and yet newer than all before it
 
+    @property
+    def payer(self) -> str:
+        """Return the subscription that pays for what no message asks for: of the device that is there longest."""
+        return next((device.subscription for device in self.devices.values()), "")
+
 
 class Flag:
     """Words of `Building.flags`; `/health` counts buildings per flag."""

@@ -173,7 +173,7 @@ async def _queue(
         if there is None or not left:
             break
         some, rest = left[: ROWS * ROWS], left[ROWS * ROWS :]
-        if not await keeper.commit(Work(now=now(), buildings=[there], calls=_calls(building, some))):
+        if not await keeper.commit(Work(now=now(), buildings=[there], calls=_calls(there.state, some))):
             queued, left, conflicts = queued + some, rest, 0
             continue
         conflicts += 1
@@ -187,9 +187,12 @@ def _is_news(said: Told | None, event: Event) -> bool:
     return said is None or said.event.value != event.value
 
 
-def _calls(building: str, found: Sequence[Difference]) -> list[Outgoing]:
+def _calls(building: Building, found: Sequence[Difference]) -> list[Outgoing]:
     events = tuple(one.event for one in found)
     return [
-        Outgoing(call=SendEvents(building=building, events=events[start : start + ROWS], replay=True))
+        Outgoing(
+            call=SendEvents(building=building.id, events=events[start : start + ROWS], replay=True),
+            subscription=building.payer,
+        )
         for start in range(0, len(events), ROWS)
     ]

@@ -1,7 +1,7 @@
 """The lanes in hand, and what is still to be written about them.
 
 Rules:
-- Ready lanes take turns: one call, then to the back. A long lane delays nobody.
+- Ready lanes take turns (see `ready`). Where there are several subscriptions, each has a bounded part of the wire.
 - No call begins with less lease left than it may take.
 - A lane is in hand once: where its lease ran out early because the clock jumped ahead, the store may lend it again, and
   that is no second call of one building.
@@ -11,7 +11,7 @@ Rules:
 """
 
 import traceback
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -22,8 +22,10 @@ from bridge.core.vocabulary import DeadReason
 from bridge.logs import logger
 from bridge.sender import lanes
 from bridge.sender.lanes import Job, Planner, Run
+from bridge.sender.ready import Ready
 from bridge.sender.results import Result, Results, Verdict
 from bridge.store.port import Attempt, Burial, Lane, Return, Settlement
+from bridge.store.ranks import Line
 
 WRITE_MARGIN: Final = timedelta(seconds=5)  # of the lease, for the transaction before a call
 SUSPECTS: Final = 10_000  # lanes that went back in the middle of a halving, remembered
@@ -44,7 +46,8 @@ class Hand:
         self._needed = timeout + WRITE_MARGIN
         self._suspects: OrderedDict[str, int] = OrderedDict()
         self._held: set[str] = set()  # buildings whose lanes are in hand or on the wire
-        self.ready: deque[Run] = deque()
+        self._on_wire: dict[str, Line] = {}  # building -> the line in which its turn came
+        self.ready = Ready()
         self.settlements: list[Settlement] = []
         self.returns: list[Return] = []
 
@@ -54,7 +57,16 @@ class Hand:
         """Add lanes as leased; one that is in hand already goes on as it is, and then back."""
         new = [lane for lane in leased if lane.building not in self._held]
         self._held.update(lane.building for lane in new)
-        self.ready.extend(Run.of(lane, self._suspects.pop(lane.building, 0)) for lane in new)
+        for lane in new:
+            self._add(Run.of(lane, self._suspects.pop(lane.building, 0)))
+
+    def _add(self, run: Run) -> None:
+        self.ready.add(run, self._planner.line(run, self._world()))
+
+    @property
+    def held(self) -> Counter[Line]:
+        """Return how many lanes of each line are in hand, those on the wire included."""
+        return self.ready.lines + Counter(self._on_wire.values())
 
     def give_back(self, run: Run, at: datetime) -> None:
         """Give a lane back, due again at `at`."""
@@ -67,22 +79,35 @@ class Hand:
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Take calls that did not begin back to the front."""
-        self.ready.extendleft(job.run for job in reversed(jobs))
+        for job in reversed(jobs):
+            self.ready.add(job.run, self._on_wire.pop(job.run.lane.building), first=True)
 
     # ---- what comes next ----
 
-    def choose(self, room: int) -> list[Job]:
-        """Choose the next call of ready lanes, for about `room` requests; lanes that are done are given back."""
+    def choose(self, room: int, most: int | None = None) -> list[Job]:
+        """Choose the next call of ready lanes, for about `room` requests; lanes that are done are given back.
+
+        `most` is how many calls of one subscription may be on the wire; None = any number.
+        """
         jobs: list[Job] = []
-        while self.ready and room > 0:
-            run, now = self.ready.popleft(), self._now()
+        while room > 0 and (taken := self.ready.take(self.full(most))) is not None:
+            (run, line), now = taken, self._now()
             job = self._next(run, self._world()) if run.lane.until - now >= self._needed else None
+            self.ready.use(line, 0 if job is None else job.requests)
             if job is None:
                 self.give_back(run, now)
                 continue
             jobs.append(job)
             room -= job.requests
+            self._on_wire[run.lane.building] = line
         return jobs
+
+    def full(self, most: int | None) -> frozenset[str]:
+        """Return the subscriptions that have as many calls on the wire as they may."""
+        if most is None:
+            return frozenset()
+        calls = Counter(line.subscription for line in self._on_wire.values())
+        return frozenset(name for name, count in calls.items() if count >= most)
 
     def _next(self, run: Run, now: datetime) -> Job | None:
         """Return the next call of a lane; what may not leave is buried on the way. None = the lane is done."""
@@ -109,24 +134,32 @@ class Hand:
 
     def without(self, gone: frozenset[int], jobs: Sequence[Job]) -> list[Job]:
         """Give lanes back that hold calls which are not there any more; return the jobs of the others."""
-        for run in (*self.ready, *(job.run for job in jobs)):
-            if run.holds(gone):
-                self.give_back(run, self._now())
-        self.ready = deque(run for run in self.ready if not run.holds(gone))
+        for run in self.ready.remove(lambda run: run.holds(gone)):
+            self.give_back(run, self._now())
+        for job in jobs:
+            if job.run.holds(gone):
+                self._on_wire.pop(job.run.lane.building)
+                self.give_back(job.run, self._now())
         return [job for job in jobs if not job.run.holds(gone)]
+
+    def give_all_back(self) -> None:
+        """Give back every lane that is not on the wire."""
+        for run in self.ready.remove(lambda _: True):
+            self.give_back(run, self._now())
 
     # ---- what has happened ----
 
     def read(self, result: Result, results: Results, at: float) -> None:
         """Note what came of a call; its lane goes on, or back to the store."""
         run = result.job.run
+        self._on_wire.pop(run.lane.building)
         try:
             verdict = results.conclude(result, self._now(), at)
         except Exception as error:  # noqa: BLE001 - one item, not the room
             verdict = Verdict(settlements=self._fault(run, error))
         self.settlements += verdict.settlements
         if verdict.back_at is None:
-            self.ready.append(run)
+            self._go_on(run)
         else:
             self.give_back(run, verdict.back_at)
 
@@ -137,7 +170,15 @@ class Hand:
             Settlement(call_id=row, delivered=count, attempt=attempt, dry=True) for row, count in job.parts
         ]
         job.run.advance(job.parts)
-        self.ready.append(job.run)
+        self._on_wire.pop(job.run.lane.building)
+        self._go_on(job.run)
+
+    def _go_on(self, run: Run) -> None:
+        """Let a lane wait for its next turn, if it owes anything yet."""
+        if run.rows:
+            self._add(run)
+        else:
+            self.give_back(run, self._now())
 
     def _fault(self, run: Run, error: Exception) -> list[Settlement]:
         """Take the front item of a lane out of the flow."""

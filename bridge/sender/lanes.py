@@ -27,6 +27,7 @@ from bridge.core.vocabulary import DeadReason
 from bridge.sink import encode, validate
 from bridge.sink.encode import WireCall
 from bridge.store.port import Attempt, Begin, Burial, Doubt, Lane, Owed, Settlement
+from bridge.store.ranks import Line, Rank
 
 _NOTHING: Final = b""
 
@@ -143,6 +144,14 @@ class Planner:
         if isinstance(call, SendEvents):
             return self._events(run, call, now)
         return self._state(run, call, errand=False)
+
+    def line(self, run: Run, now: datetime) -> Line:
+        """Return the line in which a lane waits that owes something: by what it sends next."""
+        row = run.front
+        if run.errands or not isinstance(row.owed.call, SendEvents):
+            return Line(row.owed.subscription, Rank.STATE)
+        old = bool(row.events) and self._is_old(row, 0, row.events[row.done], now)
+        return Line(row.owed.subscription, Rank.HISTORY if old else Rank.LIVE)
 
     # ---- whole states ----
 

@@ -10,6 +10,8 @@ Rules:
 - A 429 stops everything for 1 s, doubled to 30 s until a call gets through, and for at least as long as it says. Then
   one call tries it, and the others follow when it got through.
 - The budget is a pace, not a bucket: calls are spread evenly over each second.
+- Where there are several subscriptions, one has at most three quarters of the calls on the wire: calls that hang keep
+  nobody else's waiting. The limit counts as reached where one of them has all of these.
 - Times are seconds of a monotonic clock, handed in.
 
 Source: Vector, "Adaptive Request Concurrency" (decrease 0.9, EWMA 0.4, deviation scale 2.5, one step per round).
@@ -22,6 +24,7 @@ from enum import StrEnum
 from typing import Final
 
 FIRST_LIMIT: Final = 4
+SHARE: Final = 3 / 4  # of the calls on the wire for one subscription, where there are several
 _EWMA: Final = 0.4
 _DECREASE: Final = 0.9
 _DEVIATIONS: Final = 2.5
@@ -45,9 +48,10 @@ _BURST_SECONDS: Final = 0.05  # of the budget: what a turn of the loop may catch
 class Concurrency:
     """The adaptive limit of calls on the wire."""
 
-    def __init__(self, highest: int) -> None:
-        """Start low."""
+    def __init__(self, highest: int, *, several: bool = False) -> None:
+        """Start low; `several` = there are several subscriptions."""
         self.highest = highest
+        self.several = several
         self._mean: float | None = None
         self._variance = 0.0
         self.reset()
@@ -61,10 +65,15 @@ class Concurrency:
         self._pressed = False
         self._reached = False
 
+    @property
+    def share(self) -> int:
+        """Return how many calls of one subscription may be on the wire."""
+        return max(1, int(self.limit * SHARE)) if self.several else self.limit
+
     def observe(self, seconds: float, on_wire: int, at: float, *, pressed: bool) -> None:
         """Take note of one answer: how long it took, and whether it was a sign of overload."""
         self._pressed |= pressed
-        self._reached |= on_wire >= self.limit
+        self._reached |= on_wire >= self.share
         if not pressed:
             self._sum += seconds
             self._count += 1
@@ -254,9 +263,9 @@ class Served:
 class Gate:
     """All limits together."""
 
-    def __init__(self, max_concurrency: int, requests_per_second: float) -> None:
-        """Start closed to none."""
-        self.concurrency = Concurrency(max_concurrency)
+    def __init__(self, max_concurrency: int, requests_per_second: float, *, several: bool = False) -> None:
+        """Start closed to none; `several` = there are several subscriptions."""
+        self.concurrency = Concurrency(max_concurrency, several=several)
         self.circuit = Circuit()
         self.throttle = Throttle()
         self.budget = Budget(requests_per_second)

@@ -13,12 +13,14 @@ with nothing to write it sleeps until a result, a nudge of the worker, or the ne
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol, cast
 
 from bridge.config import Moost
 from bridge.core.retry import LostPolicy, Outcome
+from bridge.limits import Limit
 from bridge.logs import logger
 from bridge.metrics import Metrics
 from bridge.repeated import Outage, store_outage
@@ -32,9 +34,11 @@ from bridge.sender.stuck import Stuck
 from bridge.sink.token import Token, TokenKeeper, TokenSource
 from bridge.store.desk import Desk
 from bridge.store.port import Settlement, Store, StoreUnavailable, Work
+from bridge.store.ranks import Line
 
 LEASE: Final = timedelta(seconds=30)
 TELL_EVERY: Final = timedelta(minutes=1)  # what keeps calls from MOOST, for commands in other processes
+LOOK_SECONDS: Final = 0.05  # how often to look for new calls of whoever has none in hand, where enough lanes are
 IDLE_SECONDS: Final = 1.0  # other processes queue calls too (replicas, `dead-letters retry`)
 STORE_RETRY_SECONDS: Final = 0.5
 SET_BACK_SECONDS: Final = 1.0  # the clock went slower than time by more than that: it was set, not trimmed
@@ -68,10 +72,13 @@ class Sender:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = chance,
         outage: Outage | None = None,
+        subscriptions: int = 1,
+        reached: Callable[[Limit, str, int], None] = lambda _limit, _payer, _count: None,
     ) -> None:
         """Prepare; `desk`, where given, is asked for stuck calls to try again; `clock` is monotonic [s].
 
         `now` is the wall time that leases and retries go by; `world`, where that is simulated, the time events live in.
+        `subscriptions` is how many are configured, `reached` counts reached bounds.
         """
         self._store, self._client = store, client
         self._metrics, self._now, self._clock = metrics, now, clock
@@ -88,7 +95,8 @@ class Sender:
             on_lost=on_lost,
         )
         self._hand = Hand(planner, now, world or now, moost.timeout)
-        self._gate = Gate(moost.max_concurrency, moost.requests_per_second)
+        self._gate = Gate(moost.max_concurrency, moost.requests_per_second, several=subscriptions > 1)
+        self._reached = reached
         self._tokens = TokenKeeper(client, moost.customer_id, clock)
         self._stuck = Stuck(desk, now())
         self._results = Results(
@@ -102,10 +110,16 @@ class Sender:
         self._ended: list[Result] = []
         self._renewal: asyncio.Task[None] | None = None
         self._more = True  # calls may be due that are not leased
+        self._nudged = False  # calls were queued since lanes were last taken
+        self._took_at = 0.0  # when that was [s of the monotonic clock]
         self._due: datetime | None = None  # when the next one is
         self._ahead: float | None = None  # of the wall time before the monotonic clock [s]
         self._told: tuple[datetime, str] | None = None  # when the store was told what keeps calls from MOOST
         self._afresh = False  # the clock was set back, and the store does not know yet
+
+    def reload(self, subscriptions: int) -> None:
+        """Go by how many subscriptions there are now."""
+        self._gate.concurrency.several = subscriptions > 1
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set, then drain."""
@@ -125,7 +139,7 @@ class Sender:
         while True:
             await self.nudge.wait()
             self.nudge.clear()
-            self._more = True
+            self._more = self._nudged = True
             self._wake.set()
 
     # ---- one turn ----
@@ -173,7 +187,15 @@ class Sender:
                 self._hand.settle_dry(job)
             return [], None
         token = self._tokens.current()
-        return (self._hand.choose(self._room()), token) if token is not None else ([], None)
+        if token is None:
+            return [], None
+        room, most = self._room(), self._gate.concurrency.share if self._gate.concurrency.several else None
+        chosen = self._hand.choose(room, most)
+        if sum(job.requests for job in chosen) < room:
+            for name in self._hand.full(most):
+                if name in self._hand.ready:
+                    self._reached(Limit.CALLS_ON_THE_WIRE, name, 1)
+        return chosen, token
 
     def _room(self) -> int:
         room = self._gate.room(len(self._calls), self._clock())
@@ -190,15 +212,22 @@ class Sender:
             return False
         if self._gate.circuit.holds_back:
             return not self._hand.ready and self._clock() >= self._gate.circuit.probe_at
-        return len(self._hand.ready) < self._gate.concurrency.limit
+        return len(self._hand.ready) < self._gate.concurrency.limit or self._clock() >= self._looks_at
+
+    @property
+    def _looks_at(self) -> float:
+        """Return when to look for lanes of whoever has less than its share in hand, though there are enough [s]."""
+        return self._took_at + (LOOK_SECONDS if self._nudged else IDLE_SECONDS)
 
     async def _take_lanes(self) -> None:
-        most = min(MOST_LANES, self._max_concurrency * LANES_PER_CALL - len(self._hand.ready))
-        wanted = 1 if self._gate.circuit.holds_back else most
+        held = Counter[Line]() if self._gate.circuit.holds_back else self._hand.held
+        most = 1 if self._gate.circuit.holds_back else self._max_concurrency * LANES_PER_CALL + len(self._calls)
+        wanted = max(1, min(MOST_LANES, most - held.total()))
         rows = min(self._batch, max(FEWEST_ROWS, ROWS_PER_LEASE // wanted))
         hold = max(LEASE, 3 * self._timeout)
-        leased = await self._store.lease(self._now(), wanted, rows, hold, afresh=self._afresh)
-        self._afresh = False
+        lanes = held.total() + wanted
+        leased = await self._store.lease(self._now(), lanes, rows, hold, held=held, afresh=self._afresh)
+        self._afresh, self._nudged, self._took_at = False, False, self._clock()
         self._store_works()
         self._hand.take(leased)
         if len(leased) < wanted:
@@ -299,6 +328,8 @@ class Sender:
         at, waits = self._clock(), [IDLE_SECONDS]
         if self._due is not None and not self._more:
             waits.append((self._due - self._now()).total_seconds())
+        if self._more and not self._gate.circuit.holds_back and (self._dry_run or self._tokens.current() is not None):
+            waits.append(self._looks_at - at)
         if (opens := self._gate.opens_at(at)) is not None and opens > at:
             waits.append(opens - at)
         if self._renewal is None and self._tokens.current() is None and not self._dry_run:
@@ -318,9 +349,7 @@ class Sender:
             await self._write_while_draining(ends)
         await _cancelled(list(self._calls))
         self._read_results()
-        for run in self._hand.ready:
-            self._hand.give_back(run, self._now())
-        self._hand.ready.clear()
+        self._hand.give_all_back()
         await self._write_while_draining(ends + STORE_RETRY_SECONDS)
 
     async def _write_while_draining(self, ends: float) -> None:

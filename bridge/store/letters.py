@@ -49,6 +49,7 @@ class Taken(NamedTuple):
     cause: int
     form: int
     item: bytes
+    subscription: str | None
 
 
 @dataclass(slots=True)
@@ -70,7 +71,9 @@ def revive(ledger: Ledger, letters: Iterable[Taken]) -> Freed:
         else:
             ledger.revive_call(letter.reason)
             freed.calls.append(letter.call)
-            freed.items.append(Planned.of(decode_call(letter.form, letter.item), letter.cause))
+            freed.items.append(
+                Planned.of(decode_call(letter.form, letter.item), letter.cause, letter.subscription or "")
+            )
     return freed
 
 

@@ -36,12 +36,14 @@ class Lent(msgspec.Struct, array_like=True):
     attempts: int
     first_failed: int | None
     repaired: int
+    subscription: str
 
     def owed(self, call: bytes, doubt: Doubt | None) -> Owed:
         """Return the row as the sender sees it."""
         return Owed(
             id=self.id,
             call=rest(decode_call(self.form, call), self.done),
+            subscription=self.subscription,
             queued=from_ms(self.queued),
             done=self.done,
             attempts=self.attempts,

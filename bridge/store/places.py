@@ -6,12 +6,14 @@ A whole state takes the place of an unsent older one, as `calls` says; the older
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from bridge.core.effects import Call, ChangeBuilding, PutDevices, SendEvents
 from bridge.store.calls import laid_over, renewed, replaceable, size, unlisted, wanted
 from bridge.store.codec import Form, encode_call, form
 from bridge.store.ledger import Ledger
 from bridge.store.port import Outgoing
+from bridge.store.ranks import Line, rank
 
 Place = tuple[str, Form]
 
@@ -25,16 +27,31 @@ class Planned:
     data: bytes
     cause: int
     count: int
+    subscription: str
 
     @classmethod
-    def of(cls, call: Call, cause: int) -> "Planned":
+    def of(cls, call: Call, cause: int, subscription: str) -> "Planned":
         """Encode a call."""
-        return cls(call=call, form=form(call), data=encode_call(call), cause=cause, count=size(call))
+        kind, data = form(call), encode_call(call)
+        return cls(call=call, form=kind, data=data, cause=cause, count=size(call), subscription=subscription)
+
+    def line(self, queued: datetime) -> Line:
+        """Return the line in which it stands, as a row of the outbox has it."""
+        return Line(self.subscription, int(rank(self.call, queued)))
+
+
+def first_lines(calls: Iterable[Planned], now: datetime) -> dict[str, Line]:
+    """Return the line of each building that owed nothing before."""
+    found: dict[str, Line] = {}
+    for row in calls:
+        if row.call.building not in found:
+            found[row.call.building] = row.line(now)
+    return found
 
 
 def planned(calls: Sequence[Outgoing]) -> list[Planned]:
     """Encode calls."""
-    return [Planned.of(outgoing.call, outgoing.cause) for outgoing in calls]
+    return [Planned.of(outgoing.call, outgoing.cause, outgoing.subscription) for outgoing in calls]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +123,7 @@ class Finder:
         plan = self.plan
         self._ledger.replace()
         plan.retired.append(Unsent(number=number, content=older.content, queued=older.queued))
-        merged = Planned.of(laid_over(older.content.call, row.call), row.cause)
+        merged = Planned.of(laid_over(older.content.call, row.call), row.cause, older.content.subscription)
         if older.number in plan.new:
             plan.new[older.number] = merged
         else:
@@ -160,7 +177,9 @@ def once_more(sheets: Mapping[str, Sheet], rows: Iterable[Planned]) -> list[Plan
     """Return calls that are sent once more as they have to be by now."""
     none = Sheet()
     return [
-        Planned.of(renewed(row.call, known.building, known.devices), row.cause) if replaceable(row.call) else row
+        Planned.of(renewed(row.call, known.building, known.devices), row.cause, row.subscription)
+        if replaceable(row.call)
+        else row
         for row in rows
         for known in (sheets.get(row.call.building, none),)
     ]

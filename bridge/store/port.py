@@ -29,6 +29,7 @@ from bridge.core.effects import Call, Note
 from bridge.core.messages import Tick
 from bridge.core.model import Building, Residence
 from bridge.core.vocabulary import DeadReason, DeviceKey
+from bridge.store.ranks import Line
 from bridge.store.shares import Share
 
 # ---- the door -------------------------------------------------------------------------------------------------------
@@ -109,6 +110,7 @@ class Outgoing:
 
     call: Call
     cause: int = 0
+    subscription: str = ""  # whose turn it takes at the sender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,8 @@ class Work:
 
 # ---- the sender -----------------------------------------------------------------------------------------------------
 
+NO_LINES: Final[Mapping[Line, int]] = {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
@@ -158,6 +162,7 @@ class Owed:
 
     id: int
     call: Call  # events already done are cut off
+    subscription: str  # who pays for it
     queued: datetime
     done: int = 0  # events delivered or buried before
     attempts: int = 0
@@ -346,10 +351,19 @@ class Store(Protocol):
         """
 
     async def lease(
-        self, now: datetime, lanes: int, calls: int, hold: timedelta, *, afresh: bool = False
+        self,
+        now: datetime,
+        lanes: int,
+        calls: int,
+        hold: timedelta,
+        *,
+        held: Mapping[Line, int] = NO_LINES,
+        afresh: bool = False,
     ) -> Sequence[Lane]:
-        """Lend up to `lanes` buildings with due calls, each with up to `calls` oldest rows.
+        """Lend buildings with due calls, each with up to `calls` oldest rows, the longest waiting first.
 
+        With those that the asker has already, `held`, they are up to `lanes`, in turns over subscriptions and ranks
+        (see `ranks`); a line that has less than its share gets it, also where others have more than theirs.
         `afresh` = the clock was set back: what would be due later by the old time is due now.
         """
 

@@ -293,7 +293,10 @@ class Step:
         if after is not before:
             self._states[name] = after
             self._schedule(after, message)
-        payer = "" if isinstance(message, Tick | Readdressed | Forgotten) else message.subscription
+        if isinstance(message, Tick | Readdressed | Forgotten):
+            payer = after.payer or before.payer
+        else:
+            payer = message.subscription
         for effect in effects:
             self._collect(effect, number, payer)
 
@@ -312,9 +315,9 @@ class Step:
         """Put an effect where it belongs; `payer` is the subscription whose message brought it."""
         match effect:
             case PutDevices():
-                self._list(effect, number)
+                self._list(effect, number, payer)
             case CreateBuilding() | ChangeBuilding() | SendEvents():
-                self.calls.append(Outgoing(call=effect, cause=number))
+                self.calls.append(Outgoing(call=effect, cause=number, subscription=payer))
             case Note():
                 self.notes.append((number, effect))
                 if effect.name == LIMIT_REACHED:
@@ -325,7 +328,7 @@ class Step:
             case _:
                 assert_never(effect)
 
-    def _list(self, new: PutDevices, number: int) -> None:
+    def _list(self, new: PutDevices, number: int, payer: str) -> None:
         """Queue a device list, in the place of an earlier one of the step that it says more than (M2).
 
         What is queued between the two may be about a device of the earlier one as it was listed there.
@@ -335,10 +338,10 @@ class Step:
         if place is not None and isinstance(earlier, PutDevices):
             types = {entry.id: entry.type for entry in new.devices}
             if all(types.get(entry.id) is entry.type for entry in earlier.devices):
-                self.calls[place] = Outgoing(call=new, cause=number)
+                self.calls[place] = Outgoing(call=new, cause=number, subscription=payer)
                 return
         self._lists[new.building] = len(self.calls)
-        self.calls.append(Outgoing(call=new, cause=number))
+        self.calls.append(Outgoing(call=new, cause=number, subscription=payer))
 
     def _rows(self, user: str | None) -> Sequence[Residence]:
         """Return the directory rows of a user."""

@@ -89,8 +89,8 @@ class Desk:
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def queue(self, *calls: Call) -> None:
-        outgoing = [Outgoing(call=call) for call in calls]
+    async def queue(self, *calls: Call, subscription: str = "") -> None:
+        outgoing = [Outgoing(call=call, subscription=subscription) for call in calls]
         await self.store.commit(Work(now=self.time.now(), calls=outgoing))
         if self._task is not None:
             self.sender.nudge.set()

@@ -87,7 +87,7 @@ class Play:
 
     def lease(self, suspect: int) -> Run:
         owed = [
-            Owed(id=number, call=SendEvents(building="b", events=tuple(events)), queued=NOW)
+            Owed(id=number, call=SendEvents(building="b", events=tuple(events)), subscription="s", queued=NOW)
             for number, events in self.left.items()
             if events
         ]

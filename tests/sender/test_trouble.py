@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,8 @@ from bridge.sink.encode import JsonObject, WireCall
 from bridge.store.desk import DeadFilter
 from bridge.store.memory import MemoryStore
 from bridge.store.memory.rows import CallRow
-from bridge.store.port import Begin, Lane, Return, Settlement, StoreUnavailable
+from bridge.store.port import NO_LINES, Begin, Lane, Return, Settlement, StoreUnavailable
+from bridge.store.ranks import Line
 
 pytestmark = pytest.mark.anyio
 Desk = Any
@@ -634,10 +635,17 @@ class Moody(MemoryStore):
             raise StoreUnavailable("the disk is on strike")
 
     async def lease(
-        self, now: datetime, lanes: int, calls: int, hold: timedelta, *, afresh: bool = False
+        self,
+        now: datetime,
+        lanes: int,
+        calls: int,
+        hold: timedelta,
+        *,
+        held: Mapping[Line, int] = NO_LINES,
+        afresh: bool = False,
     ) -> Sequence[Lane]:
         self._may("lease")
-        return await super().lease(now, lanes, calls, hold, afresh=afresh)
+        return await super().lease(now, lanes, calls, hold, held=held, afresh=afresh)
 
     async def next_due(self) -> datetime | None:
         self._may("next_due")

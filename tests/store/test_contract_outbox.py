@@ -1,6 +1,8 @@
 """What every keeper promises the sender."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,6 +12,7 @@ from bridge.core.vocabulary import DeadReason, DeviceType
 from bridge.store import codec
 from bridge.store.desk import DeadFilter
 from bridge.store.port import Begin, Lane, Owed, Return, Settlement, Work
+from bridge.store.ranks import Line, Rank
 from tests.store.conftest import Keeper
 from tests.store.values import DAY, HOLD, NOW, SECOND, burial, change, create, devices, doubt, events, out, said, tariff
 
@@ -178,6 +181,94 @@ async def test_what_was_removed_is_no_part_of_what_a_building_shall_be(store: Ke
 async def test_a_lane_of_events_alone_has_no_sheet(store: Keeper) -> None:
     await queued(store, events("a", 1), devices("b", "x"))
     assert [(), (devices("b", "x"),)] == [lane.sheet for lane in await leased(store)]
+
+
+# ---- turns over subscriptions and ranks -----------------------------------------------------------------------------
+
+
+def past(building: str) -> SendEvents:
+    return replace(events(building, 1), replay=True)
+
+
+async def queued_by(store: Keeper, subscription: str, *calls: Call) -> None:
+    await store.commit(Work(now=NOW, calls=[replace(one, subscription=subscription) for one in out(*calls)]))
+
+
+async def test_a_row_says_who_pays_for_it(store: Keeper) -> None:
+    await queued_by(store, "one", create("a"))
+    await queued_by(store, "two", events("a", 1))
+    (lane,) = await leased(store)
+    assert ["one", "two"] == [row.subscription for row in lane.calls]
+
+
+async def test_subscriptions_take_turns_for_lanes(store: Keeper) -> None:
+    await queued_by(store, "mad", *(events(f"a{number}", 1) for number in range(8)))
+    await queued_by(store, "calm", events("b0", 1), events("b1", 1))
+    assert ["a0", "a1", "b0", "b1"] == [lane.building for lane in await leased(store, lanes=4)]
+    assert ["a2", "a3", "a4", "a5"] == [lane.building for lane in await leased(store, lanes=4)]
+
+
+async def test_lanes_that_the_asker_has_already_count(store: Keeper) -> None:
+    await queued_by(store, "mad", *(events(f"a{number}", 1) for number in range(8)))
+    await queued_by(store, "calm", *(events(f"b{number}", 1) for number in range(8)))
+    lanes = await store.lease(NOW, 6, 10, HOLD, held={Line("mad", Rank.LIVE): 6})
+    assert ["b0", "b1", "b2"] == [lane.building for lane in lanes]
+
+
+async def test_live_events_stand_before_new_buildings_and_these_before_history_but_nothing_is_held_up_for_ever(
+    store: Keeper,
+) -> None:
+    await queued_by(store, "one", *(past(f"old{number}") for number in range(20)))
+    await queued_by(store, "one", *(create(f"new{number}") for number in range(20)))
+    await queued_by(store, "one", *(events(f"live{number}", 1) for number in range(20)))
+    lanes = Counter(lane.building.rstrip("0123456789") for lane in await leased(store, lanes=13))
+    assert {"live": 9, "new": 3, "old": 1} == lanes
+
+
+async def test_a_lane_stands_where_its_first_owed_call_belongs(store: Keeper) -> None:
+    await queued_by(store, "one", create("a"), events("a", 1))
+    await queued_by(store, "one", *(create(f"b{number}") for number in range(3)))
+    (lane, *_) = await leased(store)
+    await store.settle(
+        NOW,
+        [Settlement(call_id=lane.calls[0].id, delivered=1)],
+        [],
+        [Return(building=name, at=NOW + SECOND) for name in ("a", "b0", "b1", "b2")],
+    )
+    await store.settle(NOW, [], [], [])
+    lanes = await store.lease(NOW + SECOND, 5, 10, HOLD, held={Line("one", Rank.STATE): 4})
+    assert ["a"] == [lane.building for lane in lanes]
+
+
+async def test_a_lane_whose_lease_ran_out_stands_where_its_first_owed_call_belongs(store: Keeper) -> None:
+    await queued_by(store, "one", create("a"))
+    await queued_by(store, "two", events("a", 1))
+    (lane,) = await leased(store)
+    await store.settle(NOW, [Settlement(call_id=lane.calls[0].id, delivered=1)], [], [])
+    await queued_by(store, "one", *(events(f"b{number}", 1) for number in range(9)))
+    lanes = await store.lease(NOW + HOLD, 2, 10, HOLD)
+    assert ["a", "b0"] == sorted(lane.building for lane in lanes)
+
+
+async def test_a_dead_call_is_tried_again_at_the_cost_of_who_queued_it(store: Keeper) -> None:
+    await queued_by(store, "one", events("a", 1))
+    (lane,) = await leased(store)
+    await store.settle(NOW, [Settlement(call_id=lane.calls[0].id, buried=burial())], [], [Return(building="a", at=NOW)])
+    (letter,) = await store.dead_letters(DeadFilter())
+    await store.retry([letter.id], NOW)
+    (lane,) = await leased(store)
+    assert ["one"] == [row.subscription for row in lane.calls]
+
+
+async def test_the_next_lane_is_due_whichever_line_it_stands_in(store: Keeper) -> None:
+    await queued_by(store, "one", events("a", 1))
+    await queued_by(store, "two", create("b"))
+    await queued_by(store, "three", past("c"))
+    await leased(store)
+    returned = [Return(building=name, at=NOW + place * SECOND) for place, name in enumerate("bca", 3)]
+    await store.settle(NOW, [], [], returned)
+    assert NOW + 3 * SECOND == await store.next_due()
+    assert ["b", "c"] == [lane.building for lane in await leased(store, now_after=4 * SECOND)]
 
 
 # ---- whole states ---------------------------------------------------------------------------------------------------

@@ -16,15 +16,16 @@ from bridge.core.messages import Facts, Quantity
 from bridge.core.model import Building, Device, Sample, Slice, label
 from bridge.core.vocabulary import DeadReason, DeviceKey, Kind
 from bridge.store import upgrade
-from bridge.store.codec import decode_state, encode_state, to_ms
+from bridge.store.codec import decode_state, encode_call, encode_state, to_ms
 from bridge.store.desk import DeadFilter
 from bridge.store.port import Work
 from bridge.store.postgres import PostgresStore, schema
 from bridge.store.postgres.replicas import BUCKETS
+from bridge.store.ranks import Line, Rank
 from bridge.store.shares import Share
 from bridge.store.sqlite import SqliteStore, files
 from tests.postgres import Server
-from tests.store.values import NOW, arrival
+from tests.store.values import HOLD, NOW, arrival, create, events
 
 pytestmark = pytest.mark.anyio
 
@@ -150,7 +151,12 @@ BEFORE_SHARES: Final = (
     "DROP INDEX letter_subscription",
     "ALTER TABLE letter DROP COLUMN subscription",
 )
-"""What makes a store of today one that counted no shares, its counts aside."""
+"""What makes a store of schema 9 one that counted no shares, its counts aside."""
+
+BEFORE_LINES: Final = tuple(
+    f"ALTER TABLE {table} DROP COLUMN {column}" for table in ("lane", "outbox") for column in ("subscription", "rank")
+)
+"""What makes a store of today one of schema 9, its indexes aside."""
 
 
 async def fill(store: SqliteStore | PostgresStore) -> dict[str, Share]:
@@ -179,7 +185,9 @@ async def test_what_subscriptions_hold_of_an_old_file_is_counted(tmp_path: Path)
     path = tmp_path / "bridge.db"
     held = await fill(SqliteStore(str(path), exclusive=True))
     con = sqlite3.connect(path)
-    for statement in (*BEFORE_SHARES, "UPDATE bridge SET ledger = json_remove(ledger, '$.shares')"):
+    con.execute("DROP INDEX lane_due")
+    con.execute("CREATE INDEX lane_due ON lane (due)")
+    for statement in (*BEFORE_LINES, *BEFORE_SHARES, "UPDATE bridge SET ledger = json_remove(ledger, '$.shares')"):
         con.execute(statement)
     con.execute("PRAGMA user_version = 8")
     con.commit()
@@ -192,7 +200,87 @@ async def test_what_subscriptions_hold_of_an_old_shared_store_is_counted(server:
     name = url.rpartition("=")[2]
     held = await fill(PostgresStore(url, serving=True))
     less = "UPDATE counter SET ledger = (ledger::jsonb - 'shares')::text"
-    for statement in (*BEFORE_SHARES, less, "UPDATE bridge SET version = 8, compatible = 5"):
+    for statement in (
+        "DROP INDEX lane_line",
+        *BEFORE_LINES,
+        *BEFORE_SHARES,
+        less,
+        "UPDATE bridge SET version = 8, compatible = 5",
+    ):
         server.execute(statement, schema=name)
     assert schema.SCHEMA - 8 == await asyncio.to_thread(run.migrate, Settings(store=StoreSettings(url=url)))
     assert held == await counted(PostgresStore(url))
+
+
+# ---- lines of lanes -------------------------------------------------------------------------------------------------
+
+CALLS: Final = [
+    (1, "a", "owed", 1, 1),  # id, building, state, form, cause
+    (2, "a", "owed", 0, 1),
+    (3, "b", "delivered", 1, 0),
+    (4, "b", "owed", 0, 2),
+    (5, "c", "owed", 0, 0),  # nobody's: of a tick
+]
+
+
+async def compare_lines(store: SqliteStore | PostgresStore) -> None:
+    """Check that what waited waits in the lines where it belongs."""
+    held = {Line("one", Rank.STATE): 9}
+    lanes = [lane.building for lane in await store.lease(NOW, 10, 10, HOLD, held=held)]
+    assert (["b", "c"], ["a"]) == (lanes, [lane.building for lane in await store.lease(NOW, 10, 10, HOLD)])
+
+
+async def test_lanes_of_an_older_file_wait_in_lines(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.db"
+    con = sqlite3.connect(path)
+    for step in range(1, 9):
+        con.executescript(
+            importlib.resources.files("bridge.store").joinpath("sql", f"sqlite_{step}.sql").read_text(encoding="utf-8")
+        )
+    con.execute("INSERT INTO bridge (one, dry, ledger) VALUES (1, 0, '{}')")
+    for number, name in enumerate(("one", "two"), 1):
+        con.execute("INSERT INTO inbox VALUES (?, ?, 'topic', 0, NULL, 0, x'')", (number, name))
+    for number, building, state, form, cause in CALLS:
+        call = encode_call(create(building) if form else events(building, 1))
+        con.execute(
+            "INSERT INTO outbox (id, building, state, form, cause, queued, count, call)"
+            " VALUES (?, ?, ?, ?, ?, 0, 1, ?)",
+            (number, building, state, form, cause, call),
+        )
+        con.execute("INSERT INTO lane (building, due) VALUES (?, 0) ON CONFLICT DO NOTHING", (building,))
+    con.execute(f"PRAGMA application_id = {files.APPLICATION}")
+    con.execute("PRAGMA user_version = 8")
+    con.commit()
+    con.close()
+    store = SqliteStore(str(path), exclusive=True)
+    await store.open()
+    await compare_lines(store)
+    await store.close()
+
+
+async def test_lanes_of_an_older_shared_store_wait_in_lines(server: Server) -> None:
+    url = server.fresh()
+    name = url.rpartition("=")[2]
+    for step in range(1, 9):
+        for statement in schema.script(step).split(";\n"):
+            if statement.strip():
+                server.execute(statement, schema=name)
+    server.execute("INSERT INTO bridge (version, compatible) VALUES (8, 5)", schema=name)
+    server.execute("INSERT INTO bucket (id) SELECT generate_series(0, $1::integer - 1)", BUCKETS, schema=name)
+    for number, who in enumerate(("one", "two"), 1):
+        row = "INSERT INTO inbox VALUES ($1, 0, $2, 'topic', 0, NULL, 0, NULL, '')"
+        server.execute(row, number, who, schema=name)
+    for number, building, state, form, cause in CALLS:
+        call = encode_call(create(building) if form else events(building, 1)).decode()
+        row = (
+            "INSERT INTO outbox (id, building, state, form, cause, queued, count, call)"
+            " VALUES ($1, $2, $3, $4, $5, 0, 1, $6)"
+        )
+        server.execute(row, number, building, state, form, cause, call, schema=name)
+        row = "INSERT INTO lane (building, due) VALUES ($1, 0) ON CONFLICT DO NOTHING"
+        server.execute(row, building, schema=name)
+    await asyncio.to_thread(run.migrate, Settings(store=StoreSettings(url=url)))
+    store = PostgresStore(url, told=True)
+    await store.open()
+    await compare_lines(store)
+    await store.close()

@@ -76,7 +76,7 @@ class MemoryDesk(MemoryForgetting):
                 self._rows.again.add(letter.message)
             elif letter.row is not None and letter.item is not None:
                 self._rows.ledger.revive_call(letter.reason)
-                self._rows.queue_again(letter.item, letter.row.cause, now)
+                self._rows.queue_again(letter.item, letter.row.cause, letter.row.line.subscription, now)
                 lose(letter.row, CallState.RETRIED)
         return len(letters)
 

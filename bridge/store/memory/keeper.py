@@ -5,12 +5,14 @@ Rules:
 - Nothing here awaits, so every method is a transaction.
 """
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason, DeviceKey
+from bridge.store import ranks
 from bridge.store.calls import LOST_AT_THE_END, CallState, advance, item, rest, sheet, size
 from bridge.store.codec import from_ms, plain, to_ms
 from bridge.store.desk import Ticked
@@ -19,6 +21,7 @@ from bridge.store.memory.desk import MemoryDesk
 from bridge.store.memory.rows import CallRow, Letter
 from bridge.store.port import (
     MOST_ROWS,
+    NO_LINES,
     Arrival,
     Attempt,
     Begin,
@@ -35,6 +38,7 @@ from bridge.store.port import (
     Settlement,
     Work,
 )
+from bridge.store.ranks import Line
 from bridge.store.repeats import KNOWN_FOR, REPLAYED, Verdict
 from bridge.store.shares import EARLY_BYTES, EARLY_SHARE, FULL_SHARE
 
@@ -176,7 +180,7 @@ class MemoryStore(MemoryDesk):
         self._plan(work)
         for outgoing in work.calls:
             self._rows.ledger.queue(size(outgoing.call))
-            self._rows.queue(outgoing.call, outgoing.cause, work.now, work.turn)
+            self._rows.queue(outgoing.call, outgoing.cause, outgoing.subscription, work.now, work.turn)
         for number, note in work.notes:
             self._rows.ledger.note(note.name)
             if number and note.detail:
@@ -292,15 +296,28 @@ class MemoryStore(MemoryDesk):
     # ---- the sender ----
 
     async def lease(
-        self, now: datetime, lanes: int, calls: int, hold: timedelta, *, afresh: bool = False
+        self,
+        now: datetime,
+        lanes: int,
+        calls: int,
+        hold: timedelta,
+        *,
+        held: Mapping[Line, int] = NO_LINES,
+        afresh: bool = False,
     ) -> Sequence[Lane]:
         """Lend lanes with due calls."""
         if afresh:
             self._rows.hasten(now)
         self._rows.expire(now)
         late = sorted((lane.due, name) for name, lane in self._rows.lanes.items() if lane.due and lane.due <= now)
-        lent = (self._lend(name, calls, from_ms(to_ms(now + hold))) for _, name in late[:lanes])
-        return [lane for lane in lent if lane is not None]
+        lines = {name: self._rows.lanes[name].line for _, name in late}
+        left = ranks.lent(Counter(lines.values()), held, lanes)
+        found: list[Lane | None] = []
+        for _, name in late:
+            if left.get(lines[name], 0):
+                left[lines[name]] -= 1
+                found.append(self._lend(name, calls, from_ms(to_ms(now + hold))))
+        return [lane for lane in found if lane is not None]
 
     def _lend(self, building: str, calls: int, until: datetime) -> Lane | None:
         lane, rows = self._rows.lanes[building], self._rows.owed(building)[:calls]
@@ -413,6 +430,7 @@ def _owed(row: CallRow) -> Owed:
     return Owed(
         id=row.id,
         call=rest(row.call, row.progress.done),
+        subscription=row.line.subscription,
         queued=row.queued,
         done=row.progress.done,
         attempts=row.progress.attempts,

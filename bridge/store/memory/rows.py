@@ -12,6 +12,7 @@ from bridge.store.codec import form, from_ms, plain, to_ms
 from bridge.store.desk import Ticked
 from bridge.store.ledger import Ledger
 from bridge.store.port import Arrival, Attempt, Doubt, Home, Pending, Versioned
+from bridge.store.ranks import Line, rank
 from bridge.store.repeats import Heard, Verdict
 from bridge.store.shares import Share, grow, message_bytes
 
@@ -23,6 +24,7 @@ class CallRow:
     id: int
     call: Call
     cause: int
+    line: Line
     queued: datetime
     progress: Progress
     doubt: Doubt | None = None
@@ -40,6 +42,7 @@ class LaneRow:
     """The turn of one building, and what it shall be at MOOST."""
 
     due: datetime | None = None
+    line: Line = Line("", 0)  # noqa: RUF009 - a constant
     lent_until: datetime | None = None
     lent: int = 0  # newest row that is lent
     building: ChangeBuilding | None = None
@@ -158,11 +161,11 @@ class Rows:
         """Return what is owed for a building, oldest first."""
         return [row for _, row in sorted(self.outbox.items()) if row.owed and row.call.building == building]
 
-    def queue(self, call: Call, cause: int, now: datetime, turn: datetime | None = None) -> None:
+    def queue(self, call: Call, cause: int, subscription: str, now: datetime, turn: datetime | None = None) -> None:
         """Put a call at the end of its lane, or in the place of an unsent older one; it is due at `turn`."""
         older = self._unsent(call, turn or now) if replaceable(call) else None
         if older is None:
-            self._append(call, cause, now, turn or now)
+            self._append(call, cause, subscription, (now, turn or now))
         else:
             self.ledger.replace()
             self._retire(older, now)
@@ -170,10 +173,11 @@ class Rows:
             older.progress = replace(older.progress, repaired=False)
         self._remember(call)
 
-    def queue_again(self, call: Call, cause: int, now: datetime) -> None:
+    def queue_again(self, call: Call, cause: int, subscription: str, now: datetime) -> None:
         """Queue a call that was dead as it has to be by now."""
         lane = self.lanes.get(call.building, LaneRow())
-        self.queue(renewed(call, lane.building, lane.devices) if replaceable(call) else call, cause, now)
+        call = renewed(call, lane.building, lane.devices) if replaceable(call) else call
+        self.queue(call, cause, subscription, now)
 
     def _unsent(self, call: Call, now: datetime) -> CallRow | None:
         lane = self.lanes.get(call.building, LaneRow())
@@ -193,15 +197,21 @@ class Rows:
         progress = replace(row.progress, state=CallState.REPLACED)
         self.outbox[number] = replace(row, id=number, progress=progress, settled=_whole(now), attempts=[])
 
-    def _append(self, call: Call, cause: int, now: datetime, turn: datetime) -> None:
+    def _append(self, call: Call, cause: int, subscription: str, at: tuple[datetime, datetime]) -> None:
+        now, turn = at
         self.ledger.last_call += 1
         row = CallRow(
-            id=self.ledger.last_call, call=call, cause=cause, queued=_whole(now), progress=Progress(count=size(call))
+            id=self.ledger.last_call,
+            call=call,
+            cause=cause,
+            line=Line(subscription, rank(call, now)),
+            queued=_whole(now),
+            progress=Progress(count=size(call)),
         )
         self.outbox[row.id] = row
         lane = self.lanes.setdefault(call.building, LaneRow())
         if lane.lent_until is None and lane.due is None:
-            lane.due = _whole(turn)
+            lane.due, lane.line = _whole(turn), row.line
 
     def _remember(self, call: Call) -> None:
         """Keep what the building shall be."""
@@ -223,8 +233,9 @@ class Rows:
 
     def take_back(self, building: str, at: datetime) -> None:
         """End a lease; the lane is due again at `at` if it still owes anything."""
-        lane = self.lanes[building]
-        lane.due = at if self.owed(building) else None
+        lane, owed = self.lanes[building], self.owed(building)
+        lane.due = at if owed else None
+        lane.line = owed[0].line if owed else lane.line
         lane.lent_until, lane.lent = None, 0
 
     def counted(self) -> Mapping[str, object]:

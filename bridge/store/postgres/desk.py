@@ -118,7 +118,9 @@ async def dead_letters(con: Connection, which: DeadFilter, after: int, limit: in
 
 
 _TAKE: Final = """
-DELETE FROM letter WHERE id = ANY($1) RETURNING id, reason, message, call, cause, form, item
+DELETE FROM letter WHERE id = ANY($1)
+RETURNING id, reason, message, call, cause, form, item,
+    (SELECT subscription FROM outbox WHERE outbox.id = letter.call)
 """
 _LOSE: Final = """
 UPDATE outbox SET buried = buried - 1, state = CASE WHEN state = 'dead' AND buried = 1 THEN $2 ELSE state END
@@ -150,7 +152,7 @@ async def discard(con: Connection, ledger: Ledger, ids: Sequence[int]) -> int:
 
 async def _take(con: Connection, ids: Sequence[int]) -> list[Taken]:
     found = sorted(await con.fetch(_TAKE, sorted(set(ids))), key=lambda row: int(row[0]))
-    return [Taken._make((*row, b"" if item is None else item.encode())) for *row, item in found]
+    return [Taken._make((*row, b"" if item is None else item.encode(), payer)) for *row, item, payer in found]
 
 
 async def lose(con: Connection, calls: Sequence[int], end: CallState) -> None:

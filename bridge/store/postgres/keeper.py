@@ -13,7 +13,7 @@ Rules:
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -22,11 +22,13 @@ from typing import Final, TypeVar
 from bridge import logs
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeviceKey
+from bridge.store import ranks
 from bridge.store.codec import from_ms, to_ms
 from bridge.store.entries import claimed
 from bridge.store.ledger import Ledger
 from bridge.store.lives import HEAD_START_S
 from bridge.store.port import (
+    NO_LINES,
     Arrival,
     Begin,
     Census,
@@ -425,14 +427,22 @@ class PostgresStore(PostgresDesk):
     # ---- the sender ----
 
     async def lease(
-        self, now: datetime, lanes: int, calls: int, hold: timedelta, *, afresh: bool = False
+        self,
+        now: datetime,
+        lanes: int,
+        calls: int,
+        hold: timedelta,
+        *,
+        held: Mapping[ranks.Line, int] = NO_LINES,
+        afresh: bool = False,
     ) -> Sequence[Lane]:
-        """Lend the lanes that have waited longest."""
+        """Lend the lanes that have waited longest, in turns over the lines."""
+        asked = outbox.Asked(now=now, lanes=lanes, calls=calls, hold=hold, held=held)
 
         async def write(con: Connection, ledger: Ledger) -> list[Lane]:
             if afresh:
                 await outbox.hasten(con, self._turns.at(now), hold)
-            return await outbox.lease(con, ledger, self._turns, now, lanes, calls, hold)
+            return await outbox.lease(con, ledger, self._turns, asked)
 
         return await self._write("send", write)
 

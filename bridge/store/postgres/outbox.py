@@ -18,12 +18,14 @@ from typing import Final
 
 from bridge.core.effects import Call
 from bridge.store import owed as rows
+from bridge.store import ranks
 from bridge.store.calls import LOST_AT_THE_END, CallState
 from bridge.store.codec import from_ms, maybe_from_ms, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.port import Begin, Doubt, Lane, Owed, Return, Settlement
 from bridge.store.postgres.clock import server_ms
 from bridge.store.postgres.connection import Connection, Row, changed, columns
+from bridge.store.ranks import Line
 
 
 @dataclass(slots=True)
@@ -42,11 +44,16 @@ class Turns:
 # ---- lending --------------------------------------------------------------------------------------------------------
 
 _OWES: Final = "EXISTS (SELECT FROM outbox WHERE outbox.building = lane.building AND state = 'owed')"
+_FIRST: Final = "FROM outbox WHERE outbox.building = lane.building AND state = 'owed' ORDER BY outbox.id LIMIT 1"
+_STANDS: Final = (
+    f"subscription = coalesce((SELECT outbox.subscription {_FIRST}), lane.subscription),"
+    f" rank = coalesce((SELECT outbox.rank {_FIRST}), lane.rank)"
+)
 _EXPIRE: Final = f"""
 WITH late AS (
     SELECT building FROM lane WHERE lent_until <= {server_ms(1)} ORDER BY building FOR UPDATE SKIP LOCKED
 )
-UPDATE lane SET due = CASE WHEN {_OWES} THEN lent_until END, lent_until = NULL, lent = NULL
+UPDATE lane SET due = CASE WHEN {_OWES} THEN lent_until END, lent_until = NULL, lent = NULL, {_STANDS}
 FROM late WHERE lane.building = late.building RETURNING lane.building, holder
 """  # noqa: S608 - a part of the statement, no value
 _LOSE: Final = f"""
@@ -66,11 +73,35 @@ UPDATE lane SET due = CASE WHEN due > {server_ms(1)} THEN {server_ms(1)} ELSE du
     lent_until = CASE WHEN lent_until > {server_ms(1)} + $2 THEN {server_ms(1)} + $2 ELSE lent_until END
 FROM far WHERE lane.building = far.building
 """  # noqa: S608 - a part of the statement, no value
+_DUE: Final = f"""
+WITH RECURSIVE line (subscription, rank) AS (
+    (SELECT subscription, rank FROM lane WHERE due IS NOT NULL ORDER BY subscription, rank LIMIT 1)
+    UNION ALL
+    SELECT next.subscription, next.rank FROM line CROSS JOIN LATERAL (
+        SELECT subscription, rank FROM lane
+        WHERE due IS NOT NULL AND (subscription, rank) > (line.subscription, line.rank)
+        ORDER BY subscription, rank LIMIT 1
+    ) AS next
+)
+SELECT line.subscription, line.rank, waiting.count FROM line CROSS JOIN LATERAL (
+    SELECT count(*) AS count FROM (
+        SELECT FROM lane WHERE lane.subscription = line.subscription AND lane.rank = line.rank
+            AND due <= {server_ms(1)} LIMIT $2
+    ) AS found
+) AS waiting
+"""  # noqa: S608 - a part of the statement, no value
 _LATE: Final = f"""
-SELECT building FROM lane WHERE due <= {server_ms(1)} ORDER BY due, building LIMIT $2 FOR UPDATE SKIP LOCKED
+SELECT late.building
+FROM unnest($1::text[], $2::smallint[], $3::bigint[]) AS asked (subscription, rank, share) CROSS JOIN LATERAL (
+    SELECT due, building FROM lane
+    WHERE lane.subscription = asked.subscription AND lane.rank = asked.rank AND due <= {server_ms(4)}
+    ORDER BY due, building LIMIT asked.share FOR UPDATE SKIP LOCKED
+) AS late
+ORDER BY late.due, late.building
 """  # noqa: S608 - a part of the statement, no value
 _CALLS: Final = """
-SELECT id, building, form, queued, done, attempts, first_failed, repaired, doubt, historical, doubt_count, call
+SELECT id, building, form, queued, done, attempts, first_failed, repaired, subscription,
+    doubt, historical, doubt_count, call
 FROM unnest($1::text[]) AS asked (lane) CROSS JOIN LATERAL (
     SELECT * FROM outbox WHERE building = asked.lane AND state = 'owed' ORDER BY id LIMIT $2
 ) AS owed
@@ -85,21 +116,32 @@ WHERE lane.building = new.building RETURNING lane.building, turn
 _NOTHING_OWED: Final = "UPDATE lane SET due = NULL WHERE building = ANY($1)"
 
 
-async def lease(  # noqa: PLR0913, PLR0917 - the promise, and who asks
-    con: Connection, ledger: Ledger, turns: Turns, now: datetime, lanes: int, calls: int, hold: timedelta
-) -> list[Lane]:
-    """Lend the lanes that have waited longest."""
-    at, until = turns.at(now), to_ms(now + hold)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a sender asks for, see `Store.lease`."""
+
+    now: datetime
+    lanes: int
+    calls: int
+    hold: timedelta
+    held: Mapping[Line, int]
+
+
+async def lease(con: Connection, ledger: Ledger, turns: Turns, asked: Asked) -> list[Lane]:
+    """Lend the lanes that have waited longest, in turns over the lines."""
+    at, until = turns.at(asked.now), to_ms(asked.now + asked.hold)
     await _expire(con, ledger, turns, at)
-    late = [row[0] for row in await con.fetch(_LATE, at, lanes)]
+    due = {Line(name, rank): count for name, rank, count in await con.fetch(_DUE, at, asked.lanes)}
+    shares = [(*line, count) for line, count in ranks.lent(due, asked.held, asked.lanes).items()]
+    late = [row[0] for row in await con.fetch(_LATE, *columns(shares, 3), at)] if shares else []
     if not late:
         return []
     owed: dict[str, list[Owed]] = {}
-    for row in await con.fetch(_CALLS, late, calls):
+    for row in await con.fetch(_CALLS, late, asked.calls):
         owed.setdefault(row[1], []).append(_owed(row))
     sheets = {row[0]: _sheet(row) for row in await con.fetch(_SHEETS, late)}
     lent = [(building, owed[building][-1].id) for building in late if building in owed]
-    for building, turn in await con.fetch(_LEND, *columns(lent, 2), at, until - to_ms(now), turns.holder):
+    for building, turn in await con.fetch(_LEND, *columns(lent, 2), at, until - to_ms(asked.now), turns.holder):
         turns.mine[building] = turn
     if len(lent) < len(late):
         await con.execute(_NOTHING_OWED, [building for building in late if building not in owed])
@@ -150,7 +192,7 @@ _FREE: Final = f"""
 WITH mine AS (
     SELECT building FROM lane WHERE lent_until IS NOT NULL AND holder = $1 ORDER BY building FOR UPDATE
 )
-UPDATE lane SET due = CASE WHEN {_OWES} THEN 0 END, lent_until = NULL, lent = NULL
+UPDATE lane SET due = CASE WHEN {_OWES} THEN 0 END, lent_until = NULL, lent = NULL, {_STANDS}
 FROM mine WHERE lane.building = mine.building RETURNING lane.building
 """  # noqa: S608 - a part of the statement, no value
 
@@ -201,7 +243,7 @@ ORDER BY row
 """
 _CONTENTS: Final = "SELECT id, call FROM outbox WHERE id = ANY($1)"
 _RETURN: Final = f"""
-UPDATE lane SET due = CASE WHEN {_OWES} THEN {server_ms(3)} + new.wait END, lent_until = NULL, lent = NULL
+UPDATE lane SET due = CASE WHEN {_OWES} THEN {server_ms(3)} + new.wait END, lent_until = NULL, lent = NULL, {_STANDS}
 FROM unnest($1::text[], $2::bigint[]) AS new (building, wait)
 WHERE lane.building = new.building AND lent_until IS NOT NULL
 """  # noqa: S608 - a part of the statement, no value

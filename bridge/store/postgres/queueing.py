@@ -10,20 +10,33 @@ from datetime import datetime
 from typing import Final
 
 from bridge.store.calls import CallState, replaceable
-from bridge.store.codec import Form, decode_call, encode_call, to_ms
+from bridge.store.codec import Form, decode_call, encode_call, from_ms, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.owed import sheet_read
-from bridge.store.places import Finder, Place, Planned, Sheet, Standing, Unsent, once_more, questions, told
+from bridge.store.places import (
+    Finder,
+    Place,
+    Planned,
+    Sheet,
+    Standing,
+    Unsent,
+    first_lines,
+    once_more,
+    questions,
+    told,
+)
 from bridge.store.postgres.clock import server_ms
 from bridge.store.postgres.connection import Connection, columns
 
 _TURN: Final = f"""
-INSERT INTO lane (building, due) SELECT building, {server_ms(2)} FROM unnest($1::text[]) AS asked (building)
+INSERT INTO lane (building, due, subscription, rank) SELECT building, {server_ms(4)}, subscription, rank
+FROM unnest($1::text[], $2::text[], $3::smallint[]) AS asked (building, subscription, rank)
 ORDER BY building COLLATE "C"
-ON CONFLICT (building) DO UPDATE SET due = excluded.due WHERE lane.due IS NULL AND lane.lent_until IS NULL
+ON CONFLICT (building) DO UPDATE SET due = excluded.due, subscription = excluded.subscription, rank = excluded.rank
+WHERE lane.due IS NULL AND lane.lent_until IS NULL
 """  # noqa: S608 - a part of the statement, no value
 _UNSENT: Final = f"""
-SELECT outbox.id, outbox.building, outbox.form, cause, queued, call
+SELECT outbox.id, outbox.building, outbox.form, cause, queued, call, outbox.subscription
 FROM unnest($1::text[], $2::smallint[]) AS asked (building, form)
 JOIN outbox ON outbox.building = asked.building AND state = 'owed' AND outbox.form = asked.form
 JOIN lane ON lane.building = outbox.building
@@ -32,9 +45,9 @@ ORDER BY outbox.id
 """  # noqa: S608 - a part of the statement, no value
 _NUMBERS: Final = "SELECT nextval('call_id') FROM generate_series(1, $1)"
 _APPEND: Final = """
-INSERT INTO outbox (id, building, state, form, cause, queued, settled, count, call)
+INSERT INTO outbox (id, building, state, form, cause, queued, settled, count, call, subscription, rank)
 SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[],
-    $8::integer[], $9::text[])
+    $8::integer[], $9::text[], $10::text[], $11::smallint[])
 """
 _CHANGE: Final = """
 UPDATE outbox SET call = new.call, cause = new.cause, repaired = false
@@ -63,7 +76,7 @@ WHERE EXISTS (
 async def queue(con: Connection, ledger: Ledger, calls: Sequence[Planned], now: datetime, at: int | None) -> None:
     """Queue calls in order; they are due `at` once [ms], None = by the server's clock."""
     if calls:
-        await _take_turns(con, (row.call.building for row in calls), at)
+        await _take_turns(con, calls, now, at)
         sheets = await _sheets(con, {row.call.building for row in calls if row.form is Form.CHANGE})
         finder = Finder(ledger, await _standing(con, calls, at), to_ms(now))
         await _queue(con, ledger, finder, calls, sheets)
@@ -73,7 +86,7 @@ async def requeue(con: Connection, ledger: Ledger, rows: Iterable[Planned], now:
     """Queue single calls that were dead once more, as they have to be by now; the ledger has counted them already."""
     found = list(rows)
     if found:
-        await _take_turns(con, (row.call.building for row in found), at)
+        await _take_turns(con, found, now, at)
         sheets = await _sheets(con, {row.call.building for row in found if replaceable(row.call)})
         calls = once_more(sheets, found)
         finder = Finder(ledger, await _standing(con, calls, at), to_ms(now), again=True)
@@ -89,7 +102,7 @@ async def _queue(
     appended = [_row(number, row, CallState.OWED, ms, None) for number, row in plan.new.items()]
     appended += [_row(old.number, old.content, CallState.REPLACED, old.queued, ms) for old in plan.retired]
     if appended:
-        await con.execute(_APPEND, *columns(appended, 9))
+        await con.execute(_APPEND, *columns(appended, 11))
     if plan.changed:
         changed = [(number, row.data.decode(), row.cause) for number, row in plan.changed.items()]
         await con.execute(_CHANGE, *columns(changed, 3))
@@ -132,8 +145,9 @@ def _sheet(building: str, known: Sheet) -> tuple[object, ...]:
     return (building, None if kept is None else int(Form.CHANGE), kept, devices)
 
 
-async def _take_turns(con: Connection, buildings: Iterable[str], at: int | None) -> None:
-    await con.execute(_TURN, list(dict.fromkeys(buildings)), at)
+async def _take_turns(con: Connection, calls: Iterable[Planned], now: datetime, at: int | None) -> None:
+    lines = [(building, *line) for building, line in first_lines(calls, now).items()]
+    await con.execute(_TURN, *columns(lines, 3), at)
 
 
 async def _unsent(con: Connection, places: set[Place], at: int | None) -> dict[Place, Unsent]:
@@ -141,13 +155,16 @@ async def _unsent(con: Connection, places: set[Place], at: int | None) -> dict[P
         return {}
     return {
         (building, Form(kind)): Unsent(
-            number=number, queued=queued, content=Planned.of(decode_call(kind, call.encode()), cause)
+            number=number, queued=queued, content=Planned.of(decode_call(kind, call.encode()), cause, payer)
         )
-        for number, building, kind, cause, queued, call in await con.fetch(_UNSENT, *columns(sorted(places), 2), at)
+        for number, building, kind, cause, queued, call, payer in await con.fetch(
+            _UNSENT, *columns(sorted(places), 2), at
+        )
     }
 
 
 def _row(number: int, row: Planned, state: CallState, queued: int, settled: int | None) -> tuple[object, ...]:
     return (
         *(number, row.call.building, state, int(row.form), row.cause, queued, settled, row.count, row.data.decode()),
+        *row.line(from_ms(queued)),
     )

@@ -22,7 +22,7 @@ from bridge.store.postgres.line import add
 from bridge.store.postgres.replicas import BUCKETS
 from bridge.store.refusal import StoreRefused
 
-SCHEMA: Final = 9
+SCHEMA: Final = 10
 """Newest schema, one script per step, and what the states need of it."""
 
 COMPATIBLE: Final = 9

@@ -128,7 +128,8 @@ def dead_letters(con: sqlite3.Connection, which: DeadFilter, after: int, limit: 
 
 _TAKE: Final = """
 DELETE FROM letter WHERE id IN (SELECT value FROM json_each(?))
-RETURNING id, reason, message, call, cause, form, item
+RETURNING id, reason, message, call, cause, form, item,
+    (SELECT subscription FROM outbox WHERE outbox.id = letter.call)
 """
 _LOSE: Final = """
 UPDATE outbox SET buried = buried - 1, state = CASE WHEN state = 'dead' AND buried = 1 THEN ? ELSE state END

@@ -15,7 +15,7 @@ import contextlib
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -29,6 +29,7 @@ from bridge.store.entries import claimed
 from bridge.store.ledger import Ledger
 from bridge.store.lives import HEAD_START_S
 from bridge.store.port import (
+    NO_LINES,
     Arrival,
     Begin,
     Census,
@@ -42,6 +43,7 @@ from bridge.store.port import (
     StoreUnavailable,
     Work,
 )
+from bridge.store.ranks import Line
 from bridge.store.recent import Recent
 from bridge.store.refusal import StoreRefused
 from bridge.store.repeats import KNOWN_FOR
@@ -312,14 +314,21 @@ class SqliteStore(SqliteDesk):
     # ---- the sender ----
 
     async def lease(
-        self, now: datetime, lanes: int, calls: int, hold: timedelta, *, afresh: bool = False
+        self,
+        now: datetime,
+        lanes: int,
+        calls: int,
+        hold: timedelta,
+        *,
+        held: Mapping[Line, int] = NO_LINES,
+        afresh: bool = False,
     ) -> Sequence[Lane]:
-        """Lend the lanes that have waited longest."""
+        """Lend the lanes that have waited longest, in turns over the lines."""
 
         def write(con: sqlite3.Connection, _: Ledger) -> Sequence[Lane]:
             if afresh:
                 outbox.hasten(con, now)
-            return outbox.lease(con, now, lanes, calls, hold)
+            return outbox.lease(con, outbox.Asked(now=now, lanes=lanes, calls=calls, hold=hold, held=held))
 
         return await self._writing().write(Turn.LEASE, write)
 

@@ -7,6 +7,7 @@ than the others puts it behind them.
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -14,25 +15,52 @@ import msgspec
 
 from bridge.core.effects import Call
 from bridge.store import owed as rows
+from bridge.store import ranks
 from bridge.store.calls import LOST_AT_THE_END
 from bridge.store.codec import from_ms, maybe_from_ms, to_json, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.port import Begin, Doubt, Lane, Owed, Return, Settlement
+from bridge.store.ranks import Line
 from bridge.store.sqlite.statements import Batch, cut, gathered
 
 # ---- lending --------------------------------------------------------------------------------------------------------
 
+_FIRST: Final = "FROM outbox WHERE outbox.building = lane.building AND state = 'owed' ORDER BY outbox.id LIMIT 1"
 _OWES: Final = "EXISTS (SELECT 1 FROM outbox WHERE outbox.building = lane.building AND state = 'owed')"
+_STANDS: Final = (
+    f"subscription = coalesce((SELECT outbox.subscription {_FIRST}), subscription),"
+    f" rank = coalesce((SELECT outbox.rank {_FIRST}), rank)"
+)
 _EXPIRE: Final = f"""
-UPDATE lane SET due = CASE WHEN {_OWES} THEN lent_until END, lent_until = NULL, lent = NULL WHERE lent_until <= ?
+UPDATE lane SET due = CASE WHEN {_OWES} THEN lent_until END, lent_until = NULL, lent = NULL, {_STANDS}
+WHERE lent_until <= ?
+"""  # noqa: S608 - a part of the statement, no value
+_LINES: Final = """
+WITH RECURSIVE line (subscription, rank) AS (
+    SELECT * FROM (SELECT subscription, rank FROM lane WHERE due IS NOT NULL ORDER BY subscription, rank LIMIT 1)
+    UNION ALL
+    SELECT next.subscription, next.rank FROM line JOIN lane AS next ON next.building = (
+        SELECT building FROM lane WHERE due IS NOT NULL AND (subscription, rank) > (line.subscription, line.rank)
+        ORDER BY subscription, rank LIMIT 1
+    )
+)
+"""
+_DUE: Final = f"""
+{_LINES}
+SELECT json_group_array(json_array(subscription, rank, (
+    SELECT count(*) FROM (
+        SELECT 1 FROM lane WHERE subscription = line.subscription AND rank = line.rank AND due <= ? LIMIT ?
+    )
+))) FROM line
 """  # noqa: S608 - a part of the statement, no value
 _LATE: Final = """
-SELECT json_group_array(json_array(building))
-FROM (SELECT building FROM lane WHERE due <= ? ORDER BY due, building LIMIT ?)
+SELECT json_group_array(json_array(due, building)) FROM (
+    SELECT due, building FROM lane WHERE subscription = ? AND rank = ? AND due <= ? ORDER BY due, building LIMIT ?
+)
 """
 _CALLS: Final = """
 SELECT json_group_array(json_array(
-    id, building, form, queued, done, attempts, first_failed, repaired, doubt IS NOT NULL, length(call)
+    id, building, form, queued, done, attempts, first_failed, repaired, subscription, doubt IS NOT NULL, length(call)
 )), group_concat(call, '')
 FROM (
     SELECT outbox.* FROM json_each(?) AS asked
@@ -67,14 +95,25 @@ class _Lent(rows.Lent, array_like=True):
     length: int
 
 
-def lease(con: sqlite3.Connection, now: datetime, lanes: int, calls: int, hold: timedelta) -> list[Lane]:
-    """Lend the lanes that have waited longest."""
-    ms, until = to_ms(now), to_ms(now + hold)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a sender asks for, see `Store.lease`."""
+
+    now: datetime
+    lanes: int
+    calls: int
+    hold: timedelta
+    held: Mapping[Line, int]
+
+
+def lease(con: sqlite3.Connection, asked: Asked) -> list[Lane]:
+    """Lend the lanes that have waited longest, in turns over the lines."""
+    ms, until = to_ms(asked.now), to_ms(asked.now + asked.hold)
     con.execute(_EXPIRE, (ms,))
-    late = [str(row[0]) for row in gathered(con, _LATE, (ms, lanes))]
+    late = _late(con, ms, asked)
     if not late:
         return []
-    owed = _owed(con, late, calls)
+    owed = _owed(con, late, asked.calls)
     sheets = _sheets(con, late)
     _LEND.run(con, [(building, until, owed[building][-1].id) for building in late if building in owed])
     con.executemany(_NOTHING_OWED, [(building,) for building in late if building not in owed])
@@ -83,6 +122,14 @@ def lease(con: sqlite3.Connection, now: datetime, lanes: int, calls: int, hold: 
         for building in late
         if building in owed
     ]
+
+
+def _late(con: sqlite3.Connection, ms: int, asked: Asked) -> list[str]:
+    """Return the buildings whose turn it is, the longest waiting first."""
+    found = msgspec.convert(gathered(con, _DUE, (ms, asked.lanes)), list[tuple[str, int, int]])
+    shares = ranks.lent({Line(name, rank): count for name, rank, count in found}, asked.held, asked.lanes)
+    late = [row for line, count in shares.items() for row in gathered(con, _LATE, (*line, ms, count))]
+    return [building for _, building in sorted(msgspec.convert(late, list[tuple[int, str]]))]
 
 
 def _owed(con: sqlite3.Connection, buildings: Sequence[str], calls: int) -> dict[str, list[Owed]]:
@@ -116,7 +163,15 @@ def _sheets(con: sqlite3.Connection, buildings: Sequence[str]) -> dict[str, tupl
     }
 
 
-_NEXT_DUE: Final = "SELECT min(at) FROM (SELECT min(due) AS at FROM lane UNION ALL SELECT min(lent_until) FROM lane)"
+_NEXT_DUE: Final = f"""
+{_LINES}
+SELECT min(at) FROM (
+    SELECT (
+        SELECT min(due) FROM lane WHERE subscription = line.subscription AND rank = line.rank AND due IS NOT NULL
+    ) AS at FROM line
+    UNION ALL SELECT min(lent_until) FROM lane
+)
+"""  # noqa: S608 - a part of the statement, no value
 
 
 def next_due(con: sqlite3.Connection) -> datetime | None:
@@ -143,7 +198,7 @@ def free(con: sqlite3.Connection, ledger: Ledger, now: datetime) -> None:
     )
     ledger.in_doubt += con.execute(f"UPDATE outbox SET lost = 1 {_ON_THE_WIRE}").rowcount  # noqa: S608 - a part
     con.execute(
-        f"UPDATE lane SET due = CASE WHEN {_OWES} THEN 0 END, lent_until = NULL, lent = NULL"  # noqa: S608 - a part
+        f"UPDATE lane SET due = CASE WHEN {_OWES} THEN 0 END, lent_until = NULL, lent = NULL, {_STANDS}"  # noqa: S608 - a part
         " WHERE lent_until IS NOT NULL"
     )
     con.execute("UPDATE lane SET due = 0 WHERE due IS NOT NULL")  # by a clock that may have been set back since
@@ -179,7 +234,7 @@ _LETTER: Final = Batch(
 _RETURN: Final = Batch(
     "WITH new (building, at) AS (VALUES ",
     2,
-    f") UPDATE lane SET due = CASE WHEN {_OWES} THEN new.at END, lent_until = NULL, lent = NULL"  # noqa: S608 - a part
+    f") UPDATE lane SET due = CASE WHEN {_OWES} THEN new.at END, lent_until = NULL, lent = NULL, {_STANDS}"  # noqa: S608 - a part
     " FROM new WHERE lane.building = new.building AND lent_until IS NOT NULL",
 )
 

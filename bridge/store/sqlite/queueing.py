@@ -6,18 +6,33 @@ from datetime import datetime
 from typing import Final
 
 from bridge.store.calls import CallState, replaceable
-from bridge.store.codec import Form, decode_call, encode_call, to_json, to_ms
+from bridge.store.codec import Form, decode_call, encode_call, from_ms, to_json, to_ms
 from bridge.store.ledger import Ledger
 from bridge.store.owed import sheet_read
-from bridge.store.places import Finder, Place, Planned, Sheet, Standing, Unsent, once_more, questions, told
+from bridge.store.places import (
+    Finder,
+    Place,
+    Planned,
+    Sheet,
+    Standing,
+    Unsent,
+    first_lines,
+    once_more,
+    questions,
+    told,
+)
 from bridge.store.sqlite.statements import Batch
 
-_APPEND: Final = Batch("INSERT INTO outbox (id, building, state, form, cause, queued, settled, count, call) VALUES ", 9)
+_APPEND: Final = Batch(
+    "INSERT INTO outbox (id, building, state, form, cause, queued, settled, count, call, subscription, rank) VALUES ",
+    11,
+)
 _CHANGE: Final = "UPDATE outbox SET call = ?, cause = ?, repaired = 0 WHERE id = ?"
 _TURN: Final = Batch(
-    "INSERT INTO lane (building, due) VALUES ",
-    2,
-    " ON CONFLICT (building) DO UPDATE SET due = excluded.due WHERE due IS NULL AND lent_until IS NULL",
+    "INSERT INTO lane (building, due, subscription, rank) VALUES ",
+    4,
+    " ON CONFLICT (building) DO UPDATE SET due = excluded.due, subscription = excluded.subscription,"
+    " rank = excluded.rank WHERE due IS NULL AND lent_until IS NULL",
 )
 _SHEET: Final = Batch(
     "INSERT INTO sheet (building, form, call, devices) VALUES ",
@@ -26,7 +41,7 @@ _SHEET: Final = Batch(
     " call = coalesce(excluded.call, call), devices = coalesce(excluded.devices, devices)",
 )
 _UNSENT: Final = """
-SELECT outbox.id, outbox.building, form, cause, queued, call
+SELECT outbox.id, outbox.building, form, cause, queued, call, outbox.subscription
 FROM json_each(?) AS asked
 CROSS JOIN outbox ON outbox.building = asked.value ->> 0 AND state = 'owed' AND form = asked.value ->> 1
 LEFT JOIN lane ON lane.building = outbox.building
@@ -87,7 +102,7 @@ def _queue(
     ledger.outbox_rows += len(appended)
     ledger.outbox_settled += len(plan.retired)
     ledger.outbox_bytes += plan.grown + sum(len(row.data) for row in appended)
-    _TURN.run(con, [(building, turn_ms) for building in dict.fromkeys(row.call.building for row in calls)])
+    _TURN.run(con, [(building, turn_ms, *line) for building, line in first_lines(calls, at[0]).items()])
     told(sheets, (row.call for row in calls))
     _SHEET.run(con, [_sheet(building, known) for building, known in sheets.items()])
 
@@ -107,8 +122,10 @@ def _unsent(con: sqlite3.Connection, places: set[Place], now: int) -> dict[Place
         return {}
     found = con.execute(_UNSENT, (to_json(sorted(places)), now))
     return {
-        (building, Form(kind)): Unsent(number=number, queued=queued, content=Planned.of(decode_call(kind, call), cause))
-        for number, building, kind, cause, queued, call in found
+        (building, Form(kind)): Unsent(
+            number=number, queued=queued, content=Planned.of(decode_call(kind, call), cause, payer)
+        )
+        for number, building, kind, cause, queued, call, payer in found
     }
 
 
@@ -127,4 +144,7 @@ def _sheet(building: str, known: Sheet) -> tuple[object, ...]:
 
 
 def _row(number: int, row: Planned, state: CallState, queued: int, settled: int | None) -> tuple[object, ...]:
-    return (number, row.call.building, state, int(row.form), row.cause, queued, settled, row.count, row.data)
+    return (
+        *(number, row.call.building, state, int(row.form), row.cause, queued, settled, row.count, row.data),
+        *row.line(from_ms(queued)),
+    )
