@@ -33,6 +33,8 @@ class Limit(StrEnum):
     PARSED_AHEAD = "parsed_ahead"
     HEADER = "header"
     CHUNK_MARKS = "chunk_marks"
+    SIGNATURES = "signatures"
+    FAILED_WORK = "failed_work"
     UNVERIFIED_BYTES = "unverified_bytes"
 
     BYTES_IN_HAND = "bytes_in_hand"

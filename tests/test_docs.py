@@ -19,9 +19,11 @@ from bridge.metrics import Metrics
 from bridge.receiver.gate import Gate
 from bridge.receiver.hands import MOST_IN_HAND, SHARE_IN_HAND, SHARE_UNVERIFIED, SMALL_BODY
 from bridge.receiver.health import Health, HealthSources
+from bridge.receiver.proofs import ALWAYS_CHECKED, FAILED_BURST, FAILED_PER_S, FAILED_PER_S_IN_ALL
 from bridge.receiver.protocol import MARKS, MARKS_SHARE
 from bridge.receiver.slices import AHEAD, AHEAD_BYTES, AHEAD_IN_ALL
 from bridge.receiver.state import Limits
+from bridge.source.signature import MOST_SIGNATURES
 from bridge.store.memory import MemoryStore
 from docs import generate
 from docs.writers import tables
@@ -239,6 +241,12 @@ def test_the_bounds_of_the_door_are_those_of_the_readme() -> None:
     assert f"1/{round(1 / SHARE_UNVERIFIED)} of it an address" in told["unverified_bytes"]
     assert f"up to {SMALL_BODY // 2**10} KiB" in told["unverified_bytes"]
     assert told["bytes_in_hand"].startswith(f"{MOST_IN_HAND // 2**20} MiB, 1/{round(1 / SHARE_IN_HAND)} of it ")
+    assert told["signatures"].startswith(f"{MOST_SIGNATURES} in a request")
+    each, burst, of_all, always = (
+        bound // 2**20 for bound in (FAILED_PER_S, FAILED_BURST, FAILED_PER_S_IN_ALL, ALWAYS_CHECKED * 2**10)
+    )
+    assert f"{each} MiB/s an address after {burst} MiB, {of_all} MiB/s of all" in told["failed_work"]
+    assert f"up to {always} KiB of it is always checked" in told["failed_work"]
     assert f"{MARKS // 2**10} KiB and 1/{round(1 / MARKS_SHARE)} of it" in told["chunk_marks"]
 
 

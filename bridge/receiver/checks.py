@@ -18,6 +18,7 @@ from bridge.config import Auth, Settings, Subscription
 from bridge.config.fields import Network
 from bridge.receiver.addresses import client_address, is_within
 from bridge.receiver.fields import first
+from bridge.receiver.proofs import Proof, hashed, proofs_of
 from bridge.source.signature import Headers, PlainHmac, Signed, StandardWebhooks, Verifier, verifier
 from bridge.source.topics import subscription_of
 
@@ -40,6 +41,7 @@ TOO_LARGE: Final = Refusal(status=413, error="the body is too large", closing=Tr
 TOO_SLOW: Final = Refusal(status=408, error="the body took too long", closing=True, check="others needed its room")
 WRONG_TYPE: Final = Refusal(status=415, error="the body must be application/json without a content encoding")
 FOREIGN_ADDRESS: Final = Refusal(status=403, error="this address may not send here")
+OVERDRAWN: Final = Refusal(status=429, error="too many failed requests from this address")
 UNVERIFIED: Final = Refusal(status=401, error="the request could not be verified")
 
 
@@ -72,6 +74,7 @@ class Guard:
     verify: Verifier
     networks: tuple[Network, ...]
     bucket: Bucket | None
+    proofs: tuple[Proof, ...]
     by_header: bool = False  # the header alone proves it
     proving: bool = True  # a request that is verified has proved who sent it
     answer: Callable[[Headers, bytes], bytes | None] | None = None  # what a handshake within a signed body is answered
@@ -89,6 +92,7 @@ class Policy:
     topic_headers: tuple[bytes, ...]
     id_headers: tuple[bytes, ...]
     signatures: frozenset[bytes]  # names of the fields that carry signatures
+    most_hashed: int  # secrets that a body may have to be hashed with
     limited: bool  # some subscription has a rate limit
 
     @classmethod
@@ -106,6 +110,7 @@ class Policy:
             topic_headers=tuple(name.encode() for name in server.topic_headers),
             id_headers=tuple(name.encode() for name in server.id_headers),
             signatures=frozenset(name for guard in guards.values() for name in guard.verify.signatures),
+            most_hashed=hashed(tuple(guards.values())),
             limited=any(guard.bucket for guard in guards.values()),
         )
 
@@ -132,6 +137,7 @@ def _guard(subscription: Subscription, former: Policy | None) -> Guard:
         verify=verify,
         networks=subscription.allowed_networks,
         bucket=bucket,
+        proofs=proofs_of(subscription),
         by_header=not verify.signatures,
         proving=subscription.auth is not Auth.NONE,
         answer=verify.answer if isinstance(verify, PlainHmac) else None,
@@ -186,11 +192,6 @@ def _is_json(headers: Headers) -> bool:
 
 
 # ---- after the body is read -----------------------------------------------------------------------------------------
-
-
-def verified(guards: Sequence[Guard], headers: Headers, body: bytes, now: float) -> list[Guard]:
-    """Return the subscriptions whose credentials fit the raw bytes; `now` [epoch s]."""
-    return [guard for guard in guards if guard.verify(headers, body, now)]
 
 
 def limit(policy: Policy, owners: Sequence[str], now: float) -> Refusal | None:

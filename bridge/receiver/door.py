@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
@@ -31,16 +32,18 @@ from bridge.intake import arrivals, tally
 from bridge.limits import Limit
 from bridge.metrics import Metrics
 from bridge.receiver.addresses import is_proxy, payer
+from bridge.receiver.aside import Aside
 from bridge.receiver.callers import Callers
-from bridge.receiver.checks import UNKNOWN, UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit, verified
+from bridge.receiver.checks import OVERDRAWN, UNKNOWN, UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit
 from bridge.receiver.fields import fields
 from bridge.receiver.gate import DRAINING, ELSEWHERE, Gate
-from bridge.receiver.hands import Hands
+from bridge.receiver.hands import SMALL_BODY, Hands
 from bridge.receiver.intake import Reading, busy, delivery
+from bridge.receiver.proofs import ALWAYS_CHECKED, FailedWork, hashed, verified
 from bridge.receiver.refusals import Refusals
 from bridge.source.envelope import is_wrapped
 from bridge.source.ping import is_ping
-from bridge.source.signature import Headers
+from bridge.source.signature import MOST_SIGNATURES, Headers
 from bridge.source.topics import subscription_of
 from bridge.source.unproved import flaw
 from bridge.store.port import Arrival, Receipt, Store, StoreUnavailable
@@ -101,6 +104,9 @@ class Door:
         """
         self._policy = Policy.of(settings)
         self._callers = callers
+        self._reached = reached
+        self._failures = FailedWork(reached, callers)
+        self._aside = Aside()
         self._store = store
         self._metrics = metrics
         self._refusals = refusals or Refusals(metrics)
@@ -159,14 +165,47 @@ class Door:
         guards = admit(policy, topic, headers, declared, scope, addressed=bool(addressed))
         if isinstance(guards, Refusal):
             return guards
+        call = _Call(policy, headers, topic, guards, payer(scope, policy.trusted_proxies), reading)
+        overdrawn = self._overdrawn(call, declared)
+        if overdrawn is not None:
+            return overdrawn
         closed = await self._gate.judged()
         if closed is not None:
             return Refusal(status=503, error=closed.reason, retry_after=closed.retry_after)
-        call = _Call(policy, headers, topic, guards, payer(scope, policy.trusted_proxies), reading)
         body = await reading.read(receive, call.who, lambda: self._proved_before(call))
         if body is None or isinstance(body, Refusal):
             return body
-        return await self._take_in(call, body)
+        return (self._overdrawn(call, len(body)) if not declared else None) or await self._take_in(call, body)
+
+    def _overdrawn(self, call: _Call, size: int) -> Refusal | None:
+        """Return the refusal of a body of some size [bytes] whose address has cost too much by failing."""
+        if size * call.policy.most_hashed <= ALWAYS_CHECKED:
+            return None
+        wait = self._failures.wait(call.who, size * hashed(call.guards), [guard.id for guard in call.guards])
+        return replace(OVERDRAWN, retry_after=wait) if wait else None
+
+    async def _verified(self, call: _Call, body: bytes, now: float) -> list[Guard]:
+        """Return the subscriptions whose credentials fit; a large body is hashed beside the loop."""
+        named, last = (None, None) if len(call.guards) == 1 else (self._named(call), self._callers.last(call.who))
+        check = partial(verified, call.guards, call.headers, body, now, named=named, last=last)
+        if len(body) <= SMALL_BODY:
+            found = check()
+        else:
+            known = any(self._callers.is_recent(call.who, guard.id) for guard in call.guards)
+            found = await self._aside.do(call.who, check, known=known)
+        if found:
+            if found[0].proving and not is_proxy(call.who):
+                self._callers.proved(call.who, found[0].id)
+        elif not call.headers.keys().isdisjoint(call.policy.signatures):
+            self._failures.failed(call.who, len(body) * hashed(call.guards))
+            if any(guard.verify.offers(call.headers) > MOST_SIGNATURES for guard in call.guards):
+                self._reached(Limit.SIGNATURES, call.who)
+        return found
+
+    @staticmethod
+    def _named(call: _Call) -> str | None:
+        """Return the subscription that a header names."""
+        return None if call.topic is None else subscription_of(call.topic)
 
     def _proved_before(self, call: _Call) -> str | None:
         """Return the subscription whose message a body is before it is read: by its header, or by its address."""
@@ -179,12 +218,10 @@ class Door:
         policy, headers = call.policy, call.headers
         received = self._now()
         now = self._wall().timestamp()
-        found = verified(call.guards, headers, body, now)
+        found = await self._verified(call, body, now)
         if not found:
             return replace(UNVERIFIED, check=flaw([guard.verify for guard in call.guards], headers, now))
         callers = [guard.id for guard in found]
-        if found[0].proving and not is_proxy(call.who):
-            self._callers.proved(call.who, callers[0])
         answered = self._answered(found, headers, body, has_topic=call.topic is not None)
         if answered is not None:
             return limit(policy, callers[:1], now) or answered

@@ -27,6 +27,7 @@ from bridge.errors import BridgeError
 from bridge.source.challenge import challenge_in
 
 TOLERANCE: Final = timedelta(minutes=5)  # a signed timestamp may be this old, or this far ahead
+MOST_SIGNATURES: Final = 16  # in one request; a sender has one for each of its secrets
 LONGEST_TIMESTAMP: Final = 12  # digits; more is no time
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - a marker, not a secret
 
@@ -61,6 +62,9 @@ class Verifier(Protocol):
     def __call__(self, headers: Headers, body: bytes, now: float) -> bool:
         """Return whether the proof holds at `now` [epoch s]."""
 
+    def offers(self, headers: Headers) -> int:
+        """Return how many signatures a request carries."""
+
 
 class StandardWebhooks:
     """HMAC-SHA256 over `id.timestamp.body`, with a time that must be close."""
@@ -77,8 +81,14 @@ class StandardWebhooks:
         if not identifier or not signatures or not timestamp or not _is_close(timestamp, now):
             return False
         offered = _LISTED.findall(signatures)
+        if not 0 < len(offered) <= MOST_SIGNATURES:
+            return False
         signed = b"%b.%b.%b" % (identifier, timestamp, body)
         return any(_is_among(_signature(keyed, signed), offered) for keyed in self._keyed)
+
+    def offers(self, headers: Headers) -> int:
+        """Return how many signatures a request carries."""
+        return len(_LISTED.findall(headers.get(_NAMES[-1] if _NAMES[-1] in headers else _SVIX_NAMES[-1], b"")))
 
     def signed(self, headers: Headers) -> Signed:
         """Return the id and time of a verified request: those of the header set that verified, no other."""
@@ -102,6 +112,10 @@ class PlainHmac:
         """Return whether the header holds the digest under any secret."""
         return self._key(headers, body) is not None
 
+    def offers(self, headers: Headers) -> int:
+        """Return how many signatures a request carries."""
+        return len(headers.get(self._header, b"").split(b", "))
+
     def answer(self, headers: Headers, body: bytes) -> bytes | None:
         """Return what a signed handshake is answered with; None = the body is none, or not signed by us both.
 
@@ -118,6 +132,8 @@ class PlainHmac:
     def _key(self, headers: Headers, body: bytes) -> bytes | None:
         """Return the secret that the body is signed with; None = none of ours."""
         values = headers.get(self._header, b"").split(b", ")
+        if len(values) > MOST_SIGNATURES:
+            return None
         start = len(self._prefix)
         offered = [value[start:] for value in values if value.startswith(self._prefix)]
         if self._hex:
@@ -130,10 +146,18 @@ class PlainHmac:
         return digest.hex().encode() if self._hex else _base64(digest)
 
 
-class Bearer:
-    """`Authorization: Bearer <secret>`."""
+class _Header:
+    """What is proved by the header alone, without a signature."""
 
     signatures = ()
+
+    def offers(self, headers: Headers) -> int:  # noqa: ARG002 - there is nothing to count
+        """Return 0."""
+        return 0
+
+
+class Bearer(_Header):
+    """`Authorization: Bearer <secret>`."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         """Take the tokens."""
@@ -145,10 +169,8 @@ class Bearer:
         return any(_is_among(token, [offered]) for token in self._tokens)
 
 
-class Basic:
+class Basic(_Header):
     """`Authorization: Basic base64(user:password)`."""
-
-    signatures = ()
 
     def __init__(self, secrets: Sequence[str]) -> None:
         """Take `user:password` secrets."""
@@ -160,20 +182,16 @@ class Basic:
         return any(_is_among(pair, [offered]) for pair in self._pairs)
 
 
-class Open:
+class Open(_Header):
     """No authentication: the network keeps strangers out."""
-
-    signatures = ()
 
     def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - nothing is proved
         """Return True."""
         return True
 
 
-class Nobody:
+class Nobody(_Header):
     """No request comes from it: its messages take another way."""
-
-    signatures = ()
 
     def __call__(self, headers: Headers, body: bytes, now: float) -> bool:  # noqa: ARG002 - nothing could prove it
         """Return False."""
