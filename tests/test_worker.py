@@ -819,7 +819,18 @@ async def test_splitting_a_batch_anywhere_changes_nothing(
     for building in ("user-1", "user-2"):
         one, other = await whole.store.building(building), await parts.store.building(building)
         assert (one and one.state) == (other and other.state)
-        assert await whole.owed(building) == await parts.owed(building)
+        assert news(await whole.owed(building)) == news(await parts.owed(building))
+
+
+def news(calls: Sequence[Call]) -> list[Call]:
+    """Return calls without the lists that say what the one before said: how many of these stay depends on the cuts."""
+    found: list[Call] = []
+    listed: Call | None = None
+    for call in calls:
+        if not isinstance(call, PutDevices) or call != listed:
+            found.append(call)
+        listed = call if isinstance(call, PutDevices) else listed
+    return found
 
 
 # ---- who left, and what a row does not say any more ------------------------------------------------------------------

@@ -167,6 +167,16 @@ def test_a_surplus_is_taken_from_the_slots_that_follow() -> None:
     assert () == home.state.flags
 
 
+def test_a_surplus_of_more_than_a_slot_is_taken_from_the_next_ones_too() -> None:
+    """M4.4: over all slots it is the counter's energy, 100.0 kWh to 100.0 kWh and half an hour of 1.2 kW."""
+    home = Home(COUNTING)
+    read(home, "12:00", 100.0, power=1200.0)
+    read(home, "12:20", 100.0, power=1200.0)
+    home.run("12:15", "13:00")
+    assert {"12:15": 300.0, "12:45": 200.0, "13:00": 300.0} == home.of(GRID)
+    assert 800.0 == home.state.days[GRID].energy_wh
+
+
 def test_a_slot_that_a_surplus_has_used_up_is_not_sent_while_power_flows() -> None:
     home = Home(COUNTING)
     read(home, "12:00", 100.0, power=1200.0)

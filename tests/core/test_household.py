@@ -542,6 +542,20 @@ def test_a_slot_that_is_withheld_is_missing_from_the_day_and_takes_its_half_hour
     assert 200.0 == home.of(EventType.ENERGY_EXCESS)["13:00"]
     assert {"2 00:00": 12000.0} == home.of(EventType.ENERGY_GENERATION_YESTERDAY)
     assert {"2 00:00": 7050.0} == home.of(EventType.ENERGY_CONSUMPTION_YESTERDAY)  # 47 slots of 150 Wh, not 48
+    assert {"2 00:00": 4700.0} == home.of(EventType.ENERGY_EXCESS_YESTERDAY), "without the 1000 Wh that cannot be"
+
+
+def test_the_time_of_a_slot_that_is_withheld_is_no_known_time_of_its_day() -> None:
+    """M5.8: 48 of 96 slots are enough of the day, 47 are not."""
+    home = Home(Rules(default_time_zone="UTC", min_coverage=0.5, hold_active=timedelta(days=1)))
+    home.say(PV, "12:00", 1000.0)
+    home.say(METER, "12:00", -400.0)
+    home.say(METER, "12:15", -4000.0)
+    home.say(METER, "12:30", -400.0)
+    home.run("12:15", "2 00:00")
+    assert {"2 00:00": 12000.0} == home.of(EventType.ENERGY_GENERATION_YESTERDAY), "no meter has a part in it"
+    for type_ in ("ENERGY_CONSUMPTION", "GRID_ENERGY_CONSUMPTION", "ENERGY_EXCESS", "SELF_SUFFICIENCY_RATE"):
+        assert {} == home.of(EventType(f"{type_}_YESTERDAY"))
 
 
 @pytest.mark.parametrize("wrong", ["12:00", "12:15"])
