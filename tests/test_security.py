@@ -10,9 +10,10 @@ from pydantic import BaseModel
 from bridge.config.models import LimitSettings, Server, Settings
 from bridge.core import bounds, deletes, reduce
 from bridge.limits import Limit
-from bridge.receiver import hands, places, protocol, slices
+from bridge.receiver import hands, places, proofs, protocol, slices
 from bridge.receiver.state import Limits
 from bridge.source import bounds as source
+from bridge.source import signature
 
 ROOT: Final = Path(__file__).parent.parent
 PAGE: Final = (ROOT / "SECURITY.md").read_text()
@@ -41,6 +42,12 @@ NUMBERS: Final[dict[str, list[str]]] = {
     "parsed_ahead": [number(slices.AHEAD)],
     "header": [number(Limits().header_bytes // KIB, " KiB"), number(Limits().header_fields)],
     "chunk_marks": [number(protocol.MARKS // KIB, " KiB")],
+    "signatures": [number(signature.MOST_SIGNATURES)],
+    "failed_work": [
+        number(proofs.FAILED_PER_S // MIB, " MiB/s"),
+        number(proofs.FAILED_BURST // MIB, " MiB"),
+        number(proofs.FAILED_PER_S_IN_ALL // MIB, " MiB/s"),
+    ],
     "unverified_bytes": [number(LimitSettings().unverified_bytes // MIB, " MiB")],
     "bytes_in_hand": [number(hands.MOST_IN_HAND // MIB, " MiB")],
     "values_per_message": [number(LimitSettings().values_per_message), number(source.COUNTED_FROM // KIB, " KB")],
