@@ -35,7 +35,7 @@ def test_every_kind_lives_and_some_can_do_more() -> None:
     assert {kind: life | more.get(kind, set()) for kind in Kind} == ACTIONS
 
 
-# ---- going and coming ------------------------------------------------------------------------------------------------
+# ---- going and coming (M0.5, M7) -------------------------------------------------------------------------------------
 
 
 def state(house: House, kind: Kind) -> tuple[bool, bool]:
@@ -122,7 +122,7 @@ def test_a_device_that_says_nothing_of_online_is_present() -> None:
     assert [(at("10:00"), 1000.0)] == house.series("meter:d-1", Quantity.POWER)
 
 
-# ---- commands and schedules ------------------------------------------------------------------------------------------
+# ---- commands and schedules (M7) -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["vehicle", "charger", "hvac"])
@@ -163,7 +163,7 @@ def test_a_schedule_of_something_unknown_changes_nothing() -> None:
     assert before is house.state
 
 
-# ---- of something unknown --------------------------------------------------------------------------------------------
+# ---- of something unknown (M1.4) -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)

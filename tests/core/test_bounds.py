@@ -129,7 +129,7 @@ def test_a_building_has_no_more_users_than_devices() -> None:
     assert 3 == len(house.state.users)
 
 
-# ---- deletes --------------------------------------------------------------------------------------------------------
+# ---- deletes (M0.5, R13) --------------------------------------------------------------------------------------------
 
 
 def test_deletes_of_devices_that_were_there_are_remembered_the_last_of_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_inverters_add_up() -> None:
     assert {"12:15": 375.0} == home.of(EventType.ENERGY_GENERATION)
 
 
-# ---- each only when all it needs is known ---------------------------------------------------------------------------
+# ---- each only when all it needs is known (M4, M4.1) ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_topic_that_does_not_exist_is_told_in_one_sentence(name: str) -> None:
     assert unknown.detail
 
 
-# ---- times -----------------------------------------------------------------------------------------------------------
+# ---- times (M0.3) ----------------------------------------------------------------------------------------------------
 
 EXACT = datetime(2026, 6, 15, 10, 0, 30, tzinfo=UTC)
 SPELLINGS = [
@@ -275,7 +275,7 @@ def test_the_name_of_a_tariff_is_not_read_because_it_is_an_address() -> None:
     assert "Feldstraße" not in repr(message)
 
 
-# ---- values ----------------------------------------------------------------------------------------------------------
+# ---- values (M0.1, M0.9) ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
