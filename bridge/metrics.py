@@ -96,10 +96,14 @@ class Metrics:
         self.dead_letters = gauge("dead_letters", "Dead letters kept in the store, by reason.", "reason")
 
     def _kafka(self) -> None:
-        gauge = self._gauge
+        counter, gauge = self._counter, self._gauge
         self.kafka_lag = gauge("kafka_lag", "Records of Kafka not yet stored, in this process's partitions.", "topic")
         self.kafka_partitions = gauge("kafka_partitions", "Partitions of Kafka that this process reads.")
-        self.kafka_down = gauge("kafka_down", "1 while nothing can be read: no broker answers, or it refuses us.")
+        self.kafka_down = gauge("kafka_down", "1 while nothing can be read: no answer, refused, or out of the group.")
+        self.kafka_topics_gone = gauge("kafka_topics_gone", "Topics that were read and do not exist any more.")
+        self.kafka_records_lost = counter(
+            "kafka_records_lost", "Records that Kafka deleted before they were read.", "topic"
+        )
         self.kafka_paused = gauge("kafka_paused", "1 while no records are taken, as the door would answer 503.")
 
     def _delivery(self) -> None:

@@ -86,6 +86,7 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
 ALONE: Final[dict[str, frozenset[str]]] = {
     "sink/client.py": frozenset({"httpx", "httpx_aiohttp", "aiohttp"}),
     "sink/causes.py": frozenset({"aiohttp"}),
+    "source/group.py": frozenset({"confluent_kafka"}),
     "source/kafka.py": frozenset({"confluent_kafka"}),
     "store/postgres/conditions.py": frozenset({"asyncpg"}),
     "store/postgres/connection.py": frozenset({"asyncpg"}),

@@ -227,7 +227,7 @@ def test_every_alert_that_asks_for_what_was_before_or_is_not_there_has_a_case_of
     rules = [rule for group in documents(DEPLOY / "prometheus" / "alerts.yaml")[0]["groups"] for rule in group["rules"]]
     delicate = {rule["alert"] for rule in rules if re.search(r"absent|unless|offset|increase\(|\) - ", rule["expr"])}
     cases = (DEPLOY / "prometheus" / "alerts.test.yaml").read_text().partition("trouble is named")[2]
-    assert {"BridgeDown", "BridgeBuriesMessages", "BridgeHearsNothing"} == delicate
+    assert {"BridgeDown", "BridgeBuriesMessages", "BridgeHearsNothing", "BridgeKafkaRecordsLost"} == delicate
     assert set() == {alert for alert in delicate if cases.count(alert) < 2 + (alert == "BridgeDown")}
 
 

@@ -7,6 +7,7 @@ Rules:
 - What is in hand of a partition that has gone is dropped: it comes again, here or elsewhere.
 - Trouble with Kafka is said once when it begins and once when it ends; meanwhile the client goes on trying by itself.
 - An empty array is a record that says nothing: it is passed over, and its offset committed.
+- What Kafka deleted before it was read is told: a line for each partition, a count, and a problem for a day.
 
 Theory of operation: one step asks the client (in its thread, up to `POLL_S`), the next one stores what came. So there
 is never more in hand than one batch, and nothing at all when partitions are taken away within a poll.
@@ -30,6 +31,7 @@ from bridge.repeated import Outage, store_outage
 from bridge.source.kafka import (
     BrokenClientError,
     Client,
+    Moved,
     Place,
     Record,
     Trouble,
@@ -45,6 +47,7 @@ LOOK_IN_TROUBLE_S: Final = 1.0
 RETRY_S: Final = 1.0  # until the store is tried again
 REOPEN_S: Final = 5.0  # until a client that gave up is made anew
 GOODBYE_S: Final = 5.0  # for the last commit; what it does not reach comes twice, and is recognised
+LOSS_TOLD_S: Final = 86_400.0  # how long a loss is a problem of `/health`
 KEEP_ALIVE_S: Final = 30.0  # while the store takes its time: far below Kafka's limit of five minutes
 
 _log = logs.logger("consumer")
@@ -55,10 +58,19 @@ class Reader(Protocol):
 
     owned: frozenset[Place]
     missing: frozenset[str]
+    moved: list[Moved]
 
     @property
     def suspected(self) -> Trouble | None:
         """Return what the library complained of."""
+
+    @property
+    def reason(self) -> str:
+        """Return in a sentence what keeps us out of the group."""
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Return topics that do not exist any more."""
 
     def poll(self, most: int, wait_s: float, stored: Sequence[Record] = ()) -> list[Record]:
         """Return what has come."""
@@ -74,6 +86,9 @@ class Reader(Protocol):
 
     def lag(self) -> dict[str, int]:
         """Return what waits, by topic."""
+
+    def inspect(self) -> None:
+        """Look whether the topics are the same, and who is in the group."""
 
     def close(self, stored: Sequence[Record] = ()) -> None:
         """Commit and leave."""
@@ -97,6 +112,10 @@ class State:
     """How a feed is, for `/health` and the metrics."""
 
     trouble: Trouble | None = None
+    reason: str = ""  # of the trouble, in a sentence
+    gone: frozenset[str] = frozenset()  # topics that were read, and do not exist any more
+    lost: dict[str, int] = field(default_factory=dict)  # topic -> records that Kafka deleted before they were read
+    lost_at: float | None = None  # when that was last found [s of the monotonic clock]
     paused: str = ""  # why
     partitions: int = 0
     lag: Mapping[str, int] = field(default_factory=dict)  # topic -> records
@@ -141,6 +160,7 @@ class Feed:
                 await self.step()
             except (BrokenClientError, UnusableSettingsError) as why:
                 self._broken.met(self.subscription, str(why))
+                self.state.trouble, self.state.reason = Trouble.GROUP, str(why)
                 self._changed = True
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(REOPEN_S):
@@ -160,6 +180,7 @@ class Feed:
         await self._pace(client, obstacle or ("store" if self._hand else ""))
         stored, self._stored = self._stored, []
         self._hand += await self._thread.call(client.poll, BATCH, POLL_S, stored)
+        self._tell_moved(client)
         await self._look(client)
 
     # ---- pace ----
@@ -249,10 +270,12 @@ class Feed:
         try:
             self._cluster = await self._thread.call(client.ask)
             state.lag = await self._thread.call(client.lag)
+            await self._thread.call(client.inspect)
         except UnansweredError as why:
             self._tell(client.suspected or Trouble.UNREACHABLE, str(why))  # what it suspects by now
         else:
-            self._tell(client.suspected, "")
+            self._tell(client.suspected, client.reason)
+        self._tell_gone(client.gone)
         self._look_at = time.monotonic() + (LOOK_S if state.trouble is None else LOOK_IN_TROUBLE_S)
         self._tell_missing(client.missing)
 
@@ -263,9 +286,31 @@ class Feed:
             _log.info("topics_missing", subscription=self.subscription, topics=sorted(missing))
         self._missing = missing
 
+    def _tell_gone(self, gone: frozenset[str]) -> None:
+        """Say which topics have gone and which have come again."""
+        known, self.state.gone = self.state.gone, gone
+        for topic in sorted(gone - known):
+            _log.error("kafka_topic_gone", subscription=self.subscription, topic=topic)
+        for topic in sorted(known - gone):
+            _log.info("kafka_topic_back", subscription=self.subscription, topic=topic)
+
+    def _tell_moved(self, client: Reader) -> None:
+        """Say what is read from another place than where it was left, and count what was lost."""
+        moved, client.moved = client.moved, []
+        for (topic, partition), read, start in moved:
+            about = {"subscription": self.subscription, "topic": topic, "partition": partition}
+            _log.warning(
+                "kafka_partition_moved", **about, left_at=read, reads_from=start.offset, why=start.change.value
+            )
+            if start.lost:
+                _log.error("kafka_records_lost", **about, count=start.lost, why=start.change.value)
+                self.state.lost[topic] = self.state.lost.get(topic, 0) + start.lost
+                self.state.lost_at = time.monotonic()
+
     def _tell(self, trouble: Trouble | None, reason: str) -> None:
         """Say once what has changed."""
         known, self.state.trouble = self.state.trouble, trouble
+        self.state.reason = reason if trouble is not None else ""
         if trouble is not None and trouble != known:
             if known is None:
                 self._troubled_at = time.monotonic()

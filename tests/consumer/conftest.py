@@ -13,7 +13,7 @@ from bridge.consumer import feed as room
 from bridge.consumer.feed import Feed, Parts
 from bridge.metrics import Metrics
 from bridge.receiver.gate import Gate
-from bridge.source.kafka import BrokenClientError, Place, Record, Trouble, UnansweredError
+from bridge.source.kafka import BrokenClientError, Moved, Place, Record, Trouble, UnansweredError
 from bridge.store.memory import MemoryStore
 from bridge.store.port import Arrival, Receipt, StoreBroken, StoreUnavailable
 
@@ -68,6 +68,10 @@ class Member:
         self.owned: frozenset[Place] = frozenset({PLACE})
         self.missing: frozenset[str] = frozenset()
         self.suspected: Trouble | None = None
+        self.reason = ""
+        self.moved: list[Moved] = []
+        self.gone: frozenset[str] = frozenset()
+        self.inspected = 0
         self.away = False
         self.broken = False
         self.deaf = threading.Event()  # while it is clear, nobody hears the goodbye
@@ -103,6 +107,9 @@ class Member:
 
     def lag(self) -> dict[str, int]:
         return {TOPIC: len(self.topic.records) - self.topic.committed}
+
+    def inspect(self) -> None:
+        self.inspected += 1
 
     def close(self, stored: Sequence[Record] = ()) -> None:
         self.deaf.wait(PATIENCE_S)

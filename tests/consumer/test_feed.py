@@ -8,9 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.consumer import feed as room
-from bridge.source.kafka import Trouble, UnansweredError
+from bridge.source.kafka import Moved, Trouble, UnansweredError
+from bridge.source.positions import Change, Start
 from bridge.store.port import StoreBroken, StoreUnavailable
-from tests.consumer.conftest import House, Member, running, until
+from tests.consumer.conftest import PLACE, TOPIC, House, Member, running, until
 
 pytestmark = pytest.mark.anyio
 
@@ -194,3 +195,56 @@ async def test_topics_that_do_not_exist_are_said_once(house: House) -> None:
             before = house.member.polls
             await until(lambda: house.member.polls > before + 50)
     assert [["sub-1.charger.update"]] == [line["topics"] for line in lines if line["event"] == "topics_missing"]
+
+
+async def test_what_was_deleted_before_it_was_read_is_a_line_and_a_count(house: House) -> None:
+    gap = Moved(PLACE, 3, Start(offset=200, lost=197, change=Change.DELETED))
+    house.prepare = lambda member: setattr(member, "moved", [gap])
+    with capture_logs() as lines:
+        async with running(house) as feed:
+            await until(lambda: feed.state.lost)
+            house.member.moved = [gap, Moved(PLACE, 9, Start(offset=0, change=Change.RENEWED))]
+            await until(lambda: not house.member.moved)
+    about = {"subscription": "sub-1", "topic": TOPIC, "partition": 0, "why": "retention"}
+    said = [line for line in lines if line["event"] == "kafka_records_lost"]
+    assert [{**about, "event": "kafka_records_lost", "log_level": "error", "count": 197}] * 2 == said
+    assert [(3, 200), (3, 200), (9, 0)] == [
+        (line["left_at"], line["reads_from"]) for line in lines if line["event"] == "kafka_partition_moved"
+    ]
+    assert ({TOPIC: 394}, True) == (feed.state.lost, feed.state.lost_at is not None)
+
+
+async def test_a_topic_that_has_gone_is_named_and_no_trouble_with_the_connection(house: House) -> None:
+    with capture_logs() as lines:
+        async with running(house) as feed:
+            await until(lambda: house.member.polls)
+            house.member.gone = frozenset({TOPIC})
+            await until(lambda: feed.state.gone)
+            assert feed.state.trouble is None
+            house.member.gone = frozenset()
+            await until(lambda: not feed.state.gone)
+    assert [("kafka_topic_gone", TOPIC), ("kafka_topic_back", TOPIC)] == [
+        (line["event"], line["topic"]) for line in lines if line["event"].startswith("kafka_topic_")
+    ]
+
+
+async def test_what_keeps_us_out_of_the_group_is_said_in_a_sentence(house: House) -> None:
+    with capture_logs() as lines:
+        async with running(house) as feed:
+            await until(lambda: house.member.polls)
+            house.member.reason, house.member.suspected = "the group is full", Trouble.GROUP
+            await until(lambda: feed.state.trouble)
+            assert (Trouble.GROUP, "the group is full") == (feed.state.trouble, feed.state.reason)
+            house.member.reason, house.member.suspected = "", None
+            await until(lambda: feed.state.trouble is None)
+            assert "" == feed.state.reason
+    assert ["the group is full"] == [line["reason"] for line in lines if line["event"] == "kafka_group"]
+
+
+async def test_a_client_that_gives_up_again_and_again_is_a_problem(house: House) -> None:
+    house.prepare = lambda member: setattr(member, "broken", True)
+    async with running(house) as feed:
+        await until(lambda: len(house.members) > 2)
+        assert (Trouble.GROUP, "planted") == (feed.state.trouble, feed.state.reason)
+        house.prepare = lambda _: None
+        await until(lambda: feed.state.trouble is None)

@@ -85,6 +85,7 @@ class Broker:
         default_factory=lambda: dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
     )
     popen: "subprocess.Popen[bytes] | None" = None
+    more: Mapping[str, str] = field(default_factory=dict)  # settings of its own
 
     @property
     def address(self) -> str:
@@ -122,11 +123,23 @@ class Broker:
             self.popen.wait(PATIENCE_S)
             self.popen = None
 
-    def create(self, topics: Sequence[str], partitions: int = 1) -> None:
+    def create(self, topics: Sequence[str], partitions: int = 1, **settings: str) -> None:
         """Create topics and wait until they are there."""
         admin = self.admin()  # its answers come only as long as it lives
-        for future in admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics]).values():
+        wanted = [NewTopic(topic, partitions, 1, config=settings) for topic in topics]
+        for future in admin.create_topics(wanted).values():
             future.result(PATIENCE_S)
+
+    def delete(self, *topics: str) -> None:
+        """Delete topics."""
+        admin = self.admin()
+        for future in admin.delete_topics(list(topics)).values():
+            future.result(PATIENCE_S)
+
+    def forget(self, group: str) -> None:
+        """Forget what a group has committed, as the broker does after `offsets.retention.minutes`."""
+        admin = self.admin()
+        admin.delete_consumer_groups([group])[group].result(PATIENCE_S)
 
     def deny(self, kind: ResourceType, name: str) -> None:
         """Keep the user with the password from a topic or group."""
@@ -219,14 +232,15 @@ class Broker:
             "group.initial.rebalance.delay.ms": "0",
             "group.min.session.timeout.ms": "1000",
             **{f"listener.name.{name}.{key}": value for name, own in listeners.items() for key, value in own.items()},
+            **self.more,
         }
         return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
 @contextmanager
-def running(folder: Path, issuer: Issuer) -> Iterator[Broker]:
-    """Run a broker."""
-    broker = Broker(folder, issuer)
+def running(folder: Path, issuer: Issuer, **more: str) -> Iterator[Broker]:
+    """Run a broker, with settings of its own (`_` for a point)."""
+    broker = Broker(folder, issuer, more={key.replace("_", "."): value for key, value in more.items()})
     broker.prepare()
     broker.start()
     try:

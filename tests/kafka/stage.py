@@ -1,6 +1,6 @@
 """What the tests of the Kafka source share: a subscription's topics, records to write, inboxes to look into."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +26,7 @@ class Stream:
     subscription: str
     names: Sequence[str] = ("vehicle.update",)
     partitions: int = PARTITIONS
+    settings: Mapping[str, str] = field(default_factory=dict)  # of the topics
     written: dict[Place, bytes | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -34,7 +35,7 @@ class Stream:
 
     def create(self, *names: str) -> None:
         """Create more topics."""
-        self.broker.create([f"{self.subscription}.{name}" for name in names], self.partitions)
+        self.broker.create([f"{self.subscription}.{name}" for name in names], self.partitions, **self.settings)
 
     def places(self) -> set[Place]:
         """Return every place that the broker has filled, also with a record that was repeated after a lost receipt."""

@@ -54,7 +54,7 @@ def test_records_of_every_topic_are_settled_or_dead_beside_webhooks(bridge: Brid
     ledger = bridge.settled(owed=True)
     assert {"unreadable": 5, "unknown-topic": 1} == ledger["dead_letters"]
     assert (len(letters) + 1, 6, 0) == tuple(ledger["ledger"][fate] for fate in ("accepted", "dead", "parked"))
-    idle = {"partitions": 3 * (len(NAMES) + 1), "paused": [], "lag": {}}
+    idle = {"partitions": 3 * (len(NAMES) + 1), "paused": [], "lag": {}, "causes": [], "gone": [], "lost": {}}
     until(lambda: bridge.health()["kafka"] == idle, "no record waits")
     expected = {place for place, value in stream.written.items() if value != b"[]"}
     assert expected == set(inbox(bridge.store))
