@@ -1,5 +1,6 @@
 """The law is in the house: each rule that is cited stands in the docs, and a test cites each rule."""
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -134,3 +135,33 @@ def test_the_glossary_has_each_word_once_in_the_order_of_the_alphabet() -> None:
     for title, table in tables.items():
         if title != "Words to come":  # they stand by families
             assert sorted(table, key=str.lower) == table
+
+
+def words_of_the_code() -> set[str]:
+    """Return the words of which the names in bridge/ are made, cut at `_` and at capitals."""
+    found: set[str] = set()
+    for path in (ROOT / "bridge").rglob("*.py"):
+        names = {path.stem}
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                    names.add(node.name)
+                case ast.Name():
+                    names.add(node.id)
+                case ast.Attribute():
+                    names.add(node.attr)
+                case ast.arg():
+                    names.add(node.arg)
+                case _:
+                    pass
+        found |= {word.lower().rstrip("s") for name in names for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+    return found
+
+
+def test_a_word_to_come_leaves_its_table_when_it_has_come() -> None:
+    section = (DOCS / "glossary.md").read_text().partition("## Words to come")[2]
+    today = [
+        cell for row in re.findall(r"^\| [^|]+ \| ([^|]+) \|", section, re.MULTILINE)[2:] for cell in row.split(",")
+    ]
+    used = words_of_the_code()
+    assert [] == [word for word in today if not {each.rstrip("s") for each in word.lower().split()} <= used]

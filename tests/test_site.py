@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.test_architecture import COMMON, TABLE
 from tests.test_rules import rules
 
 ROOT: Final = Path(__file__).parent.parent
@@ -83,3 +84,24 @@ def test_each_page_is_in_the_navigation_once() -> None:
     assert sorted((pages - decisions) | COMING) == sorted(nav)
     index = (docs / "adr" / "index.md").read_text()
     assert [] == [page for page in sorted(decisions) if f"]({page.removeprefix('adr/')})" not in index]
+
+
+# ---- the architecture -----------------------------------------------------------------------------------------------
+
+
+def cells(title: str) -> list[list[str]]:
+    """Return the rows of the first table under a heading of the architecture."""
+    section = (ROOT / "docs" / "architecture.md").read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
+    rows = [row.strip("| ").split(" | ") for row in re.findall(r"^\|.*$", section, re.MULTILINE)]
+    return [rows[0], *rows[2:]]
+
+
+def test_each_file_of_the_core_stands_in_the_architecture() -> None:
+    files = {path.stem for path in (ROOT / "bridge" / "core").glob("*.py")} - {"__init__"}
+    assert sorted(files) == sorted(name for row in cells("The core")[1:] for name in re.findall(r"`(\w+)`", row[0]))
+
+
+def test_the_architecture_names_who_may_import_whom() -> None:
+    head, *rows = cells("Who may import whom")
+    assert COMMON == set(re.split(r", | ", head[1].partition(" beside ")[2])) - {""}
+    assert [] == sorted({name for row in rows for name in re.findall(r"`(\w+)`", row[0])} - TABLE.keys())
