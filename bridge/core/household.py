@@ -15,8 +15,10 @@ Source: MOOST "Common integration", event type table; standard energy accounting
 (consumption = generation + import - export + discharge - charge).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from bridge.core.copying import replace
@@ -32,8 +34,42 @@ SIGN_MARGIN_WH: Final = 10.0  # M4.5: what measuring errors may make of a balanc
 SIGN_SHARE: Final = 0.1  # … and a share of all energy that moved
 
 
+class Exact:
+    """A sum of floats to which others are added and from which they are taken away, without any rounding on the way.
+
+    Source: Shewchuk, "Adaptive Precision Floating-Point Arithmetic": partial sums that do not overlap.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self) -> None:
+        """Begin with 0."""
+        self._parts: list[float] = []
+
+    def add(self, number: float) -> None:
+        """Add a number, or take it away with its sign turned."""
+        left: list[float] = []
+        for part in self._parts:
+            great, small = (number, part) if abs(number) >= abs(part) else (part, number)
+            number = great + small
+            rest = small - (number - great)
+            if rest:
+                left.append(rest)
+        if number:
+            left.append(number)
+        self._parts = left
+
+    @property
+    def value(self) -> float:
+        """Return the sum."""
+        return math.fsum(self._parts)
+
+
+_WHEN: Final = itemgetter(0)
+
+
 def _total(group: Sequence[Track], *, absent: float | None = None) -> list[Piece]:
-    """Return the summed power of a group, where every device that is there is known.
+    """Return the summed power of a group, where every device that is there is known: in one sweep over all changes.
 
     `absent` is what the group counts while none of it is there; None = unknown.
     """
@@ -41,18 +77,30 @@ def _total(group: Sequence[Track], *, absent: float | None = None) -> list[Piece
         return group[0].pieces if absent is None else _filled(group[0], absent)
     if not group:
         return [] if absent is None else [Piece(0.0, QUARTER_S, absent)]
+    changes: list[tuple[float, float, int, int]] = []  # when, by how much, how many are known, and there
+    for one in group:
+        for start, end, power_w in _filled(one, 0.0):
+            changes += (start, power_w, 1, 0), (end, -power_w, -1, 0)
+        if one.born < one.gone:
+            changes += (one.born, 0.0, 0, 1), (one.gone, 0.0, 0, -1)
+    changes.sort(key=_WHEN)
     found: list[Piece] = []
-    for start, end, values in merged([_filled(one, 0.0) for one in group]):
-        if absent is None and not any(one.born <= start < one.gone for one in group):
-            continue
-        known = [value for value in values if value is not None]
-        if len(known) == len(values):
-            found.append(Piece(start, end, sum(known)))
+    power, known, there, since = Exact(), 0, 0, 0.0
+    for at, more_w, more_known, more_there in changes:
+        if at > since:
+            if known == len(group) and (absent is not None or there):
+                found.append(Piece(since, at, power.value))
+            since = at
+        power.add(more_w)
+        known += more_known
+        there += more_there
     return found
 
 
 def _filled(one: Track, absent: float) -> list[Piece]:
     """Return the pieces of a device, with a value for the time when it was not there."""
+    if one.born >= one.gone:
+        return [Piece(0.0, QUARTER_S, absent)]
     before = [Piece(0.0, one.born, absent)] if one.born > 0.0 else []
     after = [Piece(one.gone, QUARTER_S, absent)] if one.gone < QUARTER_S else []
     return [*before, *one.pieces, *after]
