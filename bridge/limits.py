@@ -42,6 +42,7 @@ class Limit(StrEnum):
     VALUES_PER_MESSAGE = "values_per_message"
     ENTRIES_PER_MESSAGE = "entries_per_message"
     ID_LENGTH = "id_length"
+    STORE_SHARE = "store_share"
 
     CALLS_ON_THE_WIRE = "calls_on_the_wire"
 
@@ -52,7 +53,7 @@ class Limit(StrEnum):
     SCHEDULES_SIZE = "schedules_size"
 
 
-REFUSING: Final = frozenset({Limit.BYTES_IN_HAND})
+REFUSING: Final = frozenset({Limit.BYTES_IN_HAND, Limit.STORE_SHARE})
 """Limits at which a subscription is refused: while one is reached `/health` has the problem `subscription_limited`."""
 
 _log = logs.logger("limits")

@@ -12,7 +12,7 @@ Source: Prometheus documentation, "Metric and label naming" (base units, `_total
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,6 +93,11 @@ class Metrics:
         self.store_bytes = gauge("store_bytes", "Size of the store: what is in use, and the log of SQLite [bytes].")
         self.store_log_bytes = gauge("store_log_bytes", "Of that, the log of SQLite, which shrinks by itself [bytes].")
         self.store_unwritable = gauge("store_unwritable", "1 from a write that failed until one has gone through.")
+        self.subscription_store_bytes = gauge(
+            "subscription_store_bytes",
+            "What a subscription holds of the store: not settled, or states [bytes].",
+            "subscription",
+        )
         self.dead_letters = gauge("dead_letters", "Dead letters kept in the store, by reason.", "reason")
 
     def _kafka(self) -> None:
@@ -129,6 +134,11 @@ class Metrics:
         if found is not None:
             found.messages.inc(count)
             found.at = time.monotonic()
+
+    def held(self, sizes: Mapping[str, int]) -> None:
+        """Take in what subscriptions hold of the store [bytes]; one that is not known has no series."""
+        for name in self._heard:
+            self.subscription_store_bytes.labels(subscription=name).set(sizes.get(name, 0))
 
     def render(self) -> bytes:
         """Return all metrics in the Prometheus text format; the media type is `CONTENT_TYPE`."""

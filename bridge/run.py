@@ -33,7 +33,7 @@ from bridge.clock import Clock
 from bridge.config import Settings, reloaded
 from bridge.config.database import is_database
 from bridge.dead_letters import DeadLetterLog
-from bridge.limits import LimitCounts
+from bridge.limits import Limit, LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.app import build_app
 from bridge.receiver.gate import Gate
@@ -353,6 +353,8 @@ class _Daemon:
         gate = Gate(
             max_size=settings.store.max_size, receiving="receiver" in self._rooms,
             accepting=not self._rooms.isdisjoint({"receiver", "consumer"}), ask=keeper.census,
+            store_share=settings.store.store_share, alone=len(settings.subscriptions) < 2,  # noqa: PLR2004 - one or several
+            limited=partial(limits.reached, Limit.STORE_SHARE),
         )  # fmt: skip
 
         def looked(census: Census | None) -> None:
@@ -403,7 +405,8 @@ class _Daemon:
         def reload(changed: Settings) -> None:
             receiver.reload(changed)  # may refuse the settings, so it stands first
             server.reload(changed)
-            gate.max_size = changed.store.max_size
+            gate.max_size, gate.store_share = changed.store.max_size, changed.store.store_share
+            gate.alone = len(changed.subscriptions) < 2  # noqa: PLR2004 - one or several
             worker.reload(changed.rules())
             sender.reload(len(changed.subscriptions))
             clock.reload(changed.rules(), changed.store.retention, changed.store.max_size)

@@ -139,6 +139,7 @@ class StoreSettings(_Section):
     url: SecretStr = SecretStr("sqlite:///bridge.db")
     retention: Positive = timedelta(hours=72)
     max_size: Size = 10 * 2**30  # bytes
+    store_share: Annotated[float, Field(gt=0, le=1)] = 0.75
 
 
 class Buildings(_Section):

@@ -197,7 +197,7 @@ class Feed:
 
     async def _obstacle(self, client: Reader) -> str:
         """Return why nothing may be taken in now; empty = nothing keeps us from it."""
-        closed = await self._parts.gate.judged()
+        closed = await self._parts.gate.judged(self.subscription)
         if closed is not None:
             return closed.reason
         if time.monotonic() < self._retry_at:
@@ -244,7 +244,7 @@ class Feed:
             self._retry_at = time.monotonic() + RETRY_S
             return False
         parts.outage.over("consumer")
-        parts.gate.took(sum(len(message.body) for message in messages))
+        parts.gate.took(sum(len(message.body) for message in messages), self.subscription)
         parts.accepted()
         tally(messages, receipts, parts.metrics)
         return True

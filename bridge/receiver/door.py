@@ -36,7 +36,7 @@ from bridge.receiver.aside import Aside
 from bridge.receiver.callers import Callers
 from bridge.receiver.checks import OVERDRAWN, UNKNOWN, UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit
 from bridge.receiver.fields import fields
-from bridge.receiver.gate import DRAINING, ELSEWHERE, Gate
+from bridge.receiver.gate import DRAINING, ELSEWHERE, Closed, Gate
 from bridge.receiver.hands import SMALL_BODY, Hands
 from bridge.receiver.intake import Reading, busy, delivery
 from bridge.receiver.proofs import ALWAYS_CHECKED, FailedWork, hashed, verified
@@ -47,6 +47,7 @@ from bridge.source.signature import MOST_SIGNATURES, Headers
 from bridge.source.topics import subscription_of
 from bridge.source.unproved import flaw
 from bridge.store.port import Arrival, Receipt, Store, StoreUnavailable
+from bridge.store.shares import summed
 
 MOST_IDS: Final = 100  # row ids in an answer
 MOST_NAMED: Final = 10  # ids or topics in a line of the log
@@ -169,9 +170,9 @@ class Door:
         overdrawn = self._overdrawn(call, declared)
         if overdrawn is not None:
             return overdrawn
-        closed = await self._gate.judged()
+        closed = await self._gate.judged(self._named(call), declared)
         if closed is not None:
-            return Refusal(status=503, error=closed.reason, retry_after=closed.retry_after)
+            return _shut(closed)
         body = await reading.read(receive, call.who, lambda: self._proved_before(call))
         if body is None or isinstance(body, Refusal):
             return body
@@ -237,9 +238,22 @@ class Door:
             refusal = limit(policy, [message.subscription for message in messages], now)
             if refusal is not None:
                 return refusal
+        closed = await self._full_for(messages)
+        if closed is not None:
+            return closed
         if not await call.reading.keep(callers[0], len(body)):
             return busy()
         return await self._stored(messages, len(body))
+
+    async def _full_for(self, messages: Sequence[Arrival]) -> Refusal | None:
+        """Return the refusal of messages for which a subscription has no room left in the store."""
+        if self._gate.alone:
+            return None
+        for whose, size in summed((each.subscription, len(each.body)) for each in messages).items():
+            closed = await self._gate.judged(whose, size)
+            if closed is not None:
+                return _shut(closed)
+        return None
 
     def _answered(
         self, found: Sequence[Guard], headers: Headers, body: bytes, *, has_topic: bool
@@ -260,7 +274,7 @@ class Door:
         except StoreUnavailable as why:
             self._gate.failed(str(why))
             return Refusal(status=503, error="store", retry_after=STORE_RETRY_AFTER)
-        self._gate.took(size)
+        self._gate.took(size, messages[0].subscription if messages else "")
         self._accepted()
         return self._counted(messages, receipts)
 
@@ -297,6 +311,11 @@ class Door:
         said = [_JSON, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": said})
         await send({"type": "http.response.body", "body": body})
+
+
+def _shut(closed: Closed) -> Refusal:
+    """Return the refusal of a door that is closed."""
+    return Refusal(status=503, error=closed.reason, retry_after=closed.retry_after)
 
 
 async def _refuse(refusal: Refusal, headers: Headers, reading: Reading, receive: Receive, send: Send) -> None:

@@ -7,12 +7,14 @@ Rules:
 - What is still owed counts with the bytes taken since the store was last asked, so a burst cannot overshoot; on the
   disk they count twice, for they stand in the log before they stand in the database. Most of a burst is settled soon:
   where only what was taken would close the door, the store is asked anew before anybody is refused (`judged`).
+- Where several subscriptions share the store, each may hold `store_share` of what it holds and what is left of the
+  watermark. Beyond that only it is refused: one that delivers what nobody takes never closes the door for others.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.store.port import Census, StoreUnavailable
@@ -35,8 +37,13 @@ STARTING: Final = Closed(reason="starting", retry_after=2)
 DRAINING: Final = Closed(reason="draining", retry_after=5)
 STORE: Final = Closed(reason="store", retry_after=5)
 WATERMARK: Final = Closed(reason="watermark", retry_after=30)
+STORE_SHARE: Final = Closed(reason="store_share", retry_after=30)
 ELSEWHERE: Final = Closed(reason="this process takes no webhooks: it runs without the room receiver", retry_after=30)
 FULL_HANDS: Final = Closed(reason="too many bodies in hand", retry_after=1)
+
+
+def _nothing(_: str) -> None:
+    return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +54,9 @@ class Gate:
     receiving: bool = True  # webhooks are taken in this process
     accepting: bool = True  # messages are taken in this process, by webhooks or from Kafka
     ask: Callable[[], Awaitable[Census]] | None = None  # asks the store how full it is; None = somebody refreshes
+    store_share: float = 1.0  # of what it holds and what is left may be a subscription's
+    alone: bool = True  # there is one subscription, which may hold everything
+    limited: Callable[[str], object] = _nothing  # hears whose share is used up
     disk_bytes: int | None = None  # size of the disk, where there is one to fill
     starting: bool = True
     draining: bool = False  # ready fails, accepts go on
@@ -58,6 +68,8 @@ class Gate:
     _owed: int = 0
     _taken: int = 0
     _free: int | None = None  # bytes left on the disk when the store was last asked
+    _shares: Mapping[str, int] = field(default_factory=dict)  # subscription -> bytes that it holds
+    _taken_of: dict[str, int] = field(default_factory=dict)  # subscription -> bytes of those taken
     _asking: asyncio.Task[None] | None = None
     _asked_at: float = float("-inf")  # [s of the monotonic clock]
 
@@ -68,14 +80,16 @@ class Gate:
             self._held = not census.writable
             self.unwritable = census.full or self._held
             self.store_cause = self.store_cause if self.unwritable else None
-            self._owed, self._taken = census.owed_bytes, 0
+            self._owed, self._taken, self._taken_of = census.owed_bytes, 0, {}
+            self._shares = {name: share.total for name, share in census.shares.items()}
             self._free = census.free_disk_bytes
 
-    def took(self, size: int) -> None:
-        """Count bytes that were accepted."""
+    def took(self, size: int, subscription: str = "") -> None:
+        """Count bytes that were accepted of a subscription."""
         self.unwritable = self._held = False
         self.store_cause = None
         self._taken += size
+        self._taken_of[subscription] = self._taken_of.get(subscription, 0) + size
 
     def failed(self, why: str) -> None:
         """Note that an accept failed, and why."""
@@ -91,6 +105,13 @@ class Gate:
         """Whether that is so only if nothing of what was taken is settled by now, which can be asked."""
         return self.ask is not None and self.watermark and not self._is_full(0)
 
+    def _exceeds(self, subscription: str, more: int, *, guessing: bool) -> bool:
+        """Tell whether a subscription would hold more than its share; `guessing` that nothing taken is settled."""
+        taken, own_taken = (self._taken, self._taken_of.get(subscription, 0)) if guessing else (0, 0)
+        own = self._shares.get(subscription, 0) + own_taken
+        free = max(0.0, self.max_size * OWED_SHARE - self._owed - taken)
+        return own + more > self.store_share * (own + free)
+
     def _is_full(self, taken: int) -> bool:
         return self._disk_is_low(taken) or self._owed + taken > self.max_size * OWED_SHARE
 
@@ -99,14 +120,33 @@ class Gate:
             return False
         return self._free - WRITES * taken < self.disk_bytes * FREE_SHARE
 
-    async def judged(self) -> Closed | None:
-        """Return why the door takes nothing now, None = it is open; what only seems to close it is looked at anew."""
-        if self.closed() is WATERMARK and self._guessed:
+    async def judged(self, subscription: str | None = None, more: int = 0) -> Closed | None:
+        """Return why so many bytes of a subscription are not taken now, None = they are; None as name = anybody's.
+
+        What only seems to close the door is looked at anew.
+        """
+        if self._seems_closed(subscription, more):
             if self._asking is None and time.monotonic() - self._asked_at >= ASK_EVERY_S:
                 self._asking = asyncio.create_task(self._ask(), name="gate")
             if self._asking is not None:
                 await asyncio.wait([self._asking])
-        return self.closed()
+        closed = self.closed()
+        if closed is None and self._is_limited(subscription, more):
+            self.limited(subscription or "")
+            return STORE_SHARE
+        return closed
+
+    def _is_limited(self, subscription: str | None, more: int) -> bool:
+        return not self.alone and subscription is not None and self._exceeds(subscription, more, guessing=True)
+
+    def _seems_closed(self, subscription: str | None, more: int) -> bool:
+        """Tell whether only what was taken since the last look keeps bytes of a subscription out."""
+        closed = self.closed()
+        if closed is WATERMARK:
+            return self._guessed
+        if closed is not None or self.ask is None or not self._is_limited(subscription, more):
+            return False
+        return not self._exceeds(subscription or "", more, guessing=False)
 
     async def _ask(self) -> None:
         """Ask the store how full it is; what is taken meanwhile may not be in its answer."""

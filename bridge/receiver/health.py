@@ -120,6 +120,7 @@ class Health:
         metrics.oldest_outbox_seconds.set(self._age(census.oldest_owed))
         metrics.store_bytes.set(census.size_bytes)
         metrics.store_log_bytes.set(census.log_bytes)
+        metrics.held({name: share.total for name, share in census.shares.items()})
         metrics.store_unwritable.set(self._silent or self._gate.store or census.full or not census.writable)
         for reason in DeadReason if self._counted else ():  # each from the start, so that the first burst is a rise
             metrics.dead_letters.labels(reason=reason.value).set(census.dead_letters.get(reason, 0))

@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 from bridge.consumer import feed as room
 from bridge.source.kafka import Moved, Trouble, UnansweredError
 from bridge.source.positions import Change, Start
-from bridge.store.port import StoreBroken, StoreUnavailable
+from bridge.store.port import Census, StoreBroken, StoreUnavailable
+from bridge.store.shares import Share
 from tests.consumer.conftest import PLACE, TOPIC, House, Member, running, until
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +60,17 @@ async def test_a_closed_door_pauses_the_partitions_and_the_group_still_hears_of_
         house.gate.store = False
         await until(lambda: house.topic.committed == 1)
         assert ("", False) == (feed.state.paused, house.member.paused)
+
+
+async def test_a_share_that_is_used_up_pauses_the_partitions_of_its_subscription(house: House) -> None:
+    house.gate.alone, house.gate.store_share = False, 0.5
+    house.gate.refresh(Census(shares={"sub-1": Share(pending=house.gate.max_size)}))
+    house.topic.write(b'{"id": "1"}')
+    async with running(house) as feed:
+        await until(lambda: house.member.paused)
+        assert ([], "store_share") == (house.store.taken, feed.state.paused)
+        house.gate.refresh(Census(shares={"sub-2": Share(pending=house.gate.max_size)}))
+        await until(lambda: house.topic.committed == 1)
 
 
 async def test_no_more_than_one_batch_is_in_hand_while_the_door_is_closed(

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.limits import Limit
 from bridge.receiver.checks import Bucket
-from bridge.receiver.gate import ASK_EVERY_S, WATERMARK, Gate
+from bridge.receiver.gate import ASK_EVERY_S, STORE_SHARE, WATERMARK, Gate
 from bridge.store.port import Census, StoreUnavailable
+from bridge.store.shares import Share
 from tests.receiver.conftest import OPEN, PATH, SIGNED, House, house, settings, sign
 
 pytestmark = pytest.mark.anyio
@@ -145,6 +148,73 @@ async def test_a_store_that_cannot_say_how_full_it_is_keeps_the_door_closed() ->
     built.refresh(Census(owed_bytes=700))
     built.took(101)
     assert WATERMARK is await built.judged()
+
+
+# ---- shares of the store --------------------------------------------------------------------------------------------
+
+
+def shared(share: float = 0.75, ask: Callable[[], Awaitable[Census]] | None = None) -> Gate:
+    built = gate(ask=ask)
+    built.store_share, built.alone = share, False
+    return built
+
+
+def holding(owed: int, **held: int) -> Census:
+    return Census(owed_bytes=owed, shares={name: Share(pending=size) for name, size in held.items()})
+
+
+async def test_a_subscription_holds_no_more_than_its_share_of_its_own_and_of_what_is_left() -> None:
+    built, told = shared(), list[str]()
+    built.limited = told.append
+    built.refresh(holding(600, a=400, b=200))
+    assert built._exceeds("a", 51, guessing=True), "0.75 of 400 + 200 are 450"
+    assert [None, STORE_SHARE, None, STORE_SHARE, None, STORE_SHARE] == [
+        await built.judged(name, more)
+        for name, more in [("a", 50), ("a", 51), ("b", 100), ("b", 101), ("c", 150), ("c", 151)]
+    ]
+    assert (["a", "b", "c"], [], None) == (told, built.failing(), await built.judged()), "nobody else hears of it"
+
+
+async def test_whoever_is_alone_may_fill_the_store() -> None:
+    built = shared()
+    built.alone = True
+    built.refresh(holding(799, a=799))
+    assert await built.judged("a", 100) is None
+
+
+async def test_what_was_taken_counts_for_the_share_of_its_subscription_until_the_store_is_asked() -> None:
+    answers = [holding(0)]
+
+    async def ask() -> Census:
+        return answers.pop()
+
+    built = shared(ask=ask)
+    built.refresh(holding(0))
+    built.took(600, "a")
+    assert await built.judged("b", 150) is None, "0.75 of the 200 that are left"
+    assert await built.judged("a", 1) is None, "it is settled by now"
+    assert [] == answers
+    built.took(600, "a")
+    assert STORE_SHARE is await built.judged("a", 1), "asked just now"
+
+
+async def test_only_the_subscription_that_has_used_up_its_share_is_refused() -> None:
+    built = house(settings(OPEN, OPEN | {"id": "sub-2"}))
+    built.gate.store_share, built.gate.alone = 0.75, False
+    built.gate.limited = partial(built.limits.reached, Limit.STORE_SHARE)
+    built.gate.refresh(Census(owed_bytes=610_000_000, shares={"sub-1": Share(dead=600_000_000)}))
+    assert 202 == (await built.post(PATH.replace("sub-1", "sub-2"))).status_code
+    got = await built.post()
+    assert (503, {"error": "store_share"}) == (got.status_code, got.json())
+    assert int(got.headers["retry-after"]) >= 1
+    named = await built.post("/webhooks", b'[{"topic": "sub-2.vehicle.update", "data": {}}]')
+    assert 202 == named.status_code
+    assert 503 == (await built.post("/webhooks", b'[{"topic": "sub-1.vehicle.update", "data": {}}]')).status_code
+    assert 2 == len(built.store.taken)
+    health = (await built.client.get("/health")).json()
+    assert (["subscription_limited"], {"store_share": 2}) == (health["problems"], health["limits"])
+    assert 200 == (await built.client.get("/health/ready")).status_code
+    assert 2 == built.count("bridge_limit_reached_total", limit="store_share")
 
 
 def test_a_full_disk_fails_readiness_until_the_store_takes_messages_again() -> None:
