@@ -39,6 +39,7 @@ class Limit(StrEnum):
 
     BYTES_IN_HAND = "bytes_in_hand"
 
+    VALUES_PER_BODY = "values_per_body"
     VALUES_PER_MESSAGE = "values_per_message"
     ENTRIES_PER_MESSAGE = "entries_per_message"
     ID_LENGTH = "id_length"

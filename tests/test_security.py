@@ -7,7 +7,7 @@ from typing import Final, cast
 import pytest
 from pydantic import BaseModel
 
-from bridge.config.models import LimitSettings, Server, Settings
+from bridge.config.models import LimitSettings, Server, Settings, StoreSettings
 from bridge.core import bounds, deletes, reduce
 from bridge.limits import Limit
 from bridge.receiver import hands, places, proofs, protocol, slices
@@ -49,7 +49,11 @@ NUMBERS: Final[dict[str, list[str]]] = {
         number(proofs.FAILED_PER_S_IN_ALL // MIB, " MiB/s"),
     ],
     "unverified_bytes": [number(LimitSettings().unverified_bytes // MIB, " MiB")],
+    "calls_on_the_wire": ["three quarters"],
+    "calls_on_the_wire": ["three quarters"],
+    "store_share": [str(StoreSettings().store_share)],
     "bytes_in_hand": [number(hands.MOST_IN_HAND // MIB, " MiB")],
+    "values_per_body": [number(source.SLOW_VALUES)],
     "values_per_message": [number(LimitSettings().values_per_message), number(source.COUNTED_FROM // KIB, " KB")],
     "entries_per_message": [number(source.ENTRIES)],
     "id_length": [number(source.ID_LENGTH)],

@@ -28,6 +28,7 @@ from starlette.types import Receive, Scope, Send
 
 from bridge import logs
 from bridge.config import Settings
+from bridge.core.vocabulary import DeadReason
 from bridge.intake import arrivals, tally
 from bridge.limits import Limit
 from bridge.metrics import Metrics
@@ -234,6 +235,9 @@ class Door:
             delivery=delivery(policy, found[0], headers),
             received=received,
         )
+        for message in messages:
+            if message.dead is DeadReason.TOO_LARGE:
+                self._reached(Limit.VALUES_PER_BODY, message.subscription)
         if policy.limited:
             refusal = limit(policy, [message.subscription for message in messages], now)
             if refusal is not None:

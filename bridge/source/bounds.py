@@ -15,6 +15,9 @@ from bridge.core.vocabulary import DeadReason
 COUNTED_FROM: Final = 10 * 1024
 """Bytes of a body from which on its values are counted."""
 
+SLOW_VALUES: Final = 120_000
+"""Values of a body that cannot be read the quick way (NaN, deep nesting, broken JSON); 1,000 messages have 41,000."""
+
 ENTRIES: Final = 1_000
 """Prices or schedule entries; two days of prices in quarter hours with a spare copy are 384."""
 

@@ -294,6 +294,8 @@ def _remarks(scene: Scene, record: Record) -> Iterator[str]:
     if delays := scene.crowd.delays:
         middle, worst = delays[len(delays) // 2], delays[-1]
         yield f"beside the mad subscription {len(delays)} values took {middle:.2f} s to MOOST, at most {worst:.2f} s"
+    else:
+        yield "there was no calm in which only the mad subscription did wrong: what was owed took too long"
     starts, kills = sum(one.starts for one in scene.replicas), sum(one.kills for one in scene.replicas)
     refused = sum(one.refused for one in scene.replicas)
     yield f"the bridge was started {starts} times, killed {kills} times; {refused} starts found no store"

@@ -3,7 +3,8 @@
 Rules:
 - Each of its messages has one fate, whatever else goes wrong: its ledger is as exact as the others'.
 - It never rests but where the judge wants to see the others alone.
-- In a calm, where nobody but the mad one does wrong, what the others say is at MOOST within `OTHERS_S`.
+- In a calm, where nobody but the mad one does wrong, what the others say is at MOOST within `OTHERS_S`. Where the
+  machine is too busy to work off what the faults left, there is no calm to judge; it is told.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ OTHERS_S: Final = 10.0
 """Two seconds are the goal on a machine that does nothing else (`make isolation`); without turns it is much more."""
 
 CALM_S: Final = 6.0
+SLOWER: Final = 3.0  # the others, when all is healed
 SMALL: Final = 60  # messages or calls that are on their way at any time
 DRAINED_S: Final = 90.0
 
@@ -117,8 +119,9 @@ def calm(scene: Scene, mad: Mad) -> Iterator[str]:
     """Let only the mad one do wrong for a while; yield where the others had to wait longer than their bound."""
     crowd = scene.crowd
     mad.resting.set()
+    crowd.pace_s *= SLOWER  # what is owed from before may be more than a busy machine works off beside so many
     if not seen(lambda: _small(scene), DRAINED_S):
-        yield f"what is owed is not worked off {DRAINED_S:.0f} s after all was healed: {scene.health()['calls']}"
+        return  # there is no calm; that all arrives in the end is judged anyhow
     deeds = sum(crowd.did[name] for name in DEEDS)
     mad.resting.clear()
     began = time.time()

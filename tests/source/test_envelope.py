@@ -9,6 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.core.vocabulary import DeadReason
+from bridge.source import envelope
+from bridge.source.bounds import SLOW_VALUES
 from bridge.source.envelope import MOST_MESSAGES, Item, is_wrapped, split, unwrap
 
 TOPIC = "sub-1.vehicle.update"
@@ -311,3 +313,42 @@ def test_a_wrapped_event_that_also_names_a_topic_keeps_its_identity() -> None:
 )
 def test_the_media_type_says_that_a_message_is_wrapped(media: bytes, expected: bool) -> None:  # noqa: FBT001
     assert expected == is_wrapped(media)
+
+
+# ---- what a body may cost -------------------------------------------------------------------------------------------
+
+CROWDED = (
+    b"[" + b"," * 1_000_000,
+    b"[" * 500_000,
+    b'{"a":[' + b"NaN," * SLOW_VALUES + b"1]}",
+    b"[" + b'{"a":[NaN,[],[]]},' * 40_000 + b"{}]",
+)
+
+
+@pytest.mark.parametrize("body", CROWDED, ids=lambda body: body[:12].decode())
+def test_a_body_that_would_cost_too_much_the_slow_way_is_dead_before_it_is_read(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_: bytes) -> None:
+        pytest.fail("it is read")
+
+    monkeypatch.setattr(envelope, "_cut", read)
+    monkeypatch.setattr(envelope, "_problem", read)
+    (item,) = split(body)
+    assert (DeadReason.TOO_LARGE, body) == (item.dead, item.body)
+    assert "values_per_body" in item.detail
+
+
+def test_an_array_of_too_many_messages_is_dead_before_a_message_is_made_of_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[bytes] = []
+    monkeypatch.setattr(envelope, "_shaped", lambda raw: made.append(raw) or Item(body=raw))
+    (item,) = split(b"[" + b"1," * 400_000 + b"1]")
+    assert DeadReason.UNREADABLE is item.dead
+    assert len(made) <= MOST_MESSAGES + 1
+
+
+def test_an_array_of_a_thousand_honest_messages_with_nan_is_read_the_slow_way() -> None:
+    message = b'{"a":NaN,"b":[' + b"1," * 39 + b"1]}"
+    assert [Item(body=message)] * MOST_MESSAGES == split(b"[" + b",".join([message] * MOST_MESSAGES) + b"]")
