@@ -50,7 +50,6 @@ NUMBERS: Final[dict[str, list[str]]] = {
     ],
     "unverified_bytes": [number(LimitSettings().unverified_bytes // MIB, " MiB")],
     "calls_on_the_wire": ["three quarters"],
-    "calls_on_the_wire": ["three quarters"],
     "store_share": [str(StoreSettings().store_share)],
     "bytes_in_hand": [number(hands.MOST_IN_HAND // MIB, " MiB")],
     "values_per_body": [number(source.SLOW_VALUES)],
