@@ -343,7 +343,12 @@ def test_an_array_of_too_many_messages_is_dead_before_a_message_is_made_of_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[bytes] = []
-    monkeypatch.setattr(envelope, "_shaped", lambda raw: made.append(raw) or Item(body=raw))
+
+    def shaped(raw: bytes) -> Item:
+        made.append(raw)
+        return Item(body=raw)
+
+    monkeypatch.setattr(envelope, "_shaped", shaped)
     (item,) = split(b"[" + b"1," * 400_000 + b"1]")
     assert DeadReason.UNREADABLE is item.dead
     assert len(made) <= MOST_MESSAGES + 1
