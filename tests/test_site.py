@@ -15,17 +15,12 @@ from tests.test_rules import rules
 
 ROOT: Final = Path(__file__).parent.parent
 SETTINGS: Final = ROOT / ".zensical.toml"
-COMING: Final = frozenset({"operations/night.md"})
-"""Pages that are linked to and still to be written."""
 
 
 def built(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Build a copy of the docs, with a stub for each page to come."""
+    """Build a copy of the docs."""
     shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(SETTINGS, folder)
-    for page in COMING:
-        if not (folder / "docs" / page).exists():
-            (folder / "docs" / page).write_text("# To come\n")
     return run(folder)
 
 
@@ -81,7 +76,7 @@ def test_each_page_is_in_the_navigation_once() -> None:
     pages = {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")}
     decisions = {page for page in pages if page.startswith("adr/0")}  # adr/index.md lists them
     nav = pages_of(tomllib.loads(SETTINGS.read_text())["project"]["nav"])
-    assert sorted((pages - decisions) | COMING) == sorted(nav)
+    assert sorted(pages - decisions) == sorted(nav)
     index = (docs / "adr" / "index.md").read_text()
     assert [] == [page for page in sorted(decisions) if f"]({page.removeprefix('adr/')})" not in index]
 
