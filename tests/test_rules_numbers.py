@@ -117,6 +117,7 @@ NUMBERS: Final = (
     ("R13", f"tariffs {bounds.TARIFFS}"),
     ("R13", f"{bounds.SAMPLES_A_SLOT:,} in a quarter hour of a series, {bounds.SAMPLES:,} in all"),
     ("R13", f"{of_message.FLAWS} fields of the wrong type"),
+    ("R13", f"{of_message.SLOW_VALUES:,} values"),
     ("R13", f"an id has {of_message.ID_LENGTH} characters"),
     ("R13", f"cut to {of_message.TEXT_LENGTH} characters, words to {of_message.WORD_LENGTH}"),
     ("R13", f"over {of_message.COUNTED_FROM // 1024} KB"),
