@@ -1,4 +1,4 @@
-"""The numbers of the rules are those of the code: each stands in the text of its rule."""
+"""The numbers and tables of the rules are those of the code: each stands in the text of its rule."""
 
 import re
 from datetime import timedelta
@@ -8,11 +8,12 @@ from typing import Final
 import pytest
 
 from bridge.core import bounds, closing, counters, deletes, household, jumps, report, retry, slots, tariffs, tracks
-from bridge.core.mapping import READINGS, NumberRow
+from bridge.core.findings import FLAGS
+from bridge.core.mapping import CHARGING_WORDS, DEVICE_TYPES, EVENTS, HVAC_OTHER, HVAC_TYPES, READINGS, NumberRow
 from bridge.core.messages import Quantity
 from bridge.core.reduce import SCHEDULES_SIZE
 from bridge.core.rules import Rules
-from bridge.core.vocabulary import EVENT_TYPES, EventType, Kind
+from bridge.core.vocabulary import ACTIONS, EVENT_TYPES, DeviceType, EventType, Kind
 from bridge.receiver import gate
 from bridge.sender import limits
 from bridge.source import bounds as of_message
@@ -135,3 +136,55 @@ def test_a_section_ends_where_the_next_rule_begins() -> None:
     assert "Counter mode" not in found["M4.3"]
     assert "60 kW" in found["M4.4"]
     assert "60 kW" not in found["M4.3"]
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def rows(rule: str, head: str) -> list[list[str]]:
+    """Return the rows of the table of a rule whose first cell of the head is given."""
+    for found in re.finditer(r"(?:^\|.*\n)+", sections()[rule], re.MULTILINE):
+        cells = [[cell.strip() for cell in row.strip("|\n").split("|")] for row in found[0].splitlines()]
+        if cells[0][0] == head:
+            return cells[2:]
+    raise AssertionError(f"{rule} has no table of {head}")
+
+
+def test_the_types_of_devices_are_those_of_the_code() -> None:
+    told = {row[0]: re.findall(r"`([A-Z_]+)`", row[1]) for row in rows("M2", "kind")}
+    assert {kind.value: [type_.value] for kind, type_ in DEVICE_TYPES.items()} == {
+        kind: told[kind] for kind in told if kind in {each.value for each in DEVICE_TYPES}
+    }
+    heating = {word: told.get(f"hvac of type `{word}`", []) for word in HVAC_TYPES if HVAC_TYPES[word] != HVAC_OTHER}
+    assert {word: [HVAC_TYPES[word].value] for word in heating} == heating
+
+
+def test_the_events_of_devices_are_those_of_the_code() -> None:
+    types = {type_.value for type_ in EventType}
+    told = {word for row in rows("M3", "kind") for word in re.findall(r"`([A-Z_]+)`", row[1]) if word in types}
+    codes = {EventType.DEVICE_STATUS, EventType.SWITCH_STATE, EventType.CHARGING_MODE}
+    assert {*(row.type.value for row in EVENTS), *codes} == told
+
+
+def test_the_words_of_charging_are_those_of_the_code() -> None:
+    told = {word for row in rows("M3.1", "state") for word in re.findall(r"[A-Z]{5,}", row[0])}
+    assert CHARGING_WORDS == told
+
+
+def test_the_events_of_the_household_are_those_of_moost() -> None:
+    told = {word for row in rows("M4", "event type") for word in re.findall(r"`([A-Z_]+)`", row[0])}
+    own = {type_ for type_, rule in EVENT_TYPES.items() if DeviceType.GATEWAY in rule.sources}
+    expected = {type_ for type_ in own if type_.endswith(("_GENERATION", "_EXCESS", "_RATE", "_CONSUMPTION"))}
+    assert expected == told
+
+
+def test_every_flag_has_its_row() -> None:
+    assert sorted(FLAGS) == sorted(row[0].strip("`") for row in rows("M4.5", "flag"))
+
+
+def test_the_actions_are_those_of_the_code() -> None:
+    told: set[tuple[str, str]] = set()
+    for actions, kinds, *_ in rows("M7", "action"):
+        of = [kind.value for kind in Kind] if kinds == "all seven" else kinds.split(", ")
+        told |= {(kind, action) for kind in of for action in actions.split(", ")}
+    assert {(kind.value, action.value) for kind, actions in ACTIONS.items() for action in actions} == told
