@@ -100,3 +100,17 @@ def test_the_architecture_names_who_may_import_whom() -> None:
     head, *rows = cells("Who may import whom")
     assert COMMON == set(re.split(r", | ", head[1].partition(" beside ")[2])) - {""}
     assert [] == sorted({name for row in rows for name in re.findall(r"`(\w+)`", row[0])} - TABLE.keys())
+
+
+# ---- the page of the tests ------------------------------------------------------------------------------------------
+
+
+def test_each_folder_of_tests_stands_in_their_page() -> None:
+    tests = ROOT / "tests"
+    page = (tests / "README.md").read_text()
+    folders = {
+        path.name for path in tests.iterdir() if path.is_dir() and list(path.glob("*.py")) and path.name[0] != "_"
+    }
+    assert folders | {"examples"} == set(re.findall(r"`(\w+)/`", page)) - {"bridge"}
+    named = re.findall(r"`(\w+\.py)`", page)
+    assert [] == [name for name in named if not list(tests.rglob(name))]
