@@ -17,7 +17,7 @@ from bridge.source import signature
 
 ROOT: Final = Path(__file__).parent.parent
 PAGE: Final = (ROOT / "SECURITY.md").read_text()
-README: Final = (ROOT / "README.md").read_text()
+SETTINGS: Final = (ROOT / "docs" / "configuration.md").read_text()
 
 KIB: Final = 2**10
 MIB: Final = 2**20
@@ -95,7 +95,7 @@ def test_every_setting_that_is_named_exists_and_every_one_of_limits_is_named() -
 @pytest.mark.parametrize("key", sorted(LimitSettings.model_fields))
 def test_the_table_of_settings_says_why_no_honest_household_meets_a_limit(key: str) -> None:
     """That is: it says what an honest one has, beside the bound itself."""
-    found = re.search(rf"^\| `limits\.{key}` \| `[^|]*` \| (.*) \|$", README, re.MULTILINE)
+    found = re.search(rf"^\| `{key}` \|.*?\| `[^|]*` \| (.*) \| `BRIDGE_LIMITS__", SETTINGS, re.MULTILINE)
     assert found
     assert re.search(r"\b(has|have|sends?|needs?)\b", found[1]), found[1]
 

@@ -1,4 +1,5 @@
-"""What a sender may rely on, scenario by scenario, over real HTTP to the real process; the README's table of answers.
+"""What a sender may rely on, scenario by scenario, over real HTTP to the real process: the table of answers in
+docs/reference/http.md.
 
 Each scenario is one that receivers of webhooks get wrong. `tests/mutants` holds a flawed bridge for each of them.
 """

@@ -1,6 +1,6 @@
 """The deliberately broken variants, one TOML file each: which promise, what is broken, which tests notice.
 
-promise = "R1"                    # of the README's promises, or one word such as "door"
+promise = "R1"                    # of docs/guarantees.md, or one word such as "door"
 what = "The door answers before the message is committed."
 file = "bridge/receiver/door.py"  # from the root of the project
 old = "…"                         # exact text that stands there exactly once

@@ -1,4 +1,4 @@
-"""Plain HMAC as other clouds sign: the README's own snippets, against signatures that OpenSSL and GitHub computed."""
+"""Plain HMAC as other clouds sign: the snippets of docs/security.md, against signatures of OpenSSL and GitHub."""
 
 import hmac
 import json
@@ -14,10 +14,10 @@ from tests.receiver.conftest import JSON, SIGNED, House, answer, house, settings
 
 pytestmark = pytest.mark.anyio
 
-README: Final = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE: Final = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 SNIPPETS: Final[dict[str, dict[str, Any]]] = {
     each["id"]: each
-    for block in re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    for block in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     for each in tomllib.loads(block).get("subscriptions", [])
     if each["auth"] == "hmac"
 }
@@ -50,7 +50,7 @@ OTHERS: Final = [
 
 
 def signer(name: str, *secrets: str, **more: object) -> dict[str, Any]:
-    """Return a subscription as the README writes it, with secrets of the test."""
+    """Return a subscription as the page writes it, with secrets of the test."""
     written = {key: value for key, value in SNIPPETS[name].items() if key != "secrets_file"}
     return {**written, "secrets": list(secrets or (KEY,)), **more}
 
