@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol
 from bridge import logs
 from bridge.consumer.records import slices, taken
 from bridge.consumer.thread import Thread
+from bridge.core.effects import Note
 from bridge.intake import tally
 from bridge.metrics import Metrics
 from bridge.receiver.gate import Gate
@@ -38,10 +39,11 @@ from bridge.source.kafka import (
     UnansweredError,
     UnusableSettingsError,
 )
-from bridge.store.port import Arrival, Receipt, Store, StoreBroken, StoreUnavailable
+from bridge.store.port import Arrival, Receipt, Store, StoreBroken, StoreUnavailable, Work
 
 BATCH: Final = 500  # records; the store takes them in one transaction, some ms
 POLL_S: Final = 0.25  # longest wait for a first record: as long as it takes to notice that the process stops
+READ_BEFORE: Final = "kafka_read"  # begins the name of the note of a group that has read
 LOOK_S: Final = 5.0  # how often the lag is asked for
 LOOK_IN_TROUBLE_S: Final = 1.0
 RETRY_S: Final = 1.0  # until the store is tried again
@@ -59,6 +61,11 @@ class Reader(Protocol):
     owned: frozenset[Place]
     missing: frozenset[str]
     moved: list[Moved]
+    ever: bool | None
+
+    @property
+    def confirmed(self) -> bool:
+        """Return whether the group has committed anything."""
 
     @property
     def suspected(self) -> Trouble | None:
@@ -140,6 +147,7 @@ class Feed:
         self._stored: list[Record] = []  # since the client was last told
         self._cluster: str | None = None
         self._retry_at = 0.0
+        self._ever: bool | None = None  # the group has read before, by the store; None = it was not asked yet
         self._broken = Outage(_log, "client_failed", "client_works")
         self._troubled_at = 0.0  # when the trouble began [s of the monotonic clock]
         self._look_at = 0.0
@@ -179,9 +187,23 @@ class Feed:
             await self._store_hand(client)
         await self._pace(client, obstacle or ("store" if self._hand else ""))
         stored, self._stored = self._stored, []
+        await self._recall(client)
         self._hand += await self._thread.call(client.poll, BATCH, POLL_S, stored)
         self._tell_moved(client)
         await self._look(client)
+
+    async def _recall(self, client: Reader) -> None:
+        """Tell the client whether its group has read before, which the broker forgets; let the store remember it."""
+        if client.ever and self._ever:
+            return
+        note = Note(name=f"{READ_BEFORE} {self._properties.get('group.id', self.subscription)}")
+        with contextlib.suppress(StoreUnavailable):  # it is asked again
+            if self._ever is None:
+                self._ever = note.name in (await self._parts.store.census()).notes
+            if client.confirmed and not self._ever:
+                await self._parts.store.commit(Work(now=self._parts.now(), notes=((0, note),)))
+                self._ever = True
+            client.ever = self._ever
 
     # ---- pace ----
 

@@ -242,6 +242,7 @@ class Client:
         """Join; connecting goes on in the background. Raises UnusableSettingsError."""
         self.owned: frozenset[Place] = frozenset()
         self.missing: frozenset[str] = frozenset()  # topics that are wanted, and do not exist or are not for us
+        self.ever: bool | None = None  # the group has read before; None = not known yet, and nothing is begun
         self.moved: list[Moved] = []  # to be told by whoever takes them out
         self._had: set[str] = set()  # topics of which we had partitions
         self._names = frozenset(topic for topic in wanted if not topic.startswith("^"))
@@ -289,6 +290,11 @@ class Client:
         """Return in a sentence what keeps us out of the group; empty = nothing."""
         why, at = self._barred
         return why if why and time.monotonic() - at < BARRED_S else self._idle
+
+    @property
+    def confirmed(self) -> bool:
+        """Return whether the group has committed anything."""
+        return bool(self._committed)
 
     @property
     def gone(self) -> frozenset[str]:
@@ -451,7 +457,7 @@ class Client:
         """Decide where to begin in the partitions that the library cannot read; what is not answered is asked again."""
         astray = sorted(self._astray.keys() & self.owned)
         self._astray = {place: self._astray[place] for place in astray}
-        if not astray or time.monotonic() < self._astray_at:
+        if not astray or self.ever is None or time.monotonic() < self._astray_at:
             return
         self._astray_at = time.monotonic() + ASTRAY_AGAIN_S
         try:
@@ -463,8 +469,8 @@ class Client:
             if place in firsts and place in ends:
                 stood = self._astray.pop(place)
                 read = stood if stood >= 0 else commits[place][0] if place in commits else None
-                expired = read is None and place in self._remembered
-                read = self._remembered[place] if expired else read
+                expired = read is None and (self.ever or place in self._remembered)
+                read = self._remembered.get(place) if expired else read
                 self._begin(place, Known(first=firsts[place], end=ends[place], read=read, expired=expired))
 
     def _begin(self, place: Place, known: Known) -> None:

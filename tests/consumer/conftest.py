@@ -69,6 +69,7 @@ class Member:
         self.missing: frozenset[str] = frozenset()
         self.suspected: Trouble | None = None
         self.reason = ""
+        self.ever: bool | None = None
         self.moved: list[Moved] = []
         self.gone: frozenset[str] = frozenset()
         self.inspected = 0
@@ -107,6 +108,10 @@ class Member:
 
     def lag(self) -> dict[str, int]:
         return {TOPIC: len(self.topic.records) - self.topic.committed}
+
+    @property
+    def confirmed(self) -> bool:
+        return self.topic.committed > 0
 
     def inspect(self) -> None:
         self.inspected += 1

@@ -260,3 +260,33 @@ async def test_a_client_that_gives_up_again_and_again_is_a_problem(house: House)
         assert (Trouble.GROUP, "planted") == (feed.state.trouble, feed.state.reason)
         house.prepare = lambda _: None
         await until(lambda: feed.state.trouble is None)
+
+
+async def test_that_a_group_has_read_before_is_remembered_by_the_store(house: House) -> None:
+    async with running(house):
+        await until(lambda: house.member.ever is False)
+        house.topic.write(b'{"id": "1"}')
+        await until(lambda: house.member.ever)
+    assert ["kafka_read sub-1"] == list((await house.store.census()).notes)
+    house.stop = asyncio.Event()
+    async with running(house):
+        await until(lambda: house.member.ever)
+    assert {"kafka_read sub-1": 1} == (await house.store.census()).notes, "it is noted once"
+
+
+async def test_nothing_is_begun_before_the_store_has_said_whether_the_group_has_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = house.store.census
+    asked: list[None] = []
+
+    async def unavailable() -> Census:
+        asked.append(None)
+        raise StoreUnavailable("the server is starting")
+
+    monkeypatch.setattr(house.store, "census", unavailable)
+    async with running(house):
+        await until(lambda: len(asked) > 1)
+        assert house.member.ever is None
+        monkeypatch.setattr(house.store, "census", answer)
+        await until(lambda: house.member.ever is False)

@@ -120,6 +120,7 @@ def join(bridge: Bridge, stream: Stream) -> Iterator[Join]:
         settings = load(reading(bridge, stream, **more).configure(), environ={})
         [subscription] = settings.consumed()
         members.append(Client(properties(settings, subscription), [topic_of(stream, name) for name in names or (CAR,)]))
+        members[-1].ever = False
         return members[-1]
 
     yield joined
@@ -206,6 +207,29 @@ class TestTopicMadeAnew:
         stream.write(cars(20, 100))
         until(lambda: heard(-1) or set(range(20)) <= {r.offset for r in read[3:]}, "the new one is read as a whole")
         assert [Change.RENEWED] == [moved.start.change for moved in member.moved][-1:]
+
+
+class TestOffsetsThatExpired:
+    """A group whose commits the broker has forgotten."""
+
+    def test_what_came_meanwhile_is_read_though_a_new_group_would_begin_at_the_end(
+        self, bridge: Bridge, stream: Stream
+    ) -> None:
+        stream.write(cars(2))
+        reading(bridge, stream, offset_reset="latest")
+        start(bridge)
+        until(lambda: committed(stream) == 2, "a new group begins at the end")
+        stream.write(cars(3, 10))
+        until(lambda: committed(stream) == 5, "it reads")
+        assert 0 == bridge.stop()
+        stream.broker.forget(group_of(stream))
+        stream.write(cars(4, 20))
+        start(bridge)
+        until(lambda: committed(stream) == 9, "it has read to the end")
+        assert set(stream.written) == set(inbox(bridge.store)), "from the oldest record on"
+        assert 9 == len(inbox_ids(bridge)), "and nothing twice"
+        assert '"why": "no commit"' in bridge.text()
+        assert [] == problems(bridge)
 
 
 class TestKeptOutOfTheGroup:

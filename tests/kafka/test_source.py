@@ -201,6 +201,7 @@ def join(bridge: Bridge, stream: Stream) -> Iterator[Join]:
         settings = load(reading(bridge, stream, **more).configure(), environ={})
         [subscription] = settings.consumed()
         members.append(Client(properties(settings, subscription), [f"{stream.subscription}.vehicle.update"]))
+        members[-1].ever = False
         return members[-1]
 
     yield joined

@@ -31,6 +31,11 @@ OFFSETS = st.integers(0, 2**62)
             Start(offset=2, lost=2, change=Change.RENEWED),
         ),
         (
+            Known(first=3, end=9, read=None, expired=True),
+            Start(offset=3, change=Change.EXPIRED),
+            Start(offset=3, change=Change.EXPIRED),
+        ),
+        (
             Known(first=3, end=9, read=5, expired=True),
             Start(offset=5, change=Change.EXPIRED),
             Start(offset=5, change=Change.EXPIRED),
