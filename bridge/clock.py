@@ -3,6 +3,8 @@
 Rules:
 - A tick is processed only after every message accepted before it: its time is the store's horizon (M5.4).
 - Correctness never depends on a tick coming in time; a late one closes what is ripe, an early one nothing.
+- A building that has a long past to close takes turns with the others: a tick closes a few slots, then it stands behind
+  all that are due by then.
 - A building whose tick raises is set aside for an hour and counted; the others go on (R12).
 - A building that a message changes while it is ticked is left out and ticked again; it holds up no other.
 - After a gap (restart, sleep, pause) buildings catch up for a while, so that retries land in their slots.
@@ -176,11 +178,13 @@ class Clock:
             _log.error("building_set_aside", building=name, fault=errors.place_of(fault))
             self.set_aside += 1
             return _Ticked(name=name, due=now + SET_ASIDE)
-        stuck = at is not None and at <= tick.now and state.open_from == building.state.open_from
+        if at is not None and at <= tick.now:
+            stuck = state.open_from == building.state.open_from
+            at = now + LOOK_AGAIN if stuck else max(at, tick.now)
         return _Ticked(
             name=name,
             before=building.state,
-            due=now + LOOK_AGAIN if stuck else at,
+            due=at,
             states=(Versioned(state=state, version=building.version),),
             effects=effects,
             copied=passes(building.state, state, self._copies),

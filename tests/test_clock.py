@@ -283,3 +283,25 @@ async def test_a_clock_that_is_set_forward_loses_no_slot() -> None:
         if not minute % 4:
             await hall.hear("user-1", clock=f"10:{minute:02}")
     assert [at(clock) for clock in QUARTERS] == [when for when, _ in await hall.sent("user-1")]
+
+
+async def test_a_long_past_to_close_holds_up_no_other_household(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backfill: a power of 0 of hours ago, then one of now, which says that it was 0 all the time (M5.2)."""
+    monkeypatch.setattr(bridge.clock, "BATCH", 1)
+    hall = Hall(MemoryStore(), "10:25")
+    await hall.hear("user-0")
+    for clock in ("02:00", "10:20"):
+        for user in ("mad-1", "mad-2"):
+            said = json.dumps(body("meter", clock, userId=user, id=user, powerState={"power": 0.0})).encode()
+            arrival = Arrival(subscription="mad", topic="mad.meter.update", body=said, received=at("10:20"))
+            await hall.store.accept([arrival])
+    worker = Worker(hall.store, RULES, Metrics(), queued=lambda: None, now=lambda: at("10:20"))
+    while await worker.step():
+        pass
+    for _ in range(3):
+        assert await hall.clock.step()
+    assert at("10:15") == await hall.open_from("user-0"), "each had one turn"
+    assert [at("03:00")] * 2 == [await hall.open_from(name) for name in ("mad-1", "mad-2")]
+    while await hall.clock.step():
+        pass
+    assert [at("10:15")] * 2 == [await hall.open_from(name) for name in ("mad-1", "mad-2")]

@@ -28,7 +28,7 @@ from bridge.core.rules import Rules
 from bridge.core.tracks import counts, hold_always, limit_of
 from bridge.core.vocabulary import Kind
 
-MOST_AT_ONCE: Final = 16  # slots closed per tick, so that one building never holds the others up
+MOST_AT_ONCE: Final = 4  # slots closed per tick, so that one building never holds the others up (R13)
 STALE_FOR: Final = timedelta(seconds=60)  # M5.4: a building is catching up this long after an old message
 BEHIND: Final = timedelta(hours=1)  # M5.4: how far its clock then stays behind its newest stamp
 TAIL_FOR: Final = timedelta(seconds=15)  # … and this long after a backlog, whose end is not old, yet still to come
@@ -64,15 +64,16 @@ def advance(building: Building, tick: Tick, rules: Rules) -> tuple[Building, tup
     ripe = slot_of(clock - rules.grace)
     events: list[Event] = []
     notes: list[Note] = []
-    for _ in range(MOST_AT_ONCE):
-        start = building.open_from
-        if start is None or start >= ripe:
-            break
+    left = MOST_AT_ONCE
+    while (start := building.open_from) is not None and start < ripe:
         following = next_slot(building, start, rules)
         target = ripe if following is None else min(following, ripe)
         if target > start:
             building = skip(building, target)
             continue
+        if not left:
+            break
+        left -= 1
         building, closed, remarks = close(building, start, rules)
         events += closed
         notes += remarks
