@@ -35,8 +35,10 @@ class Limit(StrEnum):
     CHUNK_MARKS = "chunk_marks"
     SIGNATURES = "signatures"
     FAILED_WORK = "failed_work"
+    ADMIN_GUESSES = "admin_guesses"
     UNVERIFIED_BYTES = "unverified_bytes"
 
+    RATE_LIMIT = "rate_limit"
     BYTES_IN_HAND = "bytes_in_hand"
 
     VALUES_PER_BODY = "values_per_body"
@@ -54,7 +56,7 @@ class Limit(StrEnum):
     SCHEDULES_SIZE = "schedules_size"
 
 
-REFUSING: Final = frozenset({Limit.BYTES_IN_HAND, Limit.STORE_SHARE})
+REFUSING: Final = frozenset({Limit.BYTES_IN_HAND, Limit.RATE_LIMIT, Limit.STORE_SHARE})
 """Limits at which a subscription is refused: while one is reached `/health` has the problem `subscription_limited`."""
 
 _log = logs.logger("limits")

@@ -15,6 +15,7 @@ from bridge.config.models import LimitSettings, Settings
 from bridge.limits import Limit, LimitCounts
 from bridge.metrics import Metrics
 from bridge.receiver.gate import Gate
+from bridge.receiver.guesses import MOST_EACH, MOST_IN_ALL_PER_S
 from bridge.receiver.hands import MOST_IN_HAND, SHARE_IN_HAND, SHARE_UNVERIFIED, SMALL_BODY
 from bridge.receiver.health import Health, HealthSources
 from bridge.receiver.proofs import ALWAYS_CHECKED, FAILED_BURST, FAILED_PER_S, FAILED_PER_S_IN_ALL
@@ -208,6 +209,9 @@ def test_the_bounds_of_a_connection_are_those_of_the_page() -> None:
     )
     assert f"{each} MiB/s an address after {burst} MiB, {of_all} MiB/s of all" in told["failed_work"]
     assert f"up to {always} KiB of it is always checked" in told["failed_work"]
+    assert told["admin_guesses"].startswith(
+        f"{MOST_EACH} wrong admin tokens a minute an address; {MOST_IN_ALL_PER_S} a"
+    )
     assert f"{MARKS // 2**10} KiB and 1/{round(1 / MARKS_SHARE)} of it" in told["chunk_marks"]
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from bridge.config.models import LimitSettings, Server, Settings, StoreSettings
 from bridge.core import bounds, deletes, reduce
 from bridge.limits import Limit
-from bridge.receiver import hands, places, proofs, protocol, slices
+from bridge.receiver import guesses, hands, places, proofs, protocol, slices
 from bridge.receiver.state import Limits
 from bridge.source import bounds as source
 from bridge.source import signature
@@ -48,6 +48,8 @@ NUMBERS: Final[dict[str, list[str]]] = {
         number(proofs.FAILED_BURST // MIB, " MiB"),
         number(proofs.FAILED_PER_S_IN_ALL // MIB, " MiB/s"),
     ],
+    "admin_guesses": [number(guesses.MOST_EACH), number(guesses.MOST_IN_ALL_PER_S)],
+    "rate_limit": [],
     "unverified_bytes": [number(LimitSettings().unverified_bytes // MIB, " MiB")],
     "calls_on_the_wire": ["three quarters"],
     "store_share": [str(StoreSettings().store_share)],

@@ -58,10 +58,12 @@ def check(
         bool, typer.Option("--online", help="Also open the store, fetch a token, ask the Kafka broker.")
     ] = False,
 ) -> None:
-    """Look at the configuration: one line per problem."""
-    from bridge.config import load
+    """Look at the configuration: one line per problem, and one per thing that is probably none of what you want."""
+    from bridge.config import doubts, load
 
     loaded = load(config)
+    for doubt in doubts(loaded):
+        sys.stderr.write(f"{doubt}\n")
     if online:
         from bridge import logs, run
 

@@ -10,6 +10,7 @@ Rooms: `fields` how a value is written, `models` the settings, `layers` where th
 together, `load` all of it in order, `reload` what a changed file changes while the daemon runs.
 """
 
+from bridge.config.doubts import doubts
 from bridge.config.fields import (
     Algorithm,
     Auth,
@@ -65,6 +66,7 @@ __all__ = [
     "Settings",
     "StoreSettings",
     "Subscription",
+    "doubts",
     "load",
     "reloaded",
 ]

@@ -9,7 +9,7 @@ Rules:
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from starlette.types import Scope
@@ -42,6 +42,7 @@ TOO_SLOW: Final = Refusal(status=408, error="the body took too long", closing=Tr
 WRONG_TYPE: Final = Refusal(status=415, error="the body must be application/json without a content encoding")
 FOREIGN_ADDRESS: Final = Refusal(status=403, error="this address may not send here")
 OVERDRAWN: Final = Refusal(status=429, error="too many failed requests from this address")
+TOO_MANY: Final = Refusal(status=429, error="too many messages for this subscription")
 UNVERIFIED: Final = Refusal(status=401, error="the request could not be verified")
 
 
@@ -55,11 +56,17 @@ class Bucket:
         self._left = self._most
         self._at = -math.inf
 
-    def wait(self, now: float) -> int:
-        """Return how long until a message may pass [whole s]; 0 = at once. `now` [s] of any clock."""
+    def wait(self, now: float, count: int = 1) -> int:
+        """Return how long until messages may pass together [whole s]; 0 = at once. `now` [s] of any clock.
+
+        They pass when as many of them may as a second allows; the rest is paid for afterwards.
+        """
+        if not count:
+            return 0
+        needed = min(float(count), self._most)
         self._left = min(self._most, self._left + max(0.0, now - self._at) * self.rate)
         self._at = now
-        return 0 if self._left >= 1 else math.ceil((1 - self._left) / self.rate)
+        return 0 if self._left >= needed else math.ceil((needed - self._left) / self.rate)
 
     def take(self, count: int) -> None:
         """Let messages pass."""
@@ -198,9 +205,15 @@ def limit(policy: Policy, owners: Sequence[str], now: float) -> Refusal | None:
     """Count messages, one owner each, against the rate limits of their subscriptions; `now` [s]."""
     counted = Counter(owners)
     buckets = [(bucket, count) for owner, count in counted.items() if (bucket := policy.guards[owner].bucket)]
-    wait = max((bucket.wait(now) for bucket, _ in buckets), default=0)
+    wait = max((bucket.wait(now, count) for bucket, count in buckets), default=0)
     if wait:
-        return Refusal(status=429, error="too many messages for this subscription", retry_after=wait)
+        return replace(TOO_MANY, retry_after=wait)
     for bucket, count in buckets:
         bucket.take(count)
     return None
+
+
+def spent(found: Sequence[Guard], now: float) -> Refusal | None:
+    """Return the refusal of a body that is not even looked into: none of those it may be from may send a message."""
+    waits = [guard.bucket.wait(now) if guard.bucket else 0 for guard in found]
+    return replace(TOO_MANY, retry_after=min(waits)) if all(waits) else None

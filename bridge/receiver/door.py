@@ -1,7 +1,8 @@
 """The way of one webhook request: checked, read, verified, stored, answered.
 
 Rules:
-- The order of the checks is the contract's: 404, 413, 415, 403, 503, body (413), 401, 429, 202.
+- The order of the checks is the contract's: 404, 413, 415, 403, 429 (an address that failed too much), 503, body (413),
+  401, 429 (nothing may be sent now), 503 (too much in hand), 429 (not that much), 202.
 - 202 is said only after the store has made the bytes durable.
 - A handshake within a signed body is answered with 200, a ping with 202. Neither is stored; each counts as a message of
   its subscription.
@@ -35,7 +36,18 @@ from bridge.metrics import Metrics
 from bridge.receiver.addresses import is_proxy, payer
 from bridge.receiver.aside import Aside
 from bridge.receiver.callers import Callers
-from bridge.receiver.checks import OVERDRAWN, UNKNOWN, UNVERIFIED, Guard, Policy, Refusal, admit, declared_length, limit
+from bridge.receiver.checks import (
+    OVERDRAWN,
+    UNKNOWN,
+    UNVERIFIED,
+    Guard,
+    Policy,
+    Refusal,
+    admit,
+    declared_length,
+    limit,
+    spent,
+)
 from bridge.receiver.fields import fields
 from bridge.receiver.gate import DRAINING, ELSEWHERE, Closed, Gate
 from bridge.receiver.hands import SMALL_BODY, Hands
@@ -59,6 +71,7 @@ _log = logs.logger("receiver")
 
 _NOTHING: Final = b'{"accepted":0,"duplicates":0,"dead":0,"ids":[]}'
 _SHOWN: Final = b'{"webhook":"messages are taken by POST"}'
+_UNKNOWN: Final = json.dumps({"error": UNKNOWN.error}).encode()
 _JSON: Final = (b"content-type", b"application/json")
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]{1,2000}")
 
@@ -224,9 +237,12 @@ class Door:
         if not found:
             return replace(UNVERIFIED, check=flaw([guard.verify for guard in call.guards], headers, now))
         callers = [guard.id for guard in found]
+        if policy.limited and (refusal := spent(found, now)):
+            return self._limited(refusal, callers[0])
         answered = self._answered(found, headers, body, has_topic=call.topic is not None)
         if answered is not None:
-            return limit(policy, callers[:1], now) or answered
+            refusal = limit(policy, callers[:1], now)
+            return answered if refusal is None else self._limited(refusal, callers[0])
         messages = arrivals(
             body,
             topic=call.topic,
@@ -238,15 +254,11 @@ class Door:
         for message in messages:
             if message.dead is DeadReason.TOO_LARGE:
                 self._reached(Limit.VALUES_PER_BODY, message.subscription)
-        if policy.limited:
-            refusal = limit(policy, [message.subscription for message in messages], now)
-            if refusal is not None:
-                return refusal
-        closed = await self._full_for(messages)
-        if closed is not None:
-            return closed
-        if not await call.reading.keep(callers[0], len(body)):
-            return busy()
+        full = await self._full_for(messages) or await self._busy_for(call, callers[0], len(body))
+        if full is not None:
+            return full
+        if policy.limited and (refusal := limit(policy, [message.subscription for message in messages], now)):
+            return self._limited(refusal, callers[0])
         return await self._stored(messages, len(body))
 
     async def _full_for(self, messages: Sequence[Arrival]) -> Refusal | None:
@@ -258,6 +270,15 @@ class Door:
             if closed is not None:
                 return _shut(closed)
         return None
+
+    async def _busy_for(self, call: _Call, subscription: str, size: int) -> Refusal | None:
+        """Return the refusal of a body of some size [bytes] while a subscription has too much in hand."""
+        return None if await call.reading.keep(subscription, size) else busy()
+
+    def _limited(self, refusal: Refusal, subscription: str) -> Refusal:
+        """Count the refusal of a subscription that sends too much."""
+        self._reached(Limit.RATE_LIMIT, subscription)
+        return refusal
 
     def _answered(
         self, found: Sequence[Guard], headers: Headers, body: bytes, *, has_topic: bool
@@ -311,7 +332,7 @@ class Door:
         """Answer a GET: some senders and monitors try an address that way before they use it."""
         topic = scope["path_params"].get("topic")
         there = topic is None or subscription_of(topic) in self._policy.guards
-        status, body = (200, _SHOWN) if there else (UNKNOWN.status, json.dumps({"error": UNKNOWN.error}).encode())
+        status, body = (200, _SHOWN) if there else (UNKNOWN.status, _UNKNOWN)
         said = [_JSON, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": said})
         await send({"type": "http.response.body", "body": body})

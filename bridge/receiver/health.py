@@ -136,14 +136,15 @@ class Health:
         """Return the counts of the store, at most half a second old; the last known ones while it cannot be asked."""
         if self._gate.starting:
             return self._census  # the store is not open yet
+        asked = time.monotonic()
         async with self._asked:
-            if self._taken_at is None or time.monotonic() - self._taken_at > FRESH:
+            if self._taken_at is None or asked - self._taken_at > FRESH:
+                self._taken_at = time.monotonic()  # what it says is no older than the question
                 try:
                     self._census = await self._store.census()
                     self._silent, self._cause, self._counted = False, None, True
                 except StoreUnavailable as why:
                     self._silent, self._cause = True, str(why)
-                self._taken_at = time.monotonic()
         return self._census
 
     def _age(self, since: datetime | None) -> float:

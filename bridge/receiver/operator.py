@@ -3,14 +3,14 @@
 Rules:
 - Without a configured token these addresses do not exist: 404.
 - With one, a request without it, or with another, is 401. A program sends it as Bearer, a browser as the password of
-  Basic.
+  Basic. Wrong ones are counted by address: see `guesses`.
 - The page loads nothing from elsewhere and runs no script.
 """
 
 import base64
 import binascii
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
 
@@ -18,6 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from bridge.config.fields import Network
+from bridge.receiver.addresses import payer
+from bridge.receiver.guesses import Guesses
 from bridge.receiver.health import Health
 
 CHALLENGE: Final = {"www-authenticate": 'Basic realm="bridge", Bearer realm="bridge"'}
@@ -36,14 +39,17 @@ _PAGE: Final = """<!doctype html>
 class Operator:
     """ASGI-free handlers of `/` and `/api/…`."""
 
-    def __init__(self, *, token: str, health: Health) -> None:
-        """Take the admin token; empty = nothing here exists."""
+    def __init__(self, *, token: str, health: Health, guesses: Guesses, trusted: Sequence[Network]) -> None:
+        """Take the admin token; empty = nothing here exists. `trusted` are the proxies that are believed."""
         self._token = token.encode()
+        self._guesses = guesses
+        self._trusted = trusted
         self._health = health
 
-    def admit(self, token: str) -> None:
-        """Use another admin token from now on."""
+    def admit(self, token: str, trusted: Sequence[Network]) -> None:
+        """Use another admin token from now on, and trust other proxies."""
         self._token = token.encode()
+        self._trusted = trusted
 
     async def page(self, request: Request) -> Response:
         """Return the numbers of `/health` for people."""
@@ -62,11 +68,18 @@ class Operator:
         return JSONResponse(await self._health.report(), headers={"cache-control": "no-store"})
 
     def _check(self, request: Request) -> None:
-        """Raise 404 where there is no token, 401 where the request has not got it."""
+        """Raise 404 where there is no token, 401 where the request has not got it, 429 after too many guesses."""
         if not self._token:
             raise HTTPException(404)
-        if not hmac.compare_digest(_offered(request.headers.get("authorization", "")), self._token):
+        offered, who = _offered(request.headers.get("authorization", "")), payer(request.scope, self._trusted)
+        if not offered:
             raise HTTPException(401, "the admin token is missing or wrong", headers=CHALLENGE)
+        if wait := self._guesses.wait(who):
+            raise HTTPException(429, "too many wrong tokens", headers={"retry-after": str(wait)})
+        if not hmac.compare_digest(offered, self._token):
+            self._guesses.wrong(who)
+            raise HTTPException(401, "the admin token is missing or wrong", headers=CHALLENGE)
+        self._guesses.right(who)
 
 
 def _offered(authorization: str) -> bytes:

@@ -1,5 +1,6 @@
 """What monitoring sees: ready or not, the ledgers, the metrics."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -198,3 +199,26 @@ async def test_no_dead_letters_are_told_before_the_store_has_told_them() -> None
     said = (await built.client.get("/metrics")).text
     assert 'bridge_dead_letters{reason="rejected"} 40.0' in said
     assert 'bridge_dead_letters{reason="fault"} 0.0' in said
+
+
+async def test_a_report_is_no_older_than_half_a_second_however_long_the_store_takes() -> None:
+    """Its age counted from when the store had answered, not from when it was asked."""
+    built = house(settings())
+    asked, answered = asyncio.Event(), asyncio.Event()
+    census = built.store.census
+
+    async def slow() -> Census:
+        found = await census()
+        asked.set()
+        await answered.wait()
+        return found
+
+    built.store.census = slow  # type: ignore[method-assign]
+    first = asyncio.create_task(built.client.get("/health"))
+    await asked.wait()
+    await built.post()
+    await asyncio.sleep(FRESH * 1.2)
+    second = asyncio.create_task(built.client.get("/health"))
+    await asyncio.sleep(0)
+    answered.set()
+    assert [0, 1] == [(await task).json()["ledger"]["accepted"] for task in (first, second)]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.limits import Limit
+from bridge.limits import SUBSCRIPTION_LIMITED, Limit
 from bridge.receiver.checks import Bucket
 from bridge.receiver.gate import ASK_EVERY_S, STORE_SHARE, WATERMARK, Gate
 from bridge.store.port import Census, StoreUnavailable
@@ -33,15 +33,42 @@ async def test_messages_beyond_the_rate_are_429_until_the_time_it_names_has_pass
 
 async def test_messages_are_counted_and_not_requests_and_a_large_array_is_paid_for_afterwards() -> None:
     built = house(settings(OPEN | {"rate_limit": 10}))
-    assert 202 == (await built.post(content=b"[" + b",".join([b"{}"] * 40) + b"]")).status_code
+    assert 202 == (await built.post(content=array(40))).status_code
     got = await built.post()
     assert (429, 4) == (got.status_code, int(got.headers["retry-after"]))
 
 
-async def test_an_empty_array_costs_nothing() -> None:
+@pytest.mark.parametrize(("count", "wait"), [(5, 1), (3, 1), (2, 0), (1_000, 1)])
+async def test_an_array_passes_when_as_many_may_as_a_second_allows(count: int, wait: int) -> None:
+    """An array of 1,000 passed at 5 a second while one message was left, again and again."""
+    built = house(settings(OPEN | {"rate_limit": 5}))
+    assert 202 == (await built.post(content=array(3))).status_code
+    got = await built.post(content=array(count))
+    assert (429 if wait else 202) == got.status_code
+    if wait:
+        assert wait == int(got.headers["retry-after"])
+        assert {"rate_limit": 1} == built.limits.of_last_hour()
+        assert [SUBSCRIPTION_LIMITED] == built.limits.problems()
+        built.clock[0] += timedelta(seconds=wait)
+        assert 202 == (await built.post(content=array(count))).status_code
+
+
+async def test_who_may_send_nothing_now_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body of commas cost a second before the limit was looked at."""
     built = house(settings(OPEN | {"rate_limit": 1}))
     assert 202 == (await built.post()).status_code
+    monkeypatch.setattr("bridge.receiver.door.arrivals", None)
+    assert 429 == (await built.post(content=b"[" + b"," * 100_000)).status_code
+
+
+async def test_an_empty_array_uses_up_nothing() -> None:
+    built = house(settings(OPEN | {"rate_limit": 1}))
     assert 202 == (await built.post(content=b"[]")).status_code
+    assert 202 == (await built.post()).status_code
+
+
+def array(count: int) -> bytes:
+    return b"[" + b",".join([b"{}"] * count) + b"]"
 
 
 async def test_the_limit_of_one_subscription_is_not_that_of_another() -> None:
@@ -72,20 +99,20 @@ def test_over_any_time_no_more_than_the_rate_passes(rate: float, tries: list[tup
     bucket, now, passed, largest = Bucket(rate), 1e9, 0, 0
     for pause, count in tries:
         now += pause
-        if bucket.wait(now) == 0:
+        if bucket.wait(now, count) == 0:
             bucket.take(count)
             passed += count
             largest = max(largest, count)
     assert passed <= max(rate, 1) + largest + (now - 1e9) * rate + 1e-3
 
 
-@given(st.floats(0.01, 1000), st.integers(1, 1000))
-def test_after_the_time_it_names_a_message_passes(rate: float, count: int) -> None:
+@given(st.floats(0.01, 1000), st.integers(1, 1000), st.integers(1, 1000))
+def test_after_the_time_it_names_the_messages_pass(rate: float, count: int, more: int) -> None:
     bucket = Bucket(rate)
     bucket.wait(0)
     bucket.take(count)
-    wait = bucket.wait(0)
-    assert wait == 0 or bucket.wait(wait + 1e-6) == 0
+    wait = bucket.wait(0, more)
+    assert wait == 0 or bucket.wait(wait + 1e-6, more) == 0
 
 
 # ---- a full store ---------------------------------------------------------------------------------------------------
