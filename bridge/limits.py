@@ -46,6 +46,7 @@ class Limit(StrEnum):
     ENTRIES_PER_MESSAGE = "entries_per_message"
     ID_LENGTH = "id_length"
     STORE_SHARE = "store_share"
+    DEAD_SHARE = "dead_share"
 
     CALLS_ON_THE_WIRE = "calls_on_the_wire"
 

@@ -100,6 +100,12 @@ class Metrics:
         )
         self.dead_letters = gauge("dead_letters", "Dead letters kept in the store, by reason.", "reason")
 
+        self.dead_letters_given_up = self._counter(
+            "dead_letters_given_up", "Dead letters given up because they are old, or too many.", "cause"
+        )
+        for cause in ("retention", "share"):
+            self.dead_letters_given_up.labels(cause=cause)
+
     def _kafka(self) -> None:
         counter, gauge = self._counter, self._gauge
         self.kafka_lag = gauge("kafka_lag", "Records of Kafka not yet stored, in this process's partitions.", "topic")

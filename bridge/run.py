@@ -35,6 +35,7 @@ from bridge.config.database import is_database
 from bridge.dead_letters import DeadLetterLog
 from bridge.limits import Limit, LimitCounts
 from bridge.metrics import Metrics
+from bridge.overdue import Overdue
 from bridge.receiver.app import build_app
 from bridge.receiver.gate import Gate
 from bridge.receiver.health import HealthSources
@@ -340,6 +341,7 @@ class _Daemon:
         )  # fmt: skip
         refusals = Refusals(metrics)
         letters = DeadLetterLog(keeper, metrics, wall)
+        overdue = Overdue(keeper, keeper, settings.store, metrics, limits, (now, wall))
         worker = Worker(
             keeper,
             rules,
@@ -372,7 +374,7 @@ class _Daemon:
             "clock": lambda: clock.run(self._halt) if "clock" in self._rooms else self._watch(keeper, looked),
         }
         runs = {name: room for name, room in runs.items() if name in self._rooms or name == "clock"}
-        runs["teller"] = lambda: self._tell(refusals, worker, letters)
+        runs["teller"] = lambda: self._tell(refusals, worker, letters, overdue if "clock" in self._rooms else None)
         if consumer is not None:
             runs["consumer"] = lambda: consumer.run(self._hush)
         sources = HealthSources(
@@ -405,6 +407,7 @@ class _Daemon:
         def reload(changed: Settings) -> None:
             receiver.reload(changed)  # may refuse the settings, so it stands first
             server.reload(changed)
+            overdue.reload(changed.store)
             gate.max_size, gate.store_share = changed.store.max_size, changed.store.store_share
             gate.alone = len(changed.subscriptions) < 2  # noqa: PLR2004 - one or several
             worker.reload(changed.rules())
@@ -446,12 +449,14 @@ class _Daemon:
             outage=self._outage,
         )  # fmt: skip
 
-    async def _tell(self, refusals: Refusals, worker: Worker, letters: DeadLetterLog) -> None:
+    async def _tell(self, refusals: Refusals, worker: Worker, letters: DeadLetterLog, overdue: Overdue | None) -> None:
         """Write the lines of the log that sum up what happens often."""
         while not self._halt.is_set():
             refusals.tell()
             worker.faults.tell()
             await letters.look()
+            if overdue is not None:
+                await overdue.look()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TELL_EVERY_S):
                     await self._halt.wait()

@@ -41,7 +41,7 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "sink": (frozenset({"core"}), frozenset({"msgspec"})),
     "store": (frozenset({"core"}), frozenset({"msgspec"})),
     "receiver": (
-        frozenset({"intake", "source", "store.port", "core.vocabulary"}),
+        frozenset({"intake", "source", "store.port", "store.shares", "core.vocabulary"}),
         frozenset({"starlette", "fastapi", "uvicorn", "httptools", "msgspec"}),
     ),
     # The second way in: what closes the door closes it too.
@@ -67,6 +67,7 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "signals": (frozenset(), frozenset()),
     "repeated": (frozenset(), frozenset({"structlog"})),
     "dead_letters": (frozenset({"store.port", "store.desk"}), frozenset()),
+    "overdue": (frozenset({"store.port", "store.desk", "store.shares"}), frozenset()),
     "run": (EVERYTHING, frozenset({"uvloop"})),
     "cli": (
         frozenset(
@@ -189,7 +190,7 @@ def test_only_run_names_a_concrete_store() -> None:
     stores = {
         f"bridge.store.{path.stem}"
         for path in (PACKAGE / "store").glob("*.py")
-        if path.stem not in ("__init__", "port", "ranks", "desk")
+        if path.stem not in ("__init__", "port", "ranks", "shares", "desk")
     }
     assert {"run"} >= {room_of(path) for path in sources() if stores & set(imports(path)) and room_of(path) != "store"}
 

@@ -746,3 +746,20 @@ def test_the_rules_carry_every_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", [None, "", "10.0.0.1", "localhost.example", "127.0.0.1.example"])
 def test_only_this_machine_is_loopback(host: str | None) -> None:
     assert not fields.is_loopback(host)
+
+
+def test_the_file_for_dead_letters_stands_in_a_folder_that_is_there(tmp_path: Path) -> None:
+    def found(name: str | Path) -> list[str]:
+        return problems(tmp_path, GOOD + f'[store]\ndead_export = "{name}"\n')
+
+    problem = "store.dead_export: must be a file in a folder that is there"
+    assert [[problem], [problem]] == [found(tmp_path / "no" / "dead.jsonl"), found(tmp_path)]
+    good = write(tmp_path, GOOD + f'[store]\ndead_export = "{tmp_path / "dead.jsonl"}"\n')
+    assert str(tmp_path / "dead.jsonl") == config.load(good, environ={}).store.dead_export
+
+
+@pytest.mark.parametrize("key", ["store_share", "dead_share"])
+@pytest.mark.parametrize("value", ["0", "1.1", "-1", "nan"])
+def test_a_share_is_more_than_nothing_and_at_most_all(tmp_path: Path, key: str, value: str) -> None:
+    (problem,) = problems(tmp_path, GOOD + f"[store]\n{key} = {value}\n")
+    assert problem.startswith(f"store.{key}: must be ")

@@ -268,6 +268,10 @@ def _store(settings: Settings) -> Iterator[Problem]:
             'must be "sqlite:///FILE" (relative), "sqlite:////FILE" (absolute) or "postgresql://USER:PASSWORD@HOST/DATABASE"',
         )
 
+    export = settings.store.dead_export
+    if export and (Path(export).is_dir() or not Path(export).absolute().parent.is_dir()):
+        yield ("store", "dead_export"), "must be a file in a folder that is there"
+
 
 def _intervals(settings: Settings) -> Iterator[Problem]:
     intervals = settings.intervals

@@ -140,6 +140,9 @@ class StoreSettings(_Section):
     retention: Positive = timedelta(hours=72)
     max_size: Size = 10 * 2**30  # bytes
     store_share: Annotated[float, Field(gt=0, le=1)] = 0.75
+    dead_retention: Positive = timedelta(days=30)
+    dead_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    dead_export: str = ""  # a file
 
 
 class Buildings(_Section):

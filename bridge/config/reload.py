@@ -23,7 +23,7 @@ APPLIED: Final[Mapping[str, frozenset[str]]] = {
         }
     ),
     "moost": frozenset({"client_id", "client_secret"}),
-    "store": frozenset({"retention", "max_size", "store_share"}),
+    "store": frozenset({"retention", "max_size", "store_share", "dead_retention", "dead_share", "dead_export"}),
     "kafka": frozenset({"client_id", "client_secret"}),
     "logs": frozenset({"level", "format"}),
 }

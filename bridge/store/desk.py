@@ -163,6 +163,14 @@ class Desk(Protocol):
     async def discard(self, ids: Sequence[int], now: datetime) -> int:
         """Give dead letters up for good; returns how many."""
 
+    async def oldest_letters(
+        self, *, before: datetime | None = None, subscription: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        """Return the oldest dead letters that may be given up: from `before` a time, or messages of a subscription.
+
+        See `letters.KEPT` for those that may not.
+        """
+
     async def trip(self, message_id: int) -> MessageTrip | None:
         """Return the trip of one message."""
 

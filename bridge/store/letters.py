@@ -7,13 +7,16 @@ Rules:
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bridge.core.vocabulary import DeadReason
 from bridge.store.codec import decode_call, from_ms
 from bridge.store.desk import DeadLetter
 from bridge.store.ledger import Ledger
 from bridge.store.places import Planned
+
+KEPT: Final = ("stuck", "erasure")
+"""Reasons whose letters stay until somebody takes them: MOOST may still take a call, an erasure has to be done."""
 
 
 def letter(row: Sequence[Any], body: bytes | None) -> DeadLetter:

@@ -7,10 +7,10 @@ import pytest
 
 from bridge.core.vocabulary import DeadReason
 from bridge.store.desk import DeadFilter, Forgetting
-from bridge.store.port import Arrival, Work
+from bridge.store.port import Arrival, Return, Settlement, Work
 from bridge.store.shares import MESSAGE_BYTES, Share
 from tests.store.conftest import Keeper
-from tests.store.values import NOW, arrival, stillborn
+from tests.store.values import HOLD, NOW, SECOND, arrival, burial, events, out, stillborn
 
 pytestmark = pytest.mark.anyio
 
@@ -76,3 +76,22 @@ async def test_what_is_held_outlives_the_process(
     assert {"sub-1": Share(pending=SIZE), OTHER: Share(pending=SIZE)} == await shares(again)
     await again.commit(Work(now=NOW, settled=[1, 2]))
     assert ({}, []) == (await shares(again), list(await again.verify()))
+
+
+async def test_the_oldest_letters_come_first_and_what_may_still_be_wanted_never(store: Keeper) -> None:
+    late, early = replace(message(), received=NOW + SECOND), message(OTHER)
+    await store.accept([late, early, message()])
+    await store.commit(Work(now=NOW + SECOND, dead=[(1, DeadReason.FAULT, "")]))
+    await store.commit(Work(now=NOW, dead=[(2, DeadReason.FAULT, "")]))
+    await store.commit(Work(now=NOW, dead=[(3, DeadReason.STUCK, "")], calls=out(events("a", 1))))
+    (lane,) = await store.lease(NOW, 1, 1, HOLD)
+    gone = Settlement(call_id=lane.calls[0].id, buried=burial())
+    await store.settle(NOW - SECOND, [gone], [], [Return(building="a", at=NOW)])
+    old = await store.oldest_letters(before=NOW + 2 * SECOND)
+    assert [None, 2, 1] == [letter.message_id for letter in old]
+    assert [None] == [letter.message_id for letter in await store.oldest_letters(before=NOW + SECOND, limit=1)]
+    assert [None, 2] == [letter.message_id for letter in await store.oldest_letters(before=NOW + SECOND)]
+    assert [] == list(await store.oldest_letters(before=NOW - SECOND))
+    (found,) = await store.oldest_letters(subscription=OTHER)
+    assert (2, OTHER, b"x" * 100) == (found.message_id, found.subscription, found.body)
+    assert [1] == [letter.message_id for letter in await store.oldest_letters(subscription="sub-1")]

@@ -9,6 +9,7 @@ from bridge.core.vocabulary import DeviceKey, Kind
 from bridge.store.calls import CallState
 from bridge.store.codec import encode_call, from_ms, to_ms
 from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, MessageTrip, Reach, Ticked
+from bridge.store.letters import KEPT
 from bridge.store.memory.forgetting import MemoryForgetting, lose
 from bridge.store.memory.rows import CallRow, Letter
 from bridge.store.port import Pending, Versioned
@@ -64,6 +65,19 @@ class MemoryDesk(MemoryForgetting):
         """Return dead letters with id > after, in order."""
         letters = (self._letter(letter) for number, letter in sorted(self._rows.letters.items()) if number > after)
         return [letter for letter in letters if _fits(letter, which)][:limit]
+
+    async def oldest_letters(
+        self, *, before: datetime | None = None, subscription: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        """Return the oldest dead letters that may be given up."""
+        letters = [self._letter(each) for each in self._rows.letters.values() if each.reason not in KEPT]
+        found = [
+            each
+            for each in sorted(letters, key=lambda each: (each.at, each.id))
+            if (before is None or each.at < before)
+            and (subscription is None or (each.message_id is not None and each.subscription == subscription))
+        ]
+        return found[:limit]
 
     async def retry(self, ids: Sequence[int], now: datetime) -> int:
         """Put dead letters back into the flow."""

@@ -10,7 +10,7 @@ from bridge.store.codec import Form, maybe_ms, to_json
 from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, MessageTrip, Ticked
 from bridge.store.entries import pending
 from bridge.store.ledger import Ledger
-from bridge.store.letters import Taken, give_up, letter, revive
+from bridge.store.letters import KEPT, Taken, give_up, letter, revive
 from bridge.store.port import Pending
 from bridge.store.postgres.connection import Connection, Row
 from bridge.store.postgres.inbox import again, cursor, held
@@ -114,6 +114,22 @@ async def dead_letters(con: Connection, which: DeadFilter, after: int, limit: in
         maybe_ms(which.since),
         maybe_ms(which.until),
     )
+    return [letter(row, body if item is None else item.encode()) for *row, item, body in found]
+
+
+_OLDEST: Final = f"""
+SELECT letter.id, reason, detail, at, coalesce(letter.subscription, inbox.subscription), topic, building, user_id,
+    answer, message, call, item, body
+FROM letter LEFT JOIN inbox ON inbox.id = coalesce(letter.message, letter.cause)
+WHERE reason NOT IN {KEPT} AND {{}} ORDER BY letter.at, letter.id LIMIT $2
+"""  # noqa: S608 - constants
+_BEFORE: Final = _OLDEST.format("letter.at < $1")
+_OF: Final = _OLDEST.format("letter.subscription = $1 AND letter.message IS NOT NULL")
+
+
+async def oldest_letters(con: Connection, before: int | None, subscription: str | None, limit: int) -> list[DeadLetter]:
+    """Read the oldest dead letters that may be given up."""
+    found = await (con.fetch(_BEFORE, before, limit) if subscription is None else con.fetch(_OF, subscription, limit))
     return [letter(row, body if item is None else item.encode()) for *row, item, body in found]
 
 

@@ -79,6 +79,13 @@ class SqliteDesk(Eraser):
         """Return dead letters with id > after, in order."""
         return await self._read_aside(lambda con, _: desk.dead_letters(con, which, after, limit))
 
+    async def oldest_letters(
+        self, *, before: datetime | None = None, subscription: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        """Return the oldest dead letters that may be given up."""
+        edge = maybe_ms(before)
+        return await self._read(lambda con, _: desk.oldest_letters(con, edge, subscription, limit))
+
     async def retry(self, ids: Sequence[int], now: datetime) -> int:
         """Put dead letters back into the flow, 100 at a time."""
         return await self._in_steps(ids, lambda con, ledger, some: desk.retry(con, ledger, some, now))

@@ -13,7 +13,7 @@ from bridge.store.codec import Form, maybe_ms, to_json
 from bridge.store.desk import CallTrip, DeadFilter, DeadLetter, MessageTrip, Ticked
 from bridge.store.entries import pending
 from bridge.store.ledger import Ledger
-from bridge.store.letters import Taken, give_up, letter, revive
+from bridge.store.letters import KEPT, Taken, give_up, letter, revive
 from bridge.store.port import Pending
 from bridge.store.residences import left, place, residence
 from bridge.store.sqlite.inbox import held
@@ -123,6 +123,25 @@ def dead_letters(con: sqlite3.Connection, which: DeadFilter, after: int, limit: 
             "until": maybe_ms(which.until),
         },
     )
+    return [letter(row, body) for *row, body in found]
+
+
+_OLDEST: Final = f"""
+SELECT letter.id, reason, detail, at, coalesce(letter.subscription, inbox.subscription), topic, building, user,
+    answer, message, call, coalesce(item, body)
+FROM letter LEFT JOIN inbox ON inbox.id = coalesce(letter.message, letter.cause)
+WHERE reason NOT IN {KEPT} AND {{}} ORDER BY letter.at, letter.id LIMIT :limit
+"""  # noqa: S608 - constants
+_BEFORE: Final = _OLDEST.format("letter.at < :before")
+_OF: Final = _OLDEST.format("letter.subscription = :subscription AND letter.message IS NOT NULL")
+
+
+def oldest_letters(
+    con: sqlite3.Connection, before: int | None, subscription: str | None, limit: int
+) -> list[DeadLetter]:
+    """Read the oldest dead letters that may be given up."""
+    statement = _BEFORE if subscription is None else _OF
+    found = con.execute(statement, {"before": before, "subscription": subscription, "limit": limit})
     return [letter(row, body) for *row, body in found]
 
 
