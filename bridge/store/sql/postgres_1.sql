@@ -1,6 +1,6 @@
 -- The first schema of the shared store.
 -- Times are milliseconds since 1970, UTC; leases of replicas are times of this server. Ids come from sequences.
--- Each table carries what it is shared out by (bucket, building, user or device) in its primary key: see the README.
+-- Each table carries what it is shared out by (bucket, building, user or device) in its primary key: see docs/operations/postgresql.md.
 
 -- One row: the schema, the oldest release's schema that can still work with it, whether the store belongs to a dry run
 -- (null = not yet decided), and how many times a building has been erased.
