@@ -31,6 +31,7 @@ MOST_SIGNATURES: Final = 16  # in one request; a sender has one for each of its 
 LONGEST_TIMESTAMP: Final = 12  # digits; more is no time
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - a marker, not a secret
 
+_VERSION: Final = b"v1,"
 _LISTED: Final = re.compile(rb"(?:^|(?<=[ ,]))v1,([^ ,]+)")
 """Signatures in a list: separated by blanks, or by commas where somebody joined two lines of a header."""
 
@@ -80,15 +81,17 @@ class StandardWebhooks:
         identifier, timestamp, signatures = map(headers.get, _NAMES if _NAMES[-1] in headers else _SVIX_NAMES)
         if not identifier or not signatures or not timestamp or not _is_close(timestamp, now):
             return False
+        if signatures.count(_VERSION) > MOST_SIGNATURES:
+            return False  # before they are listed: every subscription may have to look
         offered = _LISTED.findall(signatures)
-        if not 0 < len(offered) <= MOST_SIGNATURES:
+        if not offered:
             return False
         signed = b"%b.%b.%b" % (identifier, timestamp, body)
         return any(_is_among(_signature(keyed, signed), offered) for keyed in self._keyed)
 
     def offers(self, headers: Headers) -> int:
         """Return how many signatures a request carries."""
-        return len(_LISTED.findall(headers.get(_NAMES[-1] if _NAMES[-1] in headers else _SVIX_NAMES[-1], b"")))
+        return headers.get(_NAMES[-1] if _NAMES[-1] in headers else _SVIX_NAMES[-1], b"").count(_VERSION)
 
     def signed(self, headers: Headers) -> Signed:
         """Return the id and time of a verified request: those of the header set that verified, no other."""
@@ -114,7 +117,7 @@ class PlainHmac:
 
     def offers(self, headers: Headers) -> int:
         """Return how many signatures a request carries."""
-        return len(headers.get(self._header, b"").split(b", "))
+        return headers.get(self._header, b"").count(b", ") + 1
 
     def answer(self, headers: Headers, body: bytes) -> bytes | None:
         """Return what a signed handshake is answered with; None = the body is none, or not signed by us both.
@@ -131,9 +134,9 @@ class PlainHmac:
 
     def _key(self, headers: Headers, body: bytes) -> bytes | None:
         """Return the secret that the body is signed with; None = none of ours."""
-        values = headers.get(self._header, b"").split(b", ")
-        if len(values) > MOST_SIGNATURES:
+        if self.offers(headers) > MOST_SIGNATURES:
             return None
+        values = headers.get(self._header, b"").split(b", ")
         start = len(self._prefix)
         offered = [value[start:] for value in values if value.startswith(self._prefix)]
         if self._hex:
