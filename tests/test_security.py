@@ -53,6 +53,7 @@ NUMBERS: Final[dict[str, list[str]]] = {
     "unverified_bytes": [number(LimitSettings().unverified_bytes // MIB, " MiB")],
     "calls_on_the_wire": ["three quarters"],
     "store_share": [str(StoreSettings().store_share)],
+    "dead_share": [str(StoreSettings().dead_share), str(StoreSettings().dead_retention.days)],
     "bytes_in_hand": [number(hands.MOST_IN_HAND // MIB, " MiB")],
     "values_per_body": [number(source.SLOW_VALUES)],
     "values_per_message": [number(LimitSettings().values_per_message), number(source.COUNTED_FROM // KIB, " KB")],
