@@ -9,7 +9,7 @@
 # make image         build the container
 # make bench         how fast it is
 # make fuzz          100,000 odd inputs through the door and the core (a quarter of an hour)
-# make day           a simulated day of 200 homes, without and with an outage, judged (half an hour)
+# make day           a simulated day of 200 homes, without and with an outage and as a backlog, judged (40 minutes)
 # make mutants       break each promise on purpose and see the tests notice (ONLY=R9: those of one promise)
 # make chaos         everything that can go wrong, at once and by chance, for ten minutes
 #                    (SEED=… MINUTES=… STORE=postgresql: three replicas, and the server goes too)

@@ -1,8 +1,9 @@
-"""A whole day of many homes through the real processes: `make day`, or `python -m tests.day [--outage]`.
+"""A whole day of many homes through the real processes: `make day`, or `python -m tests.day [--outage | --backlog]`.
 
 Cloud, bridge and sandbox run on free ports and in a temporary folder. The exit code is 0 if every expected slot of
-every type arrived once and right, and on the right lane; 1 if not. Without --outage and --plain both days are lived,
-one after the other.
+every type arrived once and right, and on the right lane; 1 if not. Unless one of them is asked for three days are
+lived, one after the other: one on which nothing fails, one with an outage, and one that the bridge hears of as a
+backlog. By the law of arrival (M5.11) the same must leave on all of them, with the same values.
 """
 
 import argparse
@@ -10,8 +11,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Final
 
 from tests.life.day import Outcome, Plan, live
+
+DAYS: Final = {
+    "plain": "on which nothing fails",
+    "outage": "with an outage and two kills",
+    "backlog": "that the bridge hears of as one backlog",
+}
+BACKLOG_FASTER: Final = 2.0  # it is sent as fast as the bridge takes it, not as it happens
 
 
 def main() -> None:
@@ -25,15 +34,17 @@ def main() -> None:
     parser.add_argument(
         "--outage", action="store_true", help="only the day with the sandbox down and the bridge killed"
     )
+    parser.add_argument("--backlog", action="store_true", help="only the day that is heard of when it is over")
     parser.add_argument("--replicas", type=int, default=1, help="more than one share a PostgreSQL database")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep logs, store and truth here")
     options = parser.parse_args()
-    both = options.plain == options.outage
+    asked = [name for name in DAYS if getattr(options, name)]
     good = True
-    for outage in [False, True] if both else [options.outage]:
+    for name in asked or DAYS:
+        backlog = name == "backlog"
         plan = Plan(
-            homes=options.homes, hours=options.hours, speed=options.speed, seed=options.seed, outage=outage,
-            replicas=options.replicas,
+            homes=options.homes, hours=options.hours, speed=options.speed * (BACKLOG_FASTER if backlog else 1),
+            seed=options.seed, outage=name == "outage", replicas=options.replicas, backlog=backlog,
         )  # fmt: skip
         good = _live(plan, options.keep) and good
     sys.exit(0 if good else 1)
@@ -41,10 +52,11 @@ def main() -> None:
 
 def _live(plan: Plan, keep: Path | None) -> bool:
     """Live one day; return whether it was a good one."""
-    print(f"\na day {'with an outage and two kills' if plan.outage else 'on which nothing fails'}", flush=True)
+    name = "backlog" if plan.backlog else "outage" if plan.outage else "plain"
+    print(f"\na day {DAYS[name]}", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bridge-day-") as temporary:
-        folder = (keep or Path(temporary)) / ("outage" if plan.outage else "plain")
+        folder = (keep or Path(temporary)) / name
         folder.mkdir(parents=True)  # a new one: an old store would be gone on with
         try:
             outcome = live(folder, plan, lambda line: print(f"  {line}", flush=True))

@@ -5,28 +5,28 @@ day with trouble can be held against a day without, event by event.
 
 Rules:
 - A slot closes at its time, as if no tick were ever late; what leaves at once, on change, is not compared.
-- A device's own events end with its delete, so those shortly before depend on the second of its arrival: not compared.
+- By the law of arrival (M5.11) nothing else is left out: live, after an outage and from a backlog the same must leave,
+  up to the last quarter hour before a device's delete.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from bridge.core.effects import Effect, SendEvents
-from bridge.core.identity import building_id, device_id
+from bridge.core.identity import building_id
 from bridge.core.messages import Tick, Tombstone, Unreadable
 from bridge.core.model import Building
 from bridge.core.reduce import reduce
 from bridge.core.rules import Rules
 from bridge.core.slots import LOOK_AGAIN, due
-from bridge.core.vocabulary import EVENT_TYPES, Action, Cadence, EventType
+from bridge.core.vocabulary import EVENT_TYPES, Cadence, EventType
 from bridge.sandbox.cloud import Post
 from bridge.source.decode import decode
 from bridge.source.topics import Topic, parse
 
-UNSURE: Final = timedelta(hours=3)  # how long before a delete its device's slots may still be open, in the worst case
 CLOSE: Final = 0.01  # values are rounded to thousandths; sums depend on the order of adding by less
 
 Name = tuple[str, str, str, int]
@@ -70,22 +70,17 @@ class Ideal:
 
     values: Values
     until: datetime  # no event is about a later time
-    deletes: Mapping[tuple[str, str], list[datetime]]  # building, device -> when it was deleted
 
     def compared(self, name: Name) -> bool:
-        """Tell whether an event can be told from the messages alone."""
-        building, device, type_, timestamp = name
-        at = datetime.fromtimestamp(timestamp, UTC)
-        if EVENT_TYPES[EventType(type_)].cadence is Cadence.CHANGE or at > self.until:
-            return False
-        return not any(when - UNSURE <= at <= when for when in self.deletes.get((building, device), ()))
+        """Tell whether an event is one that must have left by the end."""
+        _, _, type_, timestamp = name
+        return EVENT_TYPES[EventType(type_)].cadence is not Cadence.CHANGE and timestamp <= self.until.timestamp()
 
 
 def ideal(posts: Iterable[Post], subscription: str, rules: Rules, end: datetime) -> Ideal:
     """Return the events that must have left by the end of the span."""
     sent: Values = {}
     homes: dict[str, _Home] = {}
-    deletes: dict[tuple[str, str], list[datetime]] = defaultdict(list)
     for number, post in enumerate(posts, 1):
         now = datetime.fromtimestamp(post.due / 1000, UTC)
         name = building_id(rules.subscription(subscription).user_prefix + post.user)
@@ -97,13 +92,11 @@ def ideal(posts: Iterable[Post], subscription: str, rules: Rules, end: datetime)
         assert isinstance(topic, Topic)
         message = decode(topic, post.body, number=number, received=now, rules=rules)
         assert not isinstance(message, Tombstone | Unreadable)
-        if topic.action is Action.DELETE:
-            deletes[name, device_id(topic.kind, message.id)].append(now)
         home.state, effects = reduce(home.state, message, rules)
         home.take(effects)
     for home in homes.values():
         home.wait(end)
-    return Ideal(values=sent, until=end - rules.grace - rules.spread, deletes=deletes)
+    return Ideal(values=sent, until=end - rules.grace - rules.spread)
 
 
 @dataclass
