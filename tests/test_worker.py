@@ -537,6 +537,22 @@ async def test_a_directory_change_starts_over_too() -> None:
 # ---- the room --------------------------------------------------------------------------------------------------------
 
 
+async def test_a_batch_ends_after_a_while_and_what_is_left_comes_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "TURN_S", 0.0)
+    monkeypatch.setattr(room, "SLICE_S", 0.0)
+    desk, whole = Desk(), Desk()
+    said = [car(f"10:{minute:02}", minute) for minute in range(5)]
+    await desk.accept(*said)
+    assert [1] * 5 == [await desk.worker.step() for _ in range(5)]
+    monkeypatch.undo()
+    await whole.accept(*said)
+    assert 5 == await whole.worker.step()
+    one, other = await whole.store.building("user-1"), await desk.store.building("user-1")
+    assert one is not None
+    assert other is not None
+    assert one.state == other.state
+
+
 async def run_until(desk: Desk, done: Callable[[], Awaitable[bool]]) -> None:
     """Run the room until something is true, with a deadline."""
     stop = asyncio.Event()

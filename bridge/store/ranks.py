@@ -76,6 +76,8 @@ def _shared(wanted: Mapping[K, int], total: int, cost: Callable[[K], int]) -> di
     """Share `total` out: each time one to who has paid least."""
     if sum(wanted.values()) <= total:
         return dict(wanted)
+    if len(wanted) == 1:
+        return dict.fromkeys(wanted, total)
     given = dict.fromkeys(wanted, 0)
     heap = [(cost(key), place, key) for place, key in enumerate(wanted) if wanted[key]]
     heapq.heapify(heap)

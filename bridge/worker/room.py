@@ -7,7 +7,8 @@ Rules:
   in hand alone at another such end is a dead letter `fault`: it may need more memory than there is, at every start.
 - A building that somebody else changed meanwhile makes the batch start over from what is stored now; a message that
   was erased meanwhile (GDPR) makes it begin with a new claim.
-- The event loop is never held for more than a slice of a few milliseconds.
+- The event loop is never held for more than a slice of a few milliseconds. A batch ends after a tenth of a second:
+  what is left of it is claimed again, after what has come before it meanwhile.
 """
 
 import asyncio
@@ -38,6 +39,7 @@ BATCH: Final = 256  # messages a transaction, some 10 ms of the store
 PACE_S: Final = 0.05  # least time from one batch to the next, where messages come fast: a batch costs 1 ms by itself
 PACE_FROM: Final = 8  # messages of a batch from which on they come fast
 SLICE_S: Final = 0.002  # longest computing without letting the door breathe
+TURN_S: Final = 0.1  # longest computing for a batch; half of it at most for reading the messages
 ROWS_AT_ONCE: Final = 1_000  # of the directory, that users of one transaction have together
 IDLE_S: Final = 0.5  # how often to look for messages that another process put back
 WAIT_S: Final = 1.0  # pause while the store cannot serve
@@ -149,7 +151,7 @@ class Worker:
         if not rows:
             return 0
         try:
-            await self._process(rows)
+            return await self._process(rows)
         except StoreUnavailable:
             raise
         except Outdated:
@@ -209,23 +211,32 @@ class Worker:
                 return message.user
         return None
 
-    async def _process(self, rows: Sequence[Pending]) -> None:
-        """Decode, load, reduce and commit; start over where a building has moved meanwhile."""
+    async def _process(self, rows: Sequence[Pending]) -> int:
+        """Decode, load, reduce and commit the first rows, as many as fit into a turn; return how many they were.
+
+        Starts over where a building has moved meanwhile.
+        """
         breath = _Breath()
         decoded: list[tuple[Pending, Decoded]] = []
         for row in rows:
-            if breath.is_short:
+            if decoded and breath.is_short:
                 await breath.take()
+                if breath.spent_s > TURN_S / 2:
+                    break
             decoded.append((row, read(row, self._rules)))
         for _ in range(MOST_CONFLICTS):
             step = Step(await self._load(message for _, message in decoded), self._rules, self._now())
+            ends_s, done = breath.spent_s + TURN_S / 2, 0
             for row, message in decoded:
-                if breath.is_short:
+                if done and breath.is_short:
                     await breath.take()
+                    if breath.spent_s > ends_s:
+                        break
                 step.take(row, message)
+                done += 1
             if not await self._store.commit(step.work(turn=self._turns())):
                 self._count(step)
-                return
+                return done
         raise StoreUnavailable(_CONTENDED)
 
     async def _load(self, messages: Iterable[Decoded]) -> Loaded:
@@ -340,10 +351,15 @@ class _Changed:
 class _Breath:
     """Lets the event loop run once a slice of computing has passed."""
 
-    __slots__ = ("_since",)
+    __slots__ = ("_since", "_since_s", "spent_s")
 
     def __init__(self) -> None:
+        self.spent_s = 0.0  # of the processor, up to the last breath
+        self._begin()
+
+    def _begin(self) -> None:
         self._since = time.perf_counter()
+        self._since_s = time.thread_time()
 
     @property
     def is_short(self) -> bool:
@@ -352,8 +368,9 @@ class _Breath:
 
     async def take(self) -> None:
         """Give way."""
+        self.spent_s += time.thread_time() - self._since_s
         await asyncio.sleep(0)
-        self._since = time.perf_counter()
+        self._begin()
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
