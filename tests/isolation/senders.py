@@ -226,6 +226,8 @@ async def owed(attack: Attack) -> None:
 def others_are_let_in(attack: Attack) -> None:
     """See that the door is open to others, and after a restart too."""
     raw = signed("vehicle.update", message(0, 12.345), "canary")
+    held_mb = attack.subject.metric('bridge_subscription_store_bytes{subscription="mad"}') / 1e6
+    attack.notes.append(f"the mad one holds {held_mb:.0f} MB; limits {attack.subject.health()['limits']}")
 
     async def ask() -> int:
         statuses = [0]
