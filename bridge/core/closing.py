@@ -23,7 +23,7 @@ from bridge.core.measure import NOTHING, Measure, Own, measure, own_of, tracked
 from bridge.core.messages import Quantity
 from bridge.core.model import Building, Device, Flag, Level, Series, added, name_of
 from bridge.core.rules import Rules, Stamp
-from bridge.core.tracks import Measured, Track, enough_of, present
+from bridge.core.tracks import Measured, Track, enough_of, present, setting_of
 from bridge.core.units import tidy
 from bridge.core.vocabulary import EventType, Kind
 
@@ -56,6 +56,7 @@ def _events(entry: DeviceEntry, values: Mapping[EventType, Measured], end: datet
 
 def close(building: Building, start: datetime, rules: Rules) -> tuple[Building, list[Event], list[Note]]:
     """Close one slot."""
+    building = _by_one_setting(building, rules)
     found = measure(building, start, rules)
     end = found.end
     devices = dict(building.devices)
@@ -79,6 +80,23 @@ def close(building: Building, start: datetime, rules: Rules) -> tuple[Building, 
         building, of_day = close_day(building, start, end, rules)
         events += of_day
     return _open(building, end), events, [Note(name="implausible_balance")] if found.implausible else []
+
+
+def _by_one_setting(building: Building, rules: Rules) -> Building:
+    """Return a building whose open half hour and day hold nothing that other settings of a meter have made of it.
+
+    A sum of both would be neither: the rest of the half hour or day is all that counts, and rarely enough to leave.
+    """
+    meters = {name: setting_of(one, rules) for name, one in building.devices.items() if one.kind is Kind.METER}
+    if meters == building.meters:
+        return building  # nearly always
+    turned = {name for name, said in building.meters.items() if meters.get(name, said) != said}
+    building = replace(building, meters=meters)
+    if not turned:
+        return building
+    devices = {name: replace(one, days={}) if name in turned else one for name, one in building.devices.items()}
+    days = {name: sum_ for name, sum_ in building.days.items() if name == EventType.ENERGY_GENERATION}
+    return replace(building, devices=devices, days=days, half=None)
 
 
 def _counted_on(building: Building, found: Measure) -> tuple[Device, ...]:

@@ -164,6 +164,7 @@ class Building:
     clock: datetime | None = None  # the building's clock (M5.4); never goes back
     half: Half | None = None  # excess of the first quarter of the open half hour
     days: Mapping[str, Sum] = field(default_factory=dict)  # household sums of the local day so far
+    meters: Mapping[str, str] = field(default_factory=dict)  # what the settings said of each meter at the last close
     prices: Mapping[str, tuple[Slice, ...]] = field(default_factory=dict)  # tariff -> what it costs from now on
     schedules: Mapping[str, Schedule] = field(default_factory=dict)  # device -> its weekly schedule, the newest last
     tariff: tuple[str, str] | None = None  # key and currency of the dynamic tariff that MOOST was told last

@@ -59,6 +59,11 @@ def sign_of(device: Device, rules: Rules) -> int:
     return rules.subscription(device.subscription).meter_sign
 
 
+def setting_of(device: Device, rules: Rules) -> str:
+    """Return what the settings say of a meter's part in a balance."""
+    return f"{meter_rule(device, rules).role or ''}{sign_of(device, rules):+d}"
+
+
 def runs_backwards(device: Device, value: Value, rules: Rules) -> bool:
     """Tell whether a power comes from a meter that can only draw, yet says that it delivers (M0.9)."""
     if device.kind is not Kind.METER or not isinstance(value, float):

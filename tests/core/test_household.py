@@ -1,5 +1,6 @@
 """The household's balance (mapping rules M4.1, M4.2, M4.3, M4.5 and M1.3)."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from bridge.core.model import Flag
 from bridge.core.rules import MeterRule, Role, Rules, SubscriptionRule
 from bridge.core.vocabulary import Action, DeviceType, EventType, Kind
-from tests.core.homes import BATTERY, CHARGER, METER, PUMP, PV, Home
+from tests.core.homes import BATTERY, CHARGER, METER, PUMP, PV, Home, at
 
 PV2 = (Kind.PV_INVERTER, "pv-2")
 METER2 = (Kind.METER, "meter-2")
@@ -508,6 +509,45 @@ def test_without_inverter_and_battery_consumption_is_the_integral_all_the_same()
     home.tick("12:18")
     assert {"12:15": 100.0} == home.of(EventType.GRID_ENERGY_CONSUMPTION)
     assert {"12:15": 75.0} == home.of(EventType.ENERGY_CONSUMPTION)
+
+
+def turned(at_: str, until: str, *, sign: int = -1) -> Home:
+    """Return a home whose meter gets another sign in the settings between two quarter hours."""
+    home = Home(Rules(default_time_zone="UTC", hold_active=timedelta(days=1)))
+    home.say(PV, "00:00", 1000.0)
+    home.say(METER, "00:00", 400.0)
+    home.run("00:15", at_)
+    home.rules = Rules(default_time_zone="UTC", hold_active=timedelta(days=1), devices={METER: MeterRule(sign=sign)})
+    home.run(at(at_) + timedelta(minutes=15), until)
+    return home
+
+
+def test_no_half_hour_is_a_sum_by_two_signs() -> None:
+    """After a restart with another sign in the middle of a half hour that half hour was 0 Wh and 100 Wh."""
+    found = turned("12:15", "13:00").of(EventType.ENERGY_EXCESS)
+    assert (0.0, 200.0) == (found["12:00"], found["13:00"])
+    assert "12:30" not in found
+
+
+def test_no_day_is_a_sum_by_two_signs() -> None:
+    home = turned("12:00", "2 00:00")
+    assert {"2 00:00": 24000.0} == home.of(EventType.ENERGY_GENERATION_YESTERDAY), "no meter has a part in it"
+    assert {} == home.of(EventType.ENERGY_EXCESS_YESTERDAY)
+    assert {} == home.of(EventType.GRID_ENERGY_CONSUMPTION_YESTERDAY)
+
+
+def test_a_setting_that_says_the_same_changes_nothing() -> None:
+    assert {"2 00:00": 9600.0} == turned("12:00", "2 00:00", sign=1).of(EventType.GRID_ENERGY_CONSUMPTION_YESTERDAY)
+
+
+def test_no_day_of_a_meter_of_its_own_is_a_sum_by_two_signs() -> None:
+    rules = Rules(default_time_zone="UTC", hold_active=timedelta(days=1), devices={LOAD: MeterRule(role=Role.SUB)})
+    home = Home(rules)
+    home.say(LOAD, "00:00", 400.0)
+    home.run("00:15", "12:00")
+    home.rules = replace(rules, devices={LOAD: MeterRule(role=Role.SUB, sign=-1)})
+    home.run("12:15", "2 00:00")
+    assert {} == home.of(EventType.ENERGY_CONSUMPTION_YESTERDAY, DeviceType.SMART_METER)
 
 
 # ---- plausibility (M4.5) --------------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ BUILDING: Final = Building(
     flags=("x",),
     half=Half(1.0, 900.0, wrong=True),
     apart=((NOW, NOW), (NOW, None)),
+    meters={"s/meter:m": "grid+1"},
 )
 
 
