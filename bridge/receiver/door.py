@@ -52,7 +52,7 @@ from bridge.receiver.fields import fields
 from bridge.receiver.gate import DRAINING, ELSEWHERE, Closed, Gate
 from bridge.receiver.hands import SMALL_BODY, Hands
 from bridge.receiver.intake import Reading, busy, delivery
-from bridge.receiver.proofs import ALWAYS_CHECKED, FailedWork, hashed, verified
+from bridge.receiver.proofs import ALWAYS_CHECKED, FailedWork, hashed, verified, with_few_signatures
 from bridge.receiver.refusals import Refusals
 from bridge.source.envelope import is_wrapped
 from bridge.source.ping import is_ping
@@ -202,7 +202,8 @@ class Door:
     async def _verified(self, call: _Call, body: bytes, now: float) -> list[Guard]:
         """Return the subscriptions whose credentials fit; a large body is hashed beside the loop."""
         named, last = (None, None) if len(call.guards) == 1 else (self._named(call), self._callers.last(call.who))
-        check = partial(verified, call.guards, call.headers, body, now, named=named, last=last)
+        guards = with_few_signatures(call.guards, call.headers)
+        check = partial(verified, guards, call.headers, body, now, named=named, last=last)
         if len(body) <= SMALL_BODY:
             found = check()
         else:

@@ -18,7 +18,7 @@ from typing import Final, Protocol, TypeVar
 from bridge.config import Subscription
 from bridge.limits import Limit
 from bridge.receiver.callers import Callers
-from bridge.source.signature import Headers, Verifier, verifier
+from bridge.source.signature import MOST_SIGNATURES, Headers, Verifier, verifier
 
 ALWAYS_CHECKED: Final = 64 * 2**10  # bytes times secrets
 FAILED_PER_S: Final = 8 * 2**20  # bytes times secrets, of one address
@@ -80,6 +80,18 @@ def verified(
                 return [each for each in guards if any(proof.key == other.key for other in each.proofs)]
             tried.add(proof.key)
     return []
+
+
+def with_few_signatures(guards: Sequence[H], headers: Headers) -> Sequence[H]:
+    """Return the subscriptions of whose signatures no more are offered than one may look at.
+
+    Those that look into the same fields are offered the same, so it is counted once for all of them.
+    """
+    if len(guards) == 1:
+        return guards  # it counts itself
+    looking = {guard.verify.signatures: guard.verify for guard in guards}
+    crowded = {fields for fields, verify in looking.items() if verify.offers(headers) > MOST_SIGNATURES}
+    return [guard for guard in guards if guard.verify.signatures not in crowded] if crowded else guards
 
 
 def hashed(guards: Sequence[Holder]) -> int:

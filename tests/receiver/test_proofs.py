@@ -23,8 +23,9 @@ from bridge.receiver.proofs import (
     hashed,
     proofs_of,
     verified,
+    with_few_signatures,
 )
-from bridge.source.signature import MOST_SIGNATURES, Headers
+from bridge.source.signature import MOST_SIGNATURES, Headers, StandardWebhooks
 from tests.receiver.conftest import PATH, SECRET, SIGNED, House, house, settings, sign, until
 
 pytestmark = pytest.mark.anyio
@@ -248,3 +249,20 @@ async def test_what_goes_wrong_beside_the_loop_is_told_to_who_waits() -> None:
     with pytest.raises(ZeroDivisionError):
         await aside.do("a", lambda: 1 // 0, known=True)
     assert 1 == await aside.do("a", lambda: 1, known=True)
+
+
+def test_signatures_are_counted_once_for_all_who_look_into_the_same_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    count = StandardWebhooks.offers
+
+    def offers(self: StandardWebhooks, headers: Headers) -> int:
+        counted.append(count(self, headers))
+        return counted[-1]
+
+    monkeypatch.setattr(StandardWebhooks, "offers", offers)
+    policy = Policy.of(settings(*(subscription(name, secret) for name, secret in zip("abc", OTHERS, strict=False))))
+    few = {b"webhook-signature": b" ".join([b"v1,AAAA"] * MOST_SIGNATURES)}
+    assert list(policy.callers) == list(with_few_signatures(policy.callers, few))
+    many = {b"webhook-signature": few[b"webhook-signature"] + b" v1,AAAA"}
+    assert [] == list(with_few_signatures(policy.callers, many))
+    assert [MOST_SIGNATURES, MOST_SIGNATURES + 1] == counted
