@@ -46,7 +46,9 @@ TABLE: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     ),
     # The second way in: what closes the door closes it too.
     "consumer": (
-        frozenset({"intake", "core.effects", "source.kafka", "source.topics", "receiver.gate", "store.port"}),
+        frozenset(
+            {"intake", "core.effects", "source.broker", "source.kafka", "source.topics", "receiver.gate", "store.port"}
+        ),
         frozenset(),
     ),
     "intake": (frozenset({"source", "store.port", "core.vocabulary"}), frozenset()),

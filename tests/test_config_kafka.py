@@ -9,7 +9,7 @@ from bridge import config
 from bridge.config import Settings
 from bridge.core.vocabulary import ACTIONS
 from bridge.errors import ConfigErrors
-from bridge.source.kafka import properties, topics
+from bridge.source.broker import properties, topics
 
 MOOST = """
 [moost]

@@ -16,7 +16,8 @@ from bridge.errors import UsageError
 from bridge.metrics import Metrics
 from bridge.receiver.gate import Gate
 from bridge.repeated import Outage, store_outage
-from bridge.source.kafka import Trouble, UnusableSettingsError, properties, strangers, topics, tried
+from bridge.source.broker import properties, topics
+from bridge.source.kafka import Trouble, UnusableSettingsError, strangers, tried
 from bridge.source.topics import exists
 from bridge.store.port import Store
 

@@ -16,7 +16,6 @@ from confluent_kafka.admin import AdminClient
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-STRATEGY: Final = "cooperative-sticky"
 ANSWER_S: Final = 2.0
 STEP_S: Final = 0.02
 

@@ -10,7 +10,7 @@ Rules:
 - No method may be called by two threads at once; each may block for as long as its name or argument says.
 - What librdkafka says goes to the logger `kafka`, at debug only: the room says what an operator has to know.
 
-Theory of operation: librdkafka fetches ahead in threads of its own, into a queue of `QUEUE_KIB`; `poll` empties it.
+Theory of operation: librdkafka fetches ahead in threads of its own, into a queue of bounded size; `poll` empties it.
 Where a partition ends, the library says so with an offset, behind what transactions leave there: that is committed too,
 and nothing is taken for waiting that can never come.
 Paused partitions are not fetched and their part of the queue is thrown away, so a pause costs no memory. Partitions
@@ -20,16 +20,13 @@ move by cooperative rebalancing: only those that change hands stop, and those ar
 `consume` with a timeout waits for a full batch, so it is `poll` that waits and `consume` only takes what is there.
 
 Source: librdkafka, "Configuration properties" and "Introduction" (rebalancing, `enable.auto.commit`, log queue);
-EHA demo application, `application.properties` (SASL_SSL, OAUTHBEARER, earliest, no automatic commit);
 EHA developer portal, "Streaming introduction" (a topic is named by its message, a value is the bare object).
 """
 
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -45,33 +42,21 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from bridge.config import Kafka, Mechanism, Settings, Subscription
-from bridge.core.vocabulary import ACTIONS
+from bridge.source.broker import SESSION, STRATEGY
 from bridge.source.envelope import is_wrapped
-from bridge.source.group import STRATEGY, Desk
+from bridge.source.group import Desk
 from bridge.source.positions import Known, Start, start
 
-SESSION: Final = timedelta(seconds=10)  # a consumer that is not heard of for so long loses its partitions
 COMMIT_EVERY_S: Final = 0.2  # a kill makes at most so much come twice
 LAST_COMMITS: Final = 5  # of partitions that go, while their group is busy with itself
 LAST_COMMIT_AGAIN_S: Final = 0.2
-QUEUE_KIB: Final = 16_384  # fetched ahead
-FETCH_BYTES: Final = 8 * 2**20  # of one answer of a broker, one larger record aside
 ANSWER_S: Final = 2.0  # how long a broker may take to answer a question
 TRY_S: Final = 5.0  # the same from nothing: names are looked up, a token is fetched, the connection is made
-METADATA_MS: Final = 60_000  # how often it is asked which topics there are
-RECONNECT_MS: Final = (500, 5_000)  # first and longest wait between two tries
 ASTRAY_AGAIN_S: Final = 1.0  # until it is asked again where to begin
 BARRED_S: Final = 15.0  # that the group keeps us out, since it last said so: it says so every other second
 IDENTITY_S: Final = 30.0  # how often it is asked whether a topic is still the same
 IDLE_S: Final = 60.0  # without a partition, until it is asked who reads them
 
-_MECHANISMS: Final[Mapping[Mechanism, str]] = {
-    Mechanism.OAUTHBEARER: "OAUTHBEARER",
-    Mechanism.PLAIN: "PLAIN",
-    Mechanism.SCRAM_SHA_256: "SCRAM-SHA-256",
-    Mechanism.SCRAM_SHA_512: "SCRAM-SHA-512",
-}
 _REFUSED: Final = frozenset(
     {
         KafkaError._AUTHENTICATION,
@@ -171,68 +156,6 @@ class UnansweredError(Exception):
 
 class UnusableSettingsError(Exception):
     """The client cannot be made with these settings; the sentence says why."""
-
-
-# ---- settings --------------------------------------------------------------------------------------------------------
-
-
-def topics(kafka: Kafka, subscription: str) -> list[str]:
-    """Return the topics of a subscription: names, and patterns that begin with "^"."""
-    if not kafka.topics:
-        return [f"{subscription}.{kind}.{action}" for kind, actions in ACTIONS.items() for action in actions]
-    return [
-        topic.replace("{subscription}", re.escape(subscription) if topic.startswith("^") else subscription)
-        for topic in kafka.topics
-    ]
-
-
-def properties(settings: Settings, subscription: Subscription) -> dict[str, Any]:
-    """Return librdkafka's properties for the topics of a subscription."""
-    kafka = settings.kafka
-    first, longest = RECONNECT_MS
-    found: dict[str, Any] = {
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "client.id": "moost-bridge",
-        "group.id": kafka.group_id.replace("{subscription}", subscription.id),
-        "auto.offset.reset": kafka.offset_reset.value,
-        "enable.auto.commit": False,
-        "allow.auto.create.topics": False,
-        "partition.assignment.strategy": STRATEGY,
-        "session.timeout.ms": round(SESSION.total_seconds() * 1000),
-        "queued.max.messages.kbytes": QUEUE_KIB,
-        "fetch.max.bytes": FETCH_BYTES,
-        "topic.metadata.refresh.interval.ms": METADATA_MS,
-        "reconnect.backoff.ms": first,
-        "reconnect.backoff.max.ms": longest,
-        "security.protocol": kafka.security.value.upper(),
-    }
-    if kafka.ca_file:
-        found["ssl.ca.location"] = kafka.ca_file
-    if kafka.security.proving:
-        found |= _proof(kafka, *settings.kafka_credentials(subscription))
-    return found
-
-
-def _proof(kafka: Kafka, identifier: str, secret: str) -> dict[str, Any]:
-    """Return the properties that say who the bridge is."""
-    if kafka.mechanism is not Mechanism.OAUTHBEARER:
-        return {"sasl.mechanism": _MECHANISMS[kafka.mechanism], "sasl.username": identifier, "sasl.password": secret}
-    optional = {
-        "sasl.oauthbearer.scope": kafka.scope,
-        "sasl.oauthbearer.extensions": kafka.extensions,
-        "https.ca.location": kafka.token_ca_file,
-    }
-    return {
-        "sasl.mechanism": "OAUTHBEARER",
-        "sasl.oauthbearer.method": "oidc",
-        "sasl.oauthbearer.token.endpoint.url": kafka.token_url,
-        "sasl.oauthbearer.client.id": identifier,
-        "sasl.oauthbearer.client.secret": secret,
-        **{name: value for name, value in optional.items() if value},
-    }
-
-
-# ---- the client ------------------------------------------------------------------------------------------------------
 
 
 class Client:

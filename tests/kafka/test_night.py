@@ -13,8 +13,10 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bridge.config import load
+from bridge.source import broker as broker_settings
 from bridge.source import kafka
-from bridge.source.kafka import Client, Trouble, properties
+from bridge.source.broker import properties
+from bridge.source.kafka import Client, Trouble
 from bridge.source.positions import Change
 from tests.kafka.broker import Broker, running
 from tests.kafka.inboxes import inbox, place
@@ -267,7 +269,7 @@ class TestKeptOutOfTheGroup:
     def test_a_session_timeout_that_the_broker_does_not_allow_is_named(
         self, stream: Stream, join: Join, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(kafka, "SESSION", timedelta(milliseconds=500))
+        monkeypatch.setattr(broker_settings, "SESSION", timedelta(milliseconds=500))
         stream.write(cars(1))
         member = join()
         until(lambda: member.poll(1, 0.1) or member.suspected, "it is noticed")

@@ -18,7 +18,8 @@ from confluent_kafka.admin import ResourceType
 
 from bridge.config import load
 from bridge.source import kafka
-from bridge.source.kafka import Client, Record, properties
+from bridge.source.broker import properties
+from bridge.source.kafka import Client, Record
 from tests.kafka.broker import PASSWORD, USER, Broker, free_ports
 from tests.kafka.inboxes import Inboxes, inbox, last
 from tests.kafka.stage import NAMES, Letter, Stream, cars, reading
