@@ -187,10 +187,11 @@ async def crash_loop(attack: Attack) -> None:
     for _ in range(2):
         await asyncio.sleep(max(0.1, attack.left / 4))
         began = time.monotonic()
+        attack.down.append((began - CUT_OFF_S, float("inf")))
         await asyncio.to_thread(subject.kill)
         await asyncio.to_thread(subject.start)
         opened.append(time.monotonic() - began)
-        attack.down.append((began - CUT_OFF_S, time.monotonic()))
+        attack.down[-1] = (began - CUT_OFF_S, time.monotonic())
     await task
     attack.notes.append(f"door opened {max(opened):.1f} s after a kill")
     if max(opened) > DOOR_OPENS_S:
