@@ -20,7 +20,7 @@ from bridge.store.codec import Form, decode_call, encode_call
 from bridge.store.desk import Erased, Forgetting, Redaction
 from bridge.store.ledger import Ledger
 from bridge.store.port import Doubt
-from bridge.store.shares import PARTS, message_bytes
+from bridge.store.shares import PARTS, call_bytes, message_bytes
 from bridge.store.steps import STEP, by_id
 
 STATES: Final = 500
@@ -133,6 +133,7 @@ class OldCall(msgspec.Struct, array_like=True):
     state: str
     left: int  # items that are owed, where it is
     length: int  # [bytes]
+    subscription: str
 
     @property
     def owed(self) -> bool:
@@ -143,6 +144,7 @@ class OldCall(msgspec.Struct, array_like=True):
 def drop_calls(ledger: Ledger, rows: Sequence[OldCall]) -> list[int]:
     """Count rows that are taken out of the outbox; return their ids."""
     ledger.erase_calls(sum(row.left for row in rows if row.owed))
+    ledger.hold(((row.subscription, call_bytes(row.length)) for row in rows if row.owed), out="owed")
     ledger.outbox_rows -= len(rows)
     ledger.outbox_bytes -= sum(row.length for row in rows)
     ledger.outbox_settled -= sum(not row.owed for row in rows)
@@ -165,11 +167,12 @@ class Naming(msgspec.Struct, array_like=True):
     doubted: int | None
     call: bytes
     lent: int
+    subscription: str
 
     @property
     def old(self) -> OldCall:
         """Return it as a row that goes."""
-        return OldCall(self.id, self.state, self.count - self.done, len(self.call))
+        return OldCall(self.id, self.state, self.count - self.done, len(self.call), self.subscription)
 
 
 def until_lent(rows: Sequence[Naming], after: int) -> tuple[Sequence[Naming], Step]:
@@ -203,6 +206,8 @@ def without(ledger: Ledger, row: Naming, what: Redaction) -> Rewritten | None:
         ledger.erase_calls((row.count - row.done) - (count - done))
     data = encode_call(left)
     ledger.outbox_bytes += len(data) - len(row.call)
+    if owed:
+        ledger.hold([(row.subscription, len(data) - len(row.call))], into="owed")
     doubt = _doubt_left(row, what)
     marks = (None, None, None) if doubt is None else (doubt.payload, doubt.historical, doubt.count)
     return Rewritten(data, count, done, *marks)

@@ -19,6 +19,7 @@ from bridge.store.codec import Form, decode_call, encode_call, from_ms, maybe_fr
 from bridge.store.ledger import Ledger
 from bridge.store.places import Sheet
 from bridge.store.port import Doubt, Owed, Settlement
+from bridge.store.shares import call_bytes
 
 Row = tuple[object, ...]
 
@@ -84,6 +85,8 @@ class Live(msgspec.Struct, array_like=True):
     repaired: int
     in_doubt: int
     lost: int
+    subscription: str
+    length: int  # of its content [bytes]
 
     def progress(self) -> Progress:
         """Return how far the row is."""
@@ -126,7 +129,9 @@ def settle(ledger: Ledger, now: datetime, settlements: Sequence[Settlement], owe
             tried = said.attempt
             settled.attempts.append((said.call_id, to_ms(tried.at), plain(tried.outcome), plain(tried.detail)))
     settled.rows += [_row(number, progress[number], said, now) for number, said in last.items()]
-    ledger.outbox_settled += sum(progress[number].state is not CallState.OWED for number in last)
+    ended = [owed[number] for number in last if progress[number].state is not CallState.OWED]
+    ledger.outbox_settled += len(ended)
+    ledger.hold(((row.subscription, call_bytes(row.length)) for row in ended), out="owed")
     return settled
 
 

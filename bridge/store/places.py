@@ -14,6 +14,7 @@ from bridge.store.codec import Form, encode_call, form
 from bridge.store.ledger import Ledger
 from bridge.store.port import Outgoing
 from bridge.store.ranks import Line, rank
+from bridge.store.shares import call_bytes
 
 Place = tuple[str, Form]
 
@@ -97,18 +98,22 @@ class Finder:
         if not self._again:
             self._ledger.queue(row.count)
         if not replaceable(row.call):
-            self.plan.new[number] = row
+            self._append(row, number)
             self._await(row.call)
             return
         place = (row.call.building, row.form)
         older = self._older(place, row.call)
         if older is None:
-            self.plan.new[number] = row
+            self._append(row, number)
             self._standing.unsent[place] = Unsent(number=number, content=row, queued=self.ms)
             if row.form is Form.DEVICES:
                 self._standing.awaited.pop(row.call.building, None)
         else:
             self._displace(place, older, row, number)
+
+    def _append(self, row: Planned, number: int) -> None:
+        self.plan.new[number] = row
+        self._ledger.hold([(row.subscription, call_bytes(len(row.data)))], into="owed")
 
     def _older(self, place: Place, call: Call) -> Unsent | None:
         """Return the unsent call whose place a newer one takes."""
@@ -124,11 +129,13 @@ class Finder:
         self._ledger.replace()
         plan.retired.append(Unsent(number=number, content=older.content, queued=older.queued))
         merged = Planned.of(laid_over(older.content.call, row.call), row.cause, older.content.subscription)
+        grown = len(merged.data) - len(older.content.data)
+        self._ledger.hold([(merged.subscription, grown)], into="owed")
         if older.number in plan.new:
             plan.new[older.number] = merged
         else:
             plan.changed[older.number] = merged
-            plan.grown += len(merged.data) - len(older.content.data)
+            plan.grown += grown
         self._standing.unsent[place] = Unsent(number=older.number, content=merged, queued=older.queued)
 
     def _await(self, call: Call) -> None:

@@ -23,6 +23,9 @@ EARLY_BYTES: Final = 200
 MESSAGE_BYTES: Final = 400
 """What a message takes beside its body."""
 
+CALL_BYTES: Final = 500
+"""What a call takes beside its content."""
+
 Held = tuple[str, int]
 """A subscription, and what it holds [bytes]."""
 
@@ -48,6 +51,11 @@ PARTS: Final = Share.__struct_fields__
 def message_bytes(body: int) -> int:
     """Return what a message counts with a body of a size [bytes]."""
     return body + MESSAGE_BYTES
+
+
+def call_bytes(content: int) -> int:
+    """Return what a call counts with a content of a size [bytes]."""
+    return content + CALL_BYTES
 
 
 def summed(held: Iterable[Held]) -> Mapping[str, int]:

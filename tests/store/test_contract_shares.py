@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from bridge.core.effects import PutDevices, SendEvents
 from bridge.core.vocabulary import DeadReason
+from bridge.store.codec import encode_call
 from bridge.store.desk import DeadFilter, Forgetting
-from bridge.store.port import Arrival, Return, Settlement, Work
-from bridge.store.shares import MESSAGE_BYTES, Share
+from bridge.store.port import Arrival, Outgoing, Return, Settlement, Work
+from bridge.store.shares import CALL_BYTES, MESSAGE_BYTES, Share
 from tests.store.conftest import Keeper
-from tests.store.values import HOLD, NOW, SECOND, arrival, burial, events, out, stillborn
+from tests.store.values import HOLD, NOW, SECOND, arrival, burial, devices, events, out, stillborn
 
 pytestmark = pytest.mark.anyio
 
@@ -95,3 +97,48 @@ async def test_the_oldest_letters_come_first_and_what_may_still_be_wanted_never(
     (found,) = await store.oldest_letters(subscription=OTHER)
     assert (2, OTHER, b"x" * 100) == (found.message_id, found.subscription, found.body)
     assert [1] == [letter.message_id for letter in await store.oldest_letters(subscription="sub-1")]
+
+
+def owing(call: SendEvents | PutDevices, subscription: str = "sub-1") -> Outgoing:
+    return Outgoing(call=call, subscription=subscription)
+
+
+def counts(*calls: SendEvents | PutDevices) -> int:
+    return sum(CALL_BYTES + len(encode_call(call)) for call in calls)
+
+
+async def test_a_call_is_held_until_it_is_settled_whole(store: Keeper) -> None:
+    first, second = events("a", 1, 2), events("b", 1)
+    await store.commit(Work(now=NOW, calls=[owing(first), owing(second, OTHER)]))
+    assert {"sub-1": Share(owed=counts(first)), OTHER: Share(owed=counts(second))} == await shares(store)
+    lanes = await store.lease(NOW, 2, 5, HOLD)
+    one = next(lane.calls[0].id for lane in lanes if lane.building == "a")
+    back = [Return(building="a", at=NOW)]
+    await store.settle(NOW, [Settlement(call_id=one, delivered=1)], [], back)
+    assert Share(owed=counts(first)) == (await shares(store))["sub-1"]
+    await store.settle(NOW, [Settlement(call_id=one, delivered=1)], [], back)
+    assert {OTHER: Share(owed=counts(second))} == await shares(store)
+
+
+async def test_a_whole_state_that_takes_an_older_ones_place_counts_instead_of_it(store: Keeper) -> None:
+    older, newer = devices("a", "car"), devices("a", "car", "another-car")
+    await store.commit(Work(now=NOW, calls=[owing(older)]))
+    await store.commit(Work(now=NOW, calls=[owing(newer)]))
+    assert {"sub-1": Share(owed=counts(newer))} == await shares(store)
+    await store.commit(Work(now=NOW, calls=[owing(older), owing(newer), owing(events("a", 1))]))
+    assert {"sub-1": Share(owed=counts(newer, events("a", 1)))} == await shares(store)
+
+
+async def test_a_dead_call_owes_nothing_until_it_is_retried_and_an_erased_one_never(store: Keeper) -> None:
+    call = events("a", 1.5)
+    await store.commit(Work(now=NOW, calls=[owing(call)]))
+    (lane,) = await store.lease(NOW, 1, 1, HOLD)
+    gone = Settlement(call_id=lane.calls[0].id, buried=burial())
+    await store.settle(NOW, [gone], [], [Return(building="a", at=NOW)])
+    assert {} == await shares(store)
+    (letter,) = await store.dead_letters(DeadFilter())
+    assert 1 == await store.retry([letter.id], NOW)
+    assert {"sub-1": Share(owed=counts(call))} == await shares(store)
+    async for _ in store.forget(Forgetting(messages=[], building="a"), lambda: NOW):
+        pass
+    assert {} == await shares(store)

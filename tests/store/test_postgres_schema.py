@@ -67,7 +67,7 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date_by_the_command_
     server.execute("INSERT INTO bridge (version, compatible) VALUES (1, 1)", schema=name)
     server.execute("INSERT INTO bucket (id) SELECT generate_series(0, $1::integer - 1)", BUCKETS, schema=name)
     settings = Settings(store=StoreSettings(url=url))
-    with pytest.raises(StoreRefused, match=r"has schema 1, .*: bridge store migrate"):
+    with pytest.raises(StoreRefused, match=r"has schema 1, .*: moost-bridge store migrate"):
         await PostgresStore(url, serving=True).open()
     assert schema.SCHEMA - 1 == await asyncio.to_thread(run.migrate, settings)
     assert 0 == await asyncio.to_thread(run.migrate, settings)

@@ -18,7 +18,7 @@ from bridge.core.vocabulary import DeadReason, DeviceKey, Kind
 from bridge.store import upgrade
 from bridge.store.codec import decode_state, encode_call, encode_state, to_ms
 from bridge.store.desk import DeadFilter
-from bridge.store.port import Work
+from bridge.store.port import Outgoing, Work
 from bridge.store.postgres import PostgresStore, schema
 from bridge.store.postgres.replicas import BUCKETS
 from bridge.store.ranks import Line, Rank
@@ -164,10 +164,11 @@ async def fill(store: SqliteStore | PostgresStore) -> dict[str, Share]:
     await store.open()
     await store.accept([arrival() for _ in range(5)])
     await store.claim(10)
-    await store.commit(Work(now=NOW, settled=[1], dead=[(2, DeadReason.FAULT, "")], parked=[(3, "u")]))
+    calls = [Outgoing(call=events("a", 1), cause=1, subscription="sub-1")]
+    await store.commit(Work(now=NOW, settled=[1], dead=[(2, DeadReason.FAULT, "")], parked=[(3, "u")], calls=calls))
     held = dict((await store.census()).shares)
     await store.close()
-    assert 0 < min(held["sub-1"].pending, held["sub-1"].dead, held["sub-1"].parked)
+    assert 0 < min(held["sub-1"].pending, held["sub-1"].dead, held["sub-1"].parked, held["sub-1"].owed)
     return held
 
 

@@ -129,6 +129,7 @@ class MemoryForgetting:
     def _drop(self, row: CallRow) -> None:
         if row.owed:
             self._rows.ledger.erase_calls(row.progress.left)
+            self._rows.owe(row, out=True)
         del self._rows.outbox[row.id]
 
     def _naming(self, building: str, what: Redaction) -> list[CallRow]:
@@ -166,7 +167,11 @@ class MemoryForgetting:
             before, done = row.progress.left, done_before(row.call, row.progress.done, what)
             row.progress = replace(row.progress, count=size(left), done=done, in_doubt=row.doubt is not None)
             self._rows.ledger.erase_calls(before - row.progress.left)
+        if row.owed:
+            self._rows.owe(row, out=True)
         row.call = left
+        if row.owed:
+            self._rows.owe(row)
         row.attempts.clear()
 
     def _redact_letters(self, building: str, what: Redaction) -> int:

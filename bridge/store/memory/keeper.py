@@ -367,6 +367,7 @@ class MemoryStore(MemoryDesk):
         if step.burial is not None:
             self._bury(row, step.burial, step.buried, now)
         if not row.owed:
+            self._rows.owe(row, out=True)
             row.settled = from_ms(to_ms(now))
 
     def _bury(self, row: CallRow, burial: Burial, places: range, now: datetime) -> None:

@@ -8,13 +8,13 @@ from bridge.core.effects import Call, ChangeBuilding, Note, PutDevices, SendEven
 from bridge.core.model import Residence
 from bridge.core.vocabulary import DeadReason, DeviceKey
 from bridge.store.calls import CallState, Progress, laid_over, renewed, replaceable, size, unlisted, wanted
-from bridge.store.codec import form, from_ms, plain, to_ms
+from bridge.store.codec import encode_call, form, from_ms, plain, to_ms
 from bridge.store.desk import Ticked
 from bridge.store.ledger import Ledger
 from bridge.store.port import Arrival, Attempt, Doubt, Home, Pending, Versioned
 from bridge.store.ranks import Line, rank
 from bridge.store.repeats import Heard, Verdict
-from bridge.store.shares import Share, grow, message_bytes
+from bridge.store.shares import Held, Share, call_bytes, grow, message_bytes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +30,11 @@ class CallRow:
     doubt: Doubt | None = None
     settled: datetime | None = None
     attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def held(self) -> Held:
+        """Return whose it is, and what it counts while it is owed."""
+        return self.line.subscription, call_bytes(len(encode_call(self.call)))
 
     @property
     def owed(self) -> bool:
@@ -129,6 +134,11 @@ class Rows:
         row = self.inbox[number]
         self.ledger.hold([(row.subscription, message_bytes(len(row.body)))], out=out, into=into)
 
+    def owe(self, row: CallRow, *, out: bool = False) -> None:
+        """Count that a call is owed, or is no longer."""
+        held = [row.held]
+        self.ledger.hold(held, **({"out": "owed"} if out else {"into": "owed"}))
+
     def judge(self, row: Arrival) -> Verdict:
         """Return what a message is, and remember it."""
         if row.message_id is None:
@@ -169,8 +179,10 @@ class Rows:
         else:
             self.ledger.replace()
             self._retire(older, now)
+            self.owe(older, out=True)
             older.call, older.cause = laid_over(older.call, call), cause
             older.progress = replace(older.progress, repaired=False)
+            self.owe(older)
         self._remember(call)
 
     def queue_again(self, call: Call, cause: int, subscription: str, now: datetime) -> None:
@@ -209,6 +221,7 @@ class Rows:
             progress=Progress(count=size(call)),
         )
         self.outbox[row.id] = row
+        self.owe(row)
         lane = self.lanes.setdefault(call.building, LaneRow())
         if lane.lent_until is None and lane.due is None:
             lane.due, lane.line = _whole(turn), row.line
@@ -267,6 +280,9 @@ class Rows:
             for number in numbers:
                 row = self.inbox[number]
                 grow(shares, row.subscription, part, message_bytes(len(row.body)))
+        for call in self.outbox.values():
+            if call.owed:
+                grow(shares, call.held[0], "owed", call.held[1])
         return shares
 
 

@@ -178,7 +178,7 @@ _LOCK: Final = (
     "SELECT building FROM lane WHERE building = $1 FOR UPDATE",
 )
 _CALLS: Final = """
-SELECT id, state, count - done, octet_length(call) FROM outbox WHERE building = $1 ORDER BY id LIMIT $2
+SELECT id, state, count - done, octet_length(call), subscription FROM outbox WHERE building = $1 ORDER BY id LIMIT $2
 """
 _LETTERS_OF: Final = "SELECT id, reason FROM letter WHERE call = ANY($1)"
 _LETTERS_LEFT: Final = "SELECT id, reason FROM letter WHERE building = $1"
@@ -239,7 +239,8 @@ async def _whole(con: Connection, ledger: Ledger, name: str) -> Erased:
 
 _NAMING: Final = f"""
 SELECT outbox.id, state, form, count, done, doubt, historical, doubt_count, call,
-    state = 'owed' AND coalesce(lane.lent_until > {server_ms(5)} AND outbox.id <= lane.lent, false)
+    state = 'owed' AND coalesce(lane.lent_until > {server_ms(5)} AND outbox.id <= lane.lent, false),
+    outbox.subscription
 FROM outbox LEFT JOIN lane USING (building)
 WHERE building = $1 AND outbox.id > $2
     AND EXISTS (SELECT FROM unnest($3::text[]) AS name WHERE position('"' || name || '"' IN call) > 0)
@@ -284,8 +285,8 @@ async def calls(con: Connection, ledger: Ledger, name: str, what: Redaction, aft
 
 
 def _naming(row: Row) -> erasing.Naming:
-    *columns, call, lent = row
-    return erasing.Naming(*[*columns, call.encode(), lent])
+    *columns, call, lent, payer = row
+    return erasing.Naming(*[*columns, call.encode(), lent, payer])
 
 
 async def sheet(con: Connection, name: str, what: Redaction) -> None:

@@ -210,7 +210,8 @@ WHERE building = ANY($2) OR building IN (SELECT building FROM outbox WHERE id = 
 ORDER BY building FOR UPDATE
 """  # noqa: S608 - a part of the statement, no value
 _ROWS: Final = """
-SELECT id, building, form, cause, count, done, buried, attempts, first_failed, repaired, doubt IS NOT NULL, lost, state
+SELECT id, building, form, cause, count, done, buried, attempts, first_failed, repaired, doubt IS NOT NULL, lost,
+    subscription, octet_length(call), state
 FROM outbox WHERE id = ANY($1)
 """
 _WRITE: Final = """

@@ -6,7 +6,7 @@ Rules:
   replicas are replaced one by one.
 - Old and new release run side by side for one release: a step only adds tables, and columns with a default; what it
   removes was not used by the release before. `bridge.compatible` names the oldest release's schema that can go on.
-  After a step that changes more (5: what a device is; 9: what is counted) that is its own: the older replicas are
+  After a step that changes more (5: what a device is; 11: what is counted) that is its own: the older replicas are
   stopped first.
 """
 
@@ -14,18 +14,21 @@ import importlib.resources
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+import msgspec
+
 from bridge.store import upgrade
-from bridge.store.ledger import Ledger
+from bridge.store.ledger import Ledger, total
 from bridge.store.postgres import holdings
 from bridge.store.postgres.connection import Connection, Row, columns
 from bridge.store.postgres.line import add
 from bridge.store.postgres.replicas import BUCKETS
 from bridge.store.refusal import StoreRefused
+from bridge.store.shares import PARTS, grow
 
-SCHEMA: Final = 10
+SCHEMA: Final = 11
 """Newest schema, one script per step, and what the states need of it."""
 
-COMPATIBLE: Final = 9
+COMPATIBLE: Final = 11
 """Oldest release's schema that works with it."""
 
 IDENTITY: Final = "SELECT identity FROM bridge"
@@ -116,10 +119,15 @@ _COPY: Final = (
 
 async def _by_share(con: Connection) -> None:
     """Count what subscriptions hold."""
-    await add(con, "gone", Ledger(shares=await holdings.counted(con)))
+    known = total(msgspec.json.decode(row[0], type=Ledger) for row in await con.fetch("SELECT ledger FROM counter"))
+    more = Ledger(shares=await holdings.counted(con))
+    for subscription, share in known.shares.items():
+        for part in PARTS:
+            grow(more.shares, subscription, part, -getattr(share, part))
+    await add(con, "gone", more)
 
 
-_STATES: Final[Mapping[int, Callable[[Connection], Awaitable[None]]]] = {5: _by_subscription, 9: _by_share}
+_STATES: Final[Mapping[int, Callable[[Connection], Awaitable[None]]]] = {5: _by_subscription, 11: _by_share}
 """What else a step does, by its number."""
 
 

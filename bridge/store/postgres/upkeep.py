@@ -24,16 +24,13 @@ from bridge.store.postgres.inbox import (
     forget_rows,
     oldest_pending,
 )
-from bridge.store.shares import EARLY_SHARE, FULL_SHARE, MESSAGE_BYTES
+from bridge.store.shares import CALL_BYTES, EARLY_SHARE, FULL_SHARE, MESSAGE_BYTES
 
 STEP_ROWS: Final = 500
 """Rows that one step deletes."""
 
 LOOK_ROWS: Final = 2_000
 """Rows that one step looks at; most of them may be exempt."""
-
-CALL_BYTES: Final = 500
-"""What a call takes beside its content."""
 
 EARLY_BYTES: Final = 400
 """What still knows the repeats of a message that was deleted early (its digest, twice, with the indexes)."""

@@ -27,7 +27,7 @@ from bridge.store.sqlite import holdings, room
 APPLICATION: Final = 0x4D4F4F53
 """Marks the file as ours ("MOOS")."""
 
-SCHEMA: Final = 10
+SCHEMA: Final = 11
 """Newest schema; older ones are brought up to date at `open`, one script per step, and what the states need of it."""
 
 BUSY_TIMEOUT_S: Final = 5.0
@@ -176,7 +176,7 @@ def _by_share(con: sqlite3.Connection) -> None:
 
 
 _PAGE: Final = 500
-_STATES: Final[Mapping[int, Callable[[sqlite3.Connection], None]]] = {6: _by_subscription, 9: _by_share}
+_STATES: Final[Mapping[int, Callable[[sqlite3.Connection], None]]] = {6: _by_subscription, 11: _by_share}
 """What else a step does, by its number."""
 
 

@@ -196,7 +196,7 @@ def disown(con: sqlite3.Connection, user: str, after: int) -> int | None:
 # ---- a building of its own ------------------------------------------------------------------------------------------
 
 _CALLS: Final = """
-SELECT json_group_array(json_array(id, state, count - done, length(call)))
+SELECT json_group_array(json_array(id, state, count - done, length(call), subscription))
 FROM (SELECT * FROM outbox WHERE building = ? ORDER BY id LIMIT ?)
 """
 _LETTERS_OF: Final = "SELECT id, reason FROM letter WHERE call IN (SELECT value FROM json_each(?))"
@@ -258,7 +258,7 @@ def _whole(con: sqlite3.Connection, ledger: Ledger, name: str) -> Erased:
 
 _NAMING: Final = """
 SELECT outbox.id, state, form, count, done, doubt, historical, doubt_count, call,
-    state = 'owed' AND coalesce(lane.lent_until > ? AND outbox.id <= lane.lent, 0)
+    state = 'owed' AND coalesce(lane.lent_until > ? AND outbox.id <= lane.lent, 0), outbox.subscription
 FROM outbox LEFT JOIN lane USING (building)
 WHERE building = ? AND outbox.id > ?
     AND EXISTS (SELECT 1 FROM json_each(?) AS name WHERE instr(call, '"' || name.value || '"') > 0)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from bridge.store.ledger import Ledger
-from bridge.store.shares import MESSAGE_BYTES, Share, grow
+from bridge.store.shares import CALL_BYTES, MESSAGE_BYTES, Share, grow
 
 _SIZE: Final = f"length(body) + {MESSAGE_BYTES}"
 _HELD: Final[Mapping[str, tuple[str, ...]]] = {
@@ -20,6 +20,7 @@ _HELD: Final[Mapping[str, tuple[str, ...]]] = {
     "dead": (
         f"SELECT inbox.subscription, {_SIZE} FROM letter JOIN inbox ON inbox.id = letter.message",  # noqa: S608
     ),
+    "owed": (f"SELECT subscription, length(call) + {CALL_BYTES} FROM outbox WHERE state = 'owed'",),  # noqa: S608
 }
 
 

@@ -208,7 +208,8 @@ def free(con: sqlite3.Connection, ledger: Ledger, now: datetime) -> None:
 
 _SETTLED: Final = """
 SELECT json_group_array(json_array(
-    id, building, form, cause, count, done, buried, attempts, first_failed, repaired, doubt IS NOT NULL, lost
+    id, building, form, cause, count, done, buried, attempts, first_failed, repaired, doubt IS NOT NULL, lost,
+    subscription, length(call)
 ))
 FROM outbox WHERE state = 'owed' AND id IN (SELECT value FROM json_each(?))
 """

@@ -1,0 +1,1 @@
+-- What subscriptions owe stands in the ledger too; what they hold is counted once more from the rows: see holdings.py.
