@@ -453,6 +453,8 @@ def _power_of_inverter(
     series: Series, sample: Sample, message: Report, shown: Shown, closed_to: datetime | None, rules: Rules
 ) -> Series:
     """Return the power of an inverter with a sample, awake or asleep (M4.3)."""
+    if series and closed_to is not None and sample.seen < series[0].at <= closed_to:
+        return series  # of a time that is closed: what followed it may be forgotten, so that nothing tells night
     limit = limit_of(Kind.PV_INVERTER, rules)
     blank = sample.value is None and _is_blank(message)
     there = in_force(series, sample.at) if blank else None

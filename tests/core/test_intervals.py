@@ -350,6 +350,17 @@ def test_nulls_that_arrive_before_the_last_watts_are_night_all_the_same() -> Non
     assert "15:00" == last_power(home)
 
 
+def test_watts_that_are_repeated_after_their_slot_has_closed_make_no_night_of_a_later_null() -> None:
+    home = Home()
+    home.say(PV, "12:00", 12.0)
+    home.say(PV, "12:33", 1062.0)
+    home.say(PV, "12:42", values=NULLS)
+    home.tick("12:47")
+    home.say(PV, "12:00", 12.0, received="12:48")
+    home.run("13:00", "15:00")
+    assert "12:30" == last_power(home)
+
+
 def test_night_goes_on_while_an_inverter_says_nothing_but_nulls() -> None:
     home = Home()
     home.say(PV, "12:00", 12.0)
