@@ -34,7 +34,9 @@ _DEVICES: Final = (
     ("charger", "c-1"),
     ("vehicle", "car-1"),
 )
-_SAYS: Final = ("value",) * 8 + ("carry",) * 3 + ("null", "offline", "disconnect", "rename", "place", "move", "delete")
+_SAYS: Final = (
+    ("value",) * 8 + ("carry",) * 3 + ("null", "bare", "offline", "disconnect", "rename", "place", "move", "delete")
+)
 _GAPS_S: Final = st.sampled_from((7, 60, 200, 450, 900, 901, 1500, 4000))
 _KW: Final = st.sampled_from((0.0, 0.4, 1.0, 2.5, 7.0))
 
@@ -60,11 +62,11 @@ def households(draw: st.DrawFn) -> list[Sent]:
 def _device(draw: st.DrawFn, kind: str, number: str) -> list[Sent]:
     now = draw(st.integers(0, 1800))
     speaker = _Speaker(kind, number, now, draw(_KW))
-    found = [speaker.say("connect", now, draw(st.integers(1, LONGEST_DELAY_S)))]
+    found = [speaker.say("connect", now, draw(st.integers(1, LONGEST_DELAY_S)), bare=draw(st.booleans()))]
     for says, gap in draw(st.lists(st.tuples(st.sampled_from(_SAYS), _GAPS_S), max_size=14)):
         now += gap
         action = speaker.hear(says, now, draw(_KW))
-        found.append(speaker.say(action, now, draw(st.integers(1, LONGEST_DELAY_S))))
+        found.append(speaker.say(action, now, draw(st.integers(1, LONGEST_DELAY_S)), bare=says == "bare"))
     return found
 
 
@@ -76,7 +78,7 @@ class _Speaker:
         self.at, self.power_kw = at, power_kw  # of its block
         self.count_kwh = 100.0
         self.known: float | None = power_kw
-        self.here = True
+        self.here, self.told = True, False
         self.user = "user-1"
         self.place: str | None = None
         self.second = False  # its second name and type
@@ -98,12 +100,14 @@ class _Speaker:
             return says
         return "update" if here else "connect"
 
-    def say(self, action: str, now: int, delay: int) -> Sent:
-        """Return its message."""
+    def say(self, action: str, now: int, delay: int, *, bare: bool) -> Sent:
+        """Return its message; a bare one has no block of values. What has never been told is as new as its message."""
         self.received = max(self.received, now + delay)
+        if action in {"connect", "update"} and not bare and not self.told:
+            self.at, self.told = now, True
         body: dict[str, Any] = {"id": self.number, "userId": self.user, "lastUpdated": iso(now)}
         if action in {"connect", "update"}:
-            body |= {"isOnline": True, "staticData": self._static(now), **self._blocks()}
+            body |= {"isOnline": True, "staticData": self._static(now), **({} if bare else self._blocks())}
             body["location" if self.kind == "charger" else "locationId"] = self.place
         return Sent(f"{self.kind}.{action}", body, self.received)
 
