@@ -40,6 +40,7 @@ POM: Final = HERE / "pom.xml"
 JARS: Final = HERE / "target" / "jars"
 NEEDED: Final = "needs Java 17 and Maven; on Debian: apt-get install openjdk-17-jre-headless maven"
 FETCH_S: Final = 600  # 45 MB, once
+START_S: Final = 4 * PATIENCE_S  # a JVM on a busy machine, which looks through its log after a kill
 USER: Final = "canary-user"
 PASSWORD: Final = "canary-kafka-password-2b"  # made up
 STORE_PASSWORD: Final = "changeit"
@@ -114,7 +115,7 @@ class Broker:
     def start(self) -> None:
         """Start it and wait until it serves."""
         self.popen = self._java("kafka.Kafka", "server.properties")
-        until(self._serves, "the broker serves")
+        until(self._serves, "the broker serves", START_S)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it."""
