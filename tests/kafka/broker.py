@@ -106,7 +106,8 @@ class Broker:
         """Make its certificate and format its storage."""
         self._certify()
         (self.folder / "server.properties").write_text(self._properties())
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        number = b"k" + uuid.uuid4().bytes[1:]  # else one of 64 begins with a dash, and is taken for an option
+        cluster = base64.urlsafe_b64encode(number).rstrip(b"=").decode()
         credentials = f"SCRAM-SHA-256=[name={USER},password={PASSWORD}]"
         arguments = ("format", "-t", cluster, "-c", "server.properties", "--add-scram", credentials)
         done = self._java("kafka.tools.StorageTool", *arguments)
