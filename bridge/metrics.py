@@ -95,7 +95,7 @@ class Metrics:
         self.store_unwritable = gauge("store_unwritable", "1 from a write that failed until one has gone through.")
         self.subscription_store_bytes = gauge(
             "subscription_store_bytes",
-            "What a subscription holds of the store: not settled, or states [bytes].",
+            "What a subscription holds of the store: messages not settled, calls owed [bytes].",
             "subscription",
         )
         self.dead_letters = gauge("dead_letters", "Dead letters kept in the store, by reason.", "reason")
