@@ -2,7 +2,8 @@
 
 Rules:
 - What a subscription holds is counted by the transaction that changes it: messages that wait, that are parked and that
-  are dead, calls that are owed. States of buildings and dead calls are not counted yet. What is settled is nobody's: it goes as soon as room is wanted.
+  are dead, calls that are owed. States of buildings and dead calls are not counted yet. What is settled is nobody's: it
+  goes as soon as room is wanted.
 - Each row counts with its content and a constant for its place in the tables and indexes, the same in every keeper.
 """
 
