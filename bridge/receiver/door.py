@@ -181,34 +181,42 @@ class Door:
         if isinstance(guards, Refusal):
             return guards
         call = _Call(policy, headers, topic, guards, payer(scope, policy.trusted_proxies), reading)
-        overdrawn = self._overdrawn(call, declared)
-        if overdrawn is not None:
-            return overdrawn
-        closed = await self._gate.judged(self._named(call), declared)
-        if closed is not None:
-            return _shut(closed)
+        dear = declared * policy.most_hashed > ALWAYS_CHECKED
+        refusal = self._overdrawn(call, declared) if dear else None
+        if refusal is None and (closed := await self._gate.judged(self._named(call), declared)):
+            refusal = _shut(closed)
+        if refusal is not None:
+            return refusal
         body = await reading.read(receive, call.who, lambda: self._proved_before(call))
         if body is None or isinstance(body, Refusal):
             return body
-        return (self._overdrawn(call, len(body)) if not declared else None) or await self._take_in(call, body)
+        if not declared and (overdrawn := self._overdrawn(call, len(body))):
+            return overdrawn
+        return await self._take_in(call, body)
 
     def _overdrawn(self, call: _Call, size: int) -> Refusal | None:
         """Return the refusal of a body of some size [bytes] whose address has cost too much by failing."""
-        if size * call.policy.most_hashed <= ALWAYS_CHECKED:
-            return None
         wait = self._failures.wait(call.who, size * hashed(call.guards), [guard.id for guard in call.guards])
         return replace(OVERDRAWN, retry_after=wait) if wait else None
 
-    async def _verified(self, call: _Call, body: bytes, now: float) -> list[Guard]:
-        """Return the subscriptions whose credentials fit; a large body is hashed beside the loop."""
-        named, last = (None, None) if len(call.guards) == 1 else (self._named(call), self._callers.last(call.who))
+    def _verified(self, call: _Call, body: bytes, now: float) -> list[Guard]:
+        """Return the subscriptions whose credentials fit."""
+        guards = with_few_signatures(call.guards, call.headers)
+        if len(call.guards) == 1:
+            return self._noted(call, body, verified(guards, call.headers, body, now))
+        named, last = self._named(call), self._callers.last(call.who)
+        return self._noted(call, body, verified(guards, call.headers, body, now, named=named, last=last))
+
+    async def _verified_aside(self, call: _Call, body: bytes, now: float) -> list[Guard]:
+        """Return the same for a large body, which is hashed beside the loop."""
+        named, last = self._named(call), self._callers.last(call.who)
         guards = with_few_signatures(call.guards, call.headers)
         check = partial(verified, guards, call.headers, body, now, named=named, last=last)
-        if len(body) <= SMALL_BODY:
-            found = check()
-        else:
-            known = any(self._callers.is_recent(call.who, guard.id) for guard in call.guards)
-            found = await self._aside.do(call.who, check, known=known)
+        known = any(self._callers.is_recent(call.who, guard.id) for guard in call.guards)
+        return self._noted(call, body, await self._aside.do(call.who, check, known=known))
+
+    def _noted(self, call: _Call, body: bytes, found: list[Guard]) -> list[Guard]:
+        """Remember who proved itself, and what a failure has cost."""
         if found:
             if found[0].proving and not is_proxy(call.who):
                 self._callers.proved(call.who, found[0].id)
@@ -234,7 +242,8 @@ class Door:
         policy, headers = call.policy, call.headers
         received = self._now()
         now = self._wall().timestamp()
-        found = await self._verified(call, body, now)
+        small = len(body) <= SMALL_BODY
+        found = self._verified(call, body, now) if small else await self._verified_aside(call, body, now)
         if not found:
             return replace(UNVERIFIED, check=flaw([guard.verify for guard in call.guards], headers, now))
         callers = [guard.id for guard in found]
@@ -255,7 +264,9 @@ class Door:
         for message in messages:
             if message.dead is DeadReason.TOO_LARGE:
                 self._reached(Limit.VALUES_PER_BODY, message.subscription)
-        full = await self._full_for(messages) or await self._busy_for(call, callers[0], len(body))
+        full = None if self._gate.alone else await self._full_for(messages)
+        if full is None and not call.reading.keep_now(callers[0], len(body)):
+            full = await self._busy_for(call, callers[0], len(body))
         if full is not None:
             return full
         if policy.limited and (refusal := limit(policy, [message.subscription for message in messages], now)):

@@ -86,6 +86,14 @@ class Reading:
             if size + len(piece) > self._most:
                 return TOO_LARGE
 
+    def keep_now(self, subscription: str, size: int) -> bool:
+        """Do what `keep` does if it can be done at once, and the body needed no room so far."""
+        if self._place is not None:
+            return False
+        self._place = self._hands.verified.take_now(subscription, size)
+        self._room = self._hands.verified
+        return self._place is not None
+
     async def keep(self, subscription: str, size: int) -> bool:
         """Let the subscription pay that a body turned out to be from; returns False where there is no room for it."""
         room, place = self._room, self._place
