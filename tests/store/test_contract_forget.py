@@ -181,11 +181,12 @@ async def test_the_rows_of_a_user_go_and_those_of_others_stay(store: Keeper) -> 
 async def test_a_building_goes_as_a_whole(store: Keeper) -> None:
     home = {own(Kind.METER, "m"): Home(building="home", user="user-9")}
     states = [house("home", flags=("odd",)), house("next", flags=("odd",))]
-    queued = out(create("home"), devices("home", "car"), events("home", 1.0, 2.0, 3.0), events("next", 9.0))
+    queued = out(create("home"), devices("home", "car"), events("home", 1.0, 2.0, 3.0))
     due = {"home": NOW, "next": NOW}
     tick = Tick(now=NOW)
     await store.commit(Work(now=NOW, buildings=states, calls=queued, homes=home, due=due, tick=tick))
-    [first, *_] = await store.lease(NOW, 1, 10, HOLD)
+    [first] = await store.lease(NOW, 1, 10, HOLD)
+    await store.commit(Work(now=NOW, calls=out(events("next", 9.0))))
     sent = [Settlement(call_id=first.calls[0].id, delivered=1), Settlement(call_id=first.calls[1].id, buried=burial())]
     bad = Settlement(call_id=first.calls[2].id, delivered=1, attempt=said())
     await store.settle(
