@@ -3,6 +3,7 @@
 Rules:
 - A tick is processed only after every message accepted before it: its time is the store's horizon (M5.4).
 - Correctness never depends on a tick coming in time; a late one closes what is ripe, an early one nothing.
+- Subscriptions take turns: next are the buildings of the one that has used least of the clock's time lately.
 - A building that has a long past to close takes turns with the others: a tick closes a few slots, then it stands behind
   all that are due by then.
 - A building whose tick raises is set aside for an hour and counted; the others go on (R12).
@@ -40,6 +41,8 @@ BREATH_S: Final = 0.001  # how long it breathes: time for the store's thread to 
 BEAT: Final = timedelta(seconds=10)  # how often the store is told that the clock is alive
 LOOK_S: Final = 1.0  # how often readiness and retention are looked at, however many buildings are due
 SWEEP_TURN_S: Final = 0.25  # longest deleting at a look: a store that has to forget millions of rows still ticks
+KEPT: Final = 0.9  # of the time that a subscription has used, from one look to the next: after a minute it is forgotten
+FORGOTTEN_S: Final = 0.001
 SET_ASIDE: Final = timedelta(hours=1)  # a building whose tick raises
 COPIES: Final = timedelta(hours=6)  # from one copy of a state to the next; with less kept a replay reaches less far
 
@@ -86,6 +89,7 @@ class Clock:
         self._resumed: datetime | None = None
         self._last_tick: datetime | None = None  # as the store knew at the last look
         self._look_at = 0.0  # when to look next [s of the monotonic clock]
+        self._used: dict[str, float] = {}  # subscription -> time for its buildings lately [s]
         self.set_aside = 0  # buildings whose tick raised, since the start
 
     def reload(self, rules: Rules, retention: timedelta, max_size: int) -> None:
@@ -126,6 +130,7 @@ class Clock:
         """Once in a while tell how full the store is, and delete what is past retention."""
         if time.monotonic() < self._look_at:
             return
+        self._used = {name: left for name, used in self._used.items() if (left := used * KEPT) > FORGOTTEN_S}
         census = await self._store.census()
         self._looked(census)
         self._last_tick = census.last_tick
@@ -143,7 +148,7 @@ class Clock:
     async def step(self) -> bool:
         """Tick the buildings that are due; return whether there may be more."""
         now = self._now()
-        horizon, names = await self._store.due(now, BATCH)
+        horizon, names = await self._store.due(now, BATCH, self._used)
         if not names:
             await self._beat(now)
             return False
@@ -159,7 +164,10 @@ class Clock:
         done: list[_Ticked] = []
         began = since = time.perf_counter()
         for building in buildings:
+            cpu = time.thread_time()
             done.append(self._tick(building, tick, now))
+            payer = building.state.payer
+            self._used[payer] = self._used.get(payer, 0.0) + time.thread_time() - cpu
             at = time.perf_counter()
             if at - began > TURN_S:
                 break

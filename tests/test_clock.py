@@ -305,3 +305,19 @@ async def test_a_long_past_to_close_holds_up_no_other_household(monkeypatch: pyt
     while await hall.clock.step():
         pass
     assert [at("10:15")] * 2 == [await hall.open_from(name) for name in ("mad-1", "mad-2")]
+
+
+async def test_a_subscription_with_much_to_close_takes_turns_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge.clock, "BATCH", 2)
+    hall = Hall(MemoryStore(), "10:45")
+    await hall.hear(*(f"mad-{number}" for number in range(8)))
+    said = json.dumps(body("meter", "10:20", userId="calm", id="calm")).encode()
+    await hall.store.accept([Arrival(subscription="calm", topic="calm.meter.update", body=said, received=at("10:20"))])
+    worker = Worker(hall.store, RULES, Metrics(), queued=lambda: None, now=lambda: at("10:20"))
+    while await worker.step():
+        pass
+    assert await hall.clock.step()
+    assert at("10:15") < (await hall.open_from("calm") or at("10:15")), "it was due last, and has the first turn"
+    while await hall.clock.step():
+        pass
+    assert {at("10:30")} == {await hall.open_from(f"mad-{number}") for number in range(8)}

@@ -145,6 +145,7 @@ class Work:
 # ---- the sender -----------------------------------------------------------------------------------------------------
 
 NO_LINES: Final[Mapping[Line, int]] = {}
+NO_TIME: Final[Mapping[str, float]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,9 +344,13 @@ class Store(Protocol):
         that would be settled, buried or parked was erased; then too nothing was written.
         """
 
-    async def due(self, now: datetime, limit: int) -> tuple[datetime, Sequence[str]]:
+    async def due(
+        self, now: datetime, limit: int, used: Mapping[str, float] = NO_TIME
+    ) -> tuple[datetime, Sequence[str]]:
         """Return the horizon, and the buildings due at it, the longest waiting first.
 
+        Where there are more than `limit`, subscriptions take turns: the one whose buildings have `used` the least of
+        the clock's time [s].
         The horizon is the instant up to which every accepted message has been processed: `now`, or the receipt of the
         oldest pending message. Parked and dead ones hold it not back.
         """

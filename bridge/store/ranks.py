@@ -20,6 +20,9 @@ OLD: Final = timedelta(minutes=30)
 """Events that are older when they are queued are history, for the order of the lines. By which of MOOST's lanes they
 leave is for the sender's settings to say."""
 
+LOOK_S: Final = 0.001
+"""What a look at a building takes the clock, about; what it took is measured."""
+
 TIMES: Final = 3
 """Turns of a rank for each one of the rank below it."""
 
@@ -72,20 +75,28 @@ def lent(due: Mapping[Line, int], held: Mapping[Line, int], lanes: int) -> dict[
     return found
 
 
-def _shared(wanted: Mapping[K, int], total: int, cost: Callable[[K], int]) -> dict[K, int]:
-    """Share `total` out: each time one to who has paid least."""
+def looked_at(due: Mapping[str, int], used: Mapping[str, float], limit: int) -> dict[str, int]:
+    """Return how many of each subscription's buildings the clock looks at; `used` is its time for them lately [s]."""
+    return _shared(due, limit, lambda _: LOOK_S, used)
+
+
+def _shared(
+    wanted: Mapping[K, int], total: int, cost: Callable[[K], float], paid: Mapping[K, float] | None = None
+) -> dict[K, int]:
+    """Share `total` out: each time one to who has paid least, `paid` included."""
+    before = paid or {}
     if sum(wanted.values()) <= total:
         return dict(wanted)
     if len(wanted) == 1:
         return dict.fromkeys(wanted, total)
     given = dict.fromkeys(wanted, 0)
-    heap = [(cost(key), place, key) for place, key in enumerate(wanted) if wanted[key]]
+    heap = [(before.get(key, 0.0) + cost(key), place, key) for place, key in enumerate(wanted) if wanted[key]]
     heapq.heapify(heap)
     for _ in range(total):
-        paid, place, key = heap[0]
+        least, place, key = heap[0]
         given[key] += 1
         if given[key] < wanted[key]:
-            heapq.heapreplace(heap, (paid + cost(key), place, key))
+            heapq.heapreplace(heap, (least + cost(key), place, key))
         else:
             heapq.heappop(heap)
     return given

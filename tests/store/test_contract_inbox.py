@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 
 from bridge.core.effects import Note
-from bridge.core.model import Residence
+from bridge.core.model import Device, Residence, key
 from bridge.core.vocabulary import DeadReason, Kind
 from bridge.store.desk import DeadFilter, Forgetting
-from bridge.store.port import Home, Loaded, Settlement, Work
+from bridge.store.port import Home, Loaded, Settlement, Versioned, Work
 from bridge.store.repeats import KNOWN_FOR
 from tests.core.house import own
 from tests.store.conftest import Keeper
@@ -260,6 +260,26 @@ async def test_buildings_are_due_longest_waiting_first(store: Keeper) -> None:
     assert (NOW, ["b"]) == await store.due(NOW, 1)
     await store.commit(Work(now=NOW, due={"b": None, "a": NOW + DAY}))
     assert (NOW + HOLD, ["c"]) == await store.due(NOW + HOLD, 10)
+
+
+def housing(building: str, subscription: str) -> Versioned:
+    """Return a building with a device of a subscription."""
+    device = Device(kind=Kind.METER, id=building, user="u", subscription=subscription, since=NOW, stamp=NOW)
+    new = house(building)
+    return replace(new, state=replace(new.state, devices={key(subscription, Kind.METER, building): device}))
+
+
+async def test_subscriptions_take_turns_at_the_clock(store: Keeper) -> None:
+    mad, calm = [f"a{number}" for number in range(6)], [f"b{number}" for number in range(3)]
+    buildings = [*(housing(name, "mad") for name in mad), *(housing(name, "calm") for name in calm)]
+    due = {**dict.fromkeys(mad, NOW - DAY), **dict.fromkeys(calm, NOW)}
+    await store.commit(Work(now=NOW, buildings=buildings, due=due))
+    assert ["a0", "a1", "b0", "b1"] == list((await store.due(NOW, 4))[1])
+    assert ["a0", "b0", "b1", "b2"] == list((await store.due(NOW, 4, {"mad": 0.05}))[1])
+    assert ["b0"] == list((await store.due(NOW, 1, {"mad": 0.05, "gone": 0.0}))[1])
+    assert [*mad, *calm] == list((await store.due(NOW, 10, {"mad": 0.05}))[1])
+    await store.commit(Work(now=NOW, due=dict.fromkeys(calm)))
+    assert mad[:4] == list((await store.due(NOW, 4, {"mad": 0.05}))[1])
 
 
 async def test_writing_a_state_leaves_its_due_time_alone(store: Keeper) -> None:

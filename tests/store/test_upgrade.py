@@ -91,6 +91,8 @@ async def compare(store: SqliteStore | PostgresStore) -> None:
     (copy,) = await store.ticks("home")
     assert now_of(as_before(METER)) == copy.state
     assert {mine, mine._replace(kind=Kind.TARIFF, id="t")} <= set(await store.homes_of("user-1"))
+    await store.commit(Work(now=NOW, due={"home": NOW, "home-2": NOW}))
+    assert ["home-2"] == list((await store.due(NOW, 1, {"sub-1": 1.0}))[1])
     assert [] == list(await store.verify())
 
 
@@ -103,7 +105,7 @@ async def test_the_states_of_a_file_are_brought_up_to_date(tmp_path: Path, monke
             importlib.resources.files("bridge.store").joinpath("sql", f"sqlite_{step}.sql").read_text(encoding="utf-8")
         )
     con.execute("INSERT INTO bridge (one, dry, ledger) VALUES (1, 0, '{}')")
-    for state in (as_before(METER, TARIFF), as_before(device(Kind.METER, "n"), building="home-2")):
+    for state in (as_before(METER, TARIFF), as_before(device(Kind.METER, "n", "sub-2"), building="home-2")):
         con.execute("INSERT INTO building VALUES (?, 7, NULL, '[]', ?)", (state.id, encode_state(state)))
     con.execute("INSERT INTO home VALUES ('meter', 'm', 'home', 'user-1')")
     copy = encode_state(as_before(METER))
@@ -130,7 +132,7 @@ async def test_the_states_of_a_shared_store_are_brought_up_to_date(
                 server.execute(statement, schema=name)
     server.execute("INSERT INTO bridge (version, compatible) VALUES (4, 1)", schema=name)
     server.execute("INSERT INTO bucket (id) SELECT generate_series(0, $1::integer - 1)", BUCKETS, schema=name)
-    for state in (as_before(METER, TARIFF), as_before(device(Kind.METER, "n"), building="home-2")):
+    for state in (as_before(METER, TARIFF), as_before(device(Kind.METER, "n", "sub-2"), building="home-2")):
         row = "INSERT INTO building (id, version, flags, state) VALUES ($1, 7, '[]', $2)"
         server.execute(row, state.id, encode_state(state), schema=name)
     server.execute("INSERT INTO home VALUES ('meter', 'm', 'home', 'user-1')", schema=name)
@@ -186,6 +188,9 @@ async def test_what_subscriptions_hold_of_an_old_file_is_counted(tmp_path: Path)
     path = tmp_path / "bridge.db"
     held = await fill(SqliteStore(str(path), exclusive=True))
     con = sqlite3.connect(path)
+    con.execute("DROP INDEX building_due")
+    con.execute("ALTER TABLE building DROP COLUMN subscription")
+    con.execute("CREATE INDEX building_due ON building (due)")
     con.execute("DROP INDEX lane_due")
     con.execute("CREATE INDEX lane_due ON lane (due)")
     for statement in (*BEFORE_LINES, *BEFORE_SHARES, "UPDATE bridge SET ledger = json_remove(ledger, '$.shares')"):
@@ -202,6 +207,8 @@ async def test_what_subscriptions_hold_of_an_old_shared_store_is_counted(server:
     held = await fill(PostgresStore(url, serving=True))
     less = "UPDATE counter SET ledger = (ledger::jsonb - 'shares')::text"
     for statement in (
+        "DROP INDEX building_turn",
+        "ALTER TABLE building DROP COLUMN subscription",
         "DROP INDEX lane_line",
         *BEFORE_LINES,
         *BEFORE_SHARES,

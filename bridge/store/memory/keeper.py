@@ -22,6 +22,7 @@ from bridge.store.memory.rows import CallRow, Letter
 from bridge.store.port import (
     MOST_ROWS,
     NO_LINES,
+    NO_TIME,
     Arrival,
     Attempt,
     Begin,
@@ -286,12 +287,21 @@ class MemoryStore(MemoryDesk):
             else:
                 self._rows.homes[device] = Home(building=home.building, user=home.user)
 
-    async def due(self, now: datetime, limit: int) -> tuple[datetime, Sequence[str]]:
+    async def due(
+        self, now: datetime, limit: int, used: Mapping[str, float] = NO_TIME
+    ) -> tuple[datetime, Sequence[str]]:
         """Return the horizon and the buildings due at it."""
         oldest = self._rows.oldest_pending()
         horizon = now if oldest is None else min(now, oldest)
         late = sorted((at, building) for building, at in self._rows.due.items() if at <= horizon)
-        return horizon, [building for _, building in late[:limit]]
+        payers = {building: self._rows.buildings[building].state.payer for _, building in late}
+        left = ranks.looked_at(Counter(sorted(payers.values())), used, limit)
+        found: list[str] = []
+        for _, building in late:
+            if left[payers[building]]:
+                left[payers[building]] -= 1
+                found.append(building)
+        return horizon, found
 
     # ---- the sender ----
 

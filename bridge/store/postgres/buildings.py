@@ -18,6 +18,7 @@ from bridge.store.codec import maybe_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import MOST_ROWS, Home, Versioned, Work
 from bridge.store.postgres.connection import Connection, Row, columns
+from bridge.store.ranks import looked_at
 from bridge.store.recent import Recent
 from bridge.store.residences import by_building, residence
 
@@ -107,13 +108,36 @@ async def where_is(con: Connection, kind: Kind, device: str) -> dict[DeviceKey, 
     return {DeviceKey(subscription, kind, device): building for subscription, building in found}
 
 
-_DUE: Final = "SELECT id FROM building WHERE due <= $1 ORDER BY due, id LIMIT $2"
+_PAYERS: Final = """
+WITH RECURSIVE payer (name) AS (
+    SELECT min(subscription) FROM building WHERE due IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(subscription) FROM building WHERE due IS NOT NULL AND subscription > name) FROM payer
+    WHERE name IS NOT NULL
+)
+SELECT name, waiting.count FROM payer CROSS JOIN LATERAL (
+    SELECT count(*) AS count FROM (
+        SELECT FROM building WHERE subscription = name AND due <= $1 AND ($3::bigint = 0 OR taken_by = $3
+            OR taken_until IS NULL OR taken_until NOT BETWEEN statement_timestamp() AND statement_timestamp() + $4)
+        LIMIT $2
+    ) AS found
+) AS waiting WHERE name IS NOT NULL
+"""
+_DUE: Final = """
+SELECT late.id FROM unnest($2::text[], $3::bigint[]) AS asked (subscription, share) CROSS JOIN LATERAL (
+    SELECT id, due FROM building
+    WHERE building.subscription = asked.subscription AND due <= $1 ORDER BY due, id LIMIT asked.share
+) AS late
+ORDER BY late.due, late.id
+"""
 _TAKE: Final = """
 WITH first AS (
-    SELECT id, due FROM building
-    WHERE due <= $1 AND (taken_by = $3 OR taken_until IS NULL
-        OR taken_until NOT BETWEEN statement_timestamp() AND statement_timestamp() + $4)
-    ORDER BY due, id LIMIT $2 FOR UPDATE SKIP LOCKED
+    SELECT late.id, late.due FROM unnest($2::text[], $5::bigint[]) AS asked (subscription, share) CROSS JOIN LATERAL (
+        SELECT id, due FROM building
+        WHERE building.subscription = asked.subscription AND due <= $1 AND (taken_by = $3 OR taken_until IS NULL
+            OR taken_until NOT BETWEEN statement_timestamp() AND statement_timestamp() + $4)
+        ORDER BY due, id LIMIT asked.share FOR UPDATE SKIP LOCKED
+    ) AS late
 ), taken AS (
     UPDATE building SET taken_by = $3, taken_until = statement_timestamp() + $4 FROM first WHERE building.id = first.id
 )
@@ -121,33 +145,45 @@ SELECT id FROM first ORDER BY due, id
 """
 
 
-async def due(con: Connection, horizon: int, limit: int) -> list[str]:
-    """Return buildings that are due at the horizon [ms]."""
-    return [row[0] for row in await con.fetch(_DUE, horizon, limit)]
+async def _shares(
+    con: Connection, horizon: int, limit: int, used: Mapping[str, float], replica: int
+) -> tuple[list[str], list[int]]:
+    """Return how many buildings of which subscriptions have their turn."""
+    due = {name: count for name, count in await con.fetch(_PAYERS, horizon, limit, replica, TAKEN) if count}
+    shares = looked_at(due, used, limit)
+    return list(shares), list(shares.values())
 
 
-async def take_due(con: Connection, horizon: int, limit: int, replica: int) -> list[str]:
+async def due(con: Connection, horizon: int, limit: int, used: Mapping[str, float]) -> list[str]:
+    """Return buildings that are due at the horizon [ms]; subscriptions take turns."""
+    names, shares = await _shares(con, horizon, limit, used, 0)
+    return [row[0] for row in await con.fetch(_DUE, horizon, names, shares)] if names else []
+
+
+async def take_due(con: Connection, horizon: int, limit: int, used: Mapping[str, float], replica: int) -> list[str]:
     """Return buildings that are due at the horizon [ms] and that no other clock was told of just now."""
-    return [row[0] for row in await con.fetch(_TAKE, horizon, limit, replica, TAKEN)]
+    names, shares = await _shares(con, horizon, limit, used, replica)
+    return [row[0] for row in await con.fetch(_TAKE, horizon, names, replica, TAKEN, shares)] if names else []
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 _LOCK: Final = "SELECT id, version, flags FROM building WHERE id = ANY($1) ORDER BY id FOR UPDATE"
 _INSERT: Final = """
-INSERT INTO building (id, version, newest, due, flags, state)
-SELECT id, version, newest, due, flags, state
-FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bigint[], $6::text[], $7::bytea[])
-    AS new (id, version, newest, dues, due, flags, state)
+INSERT INTO building (id, version, newest, due, flags, state, subscription)
+SELECT id, version, newest, due, flags, state, subscription
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bigint[], $6::text[], $7::bytea[], $8::text[])
+    AS new (id, version, newest, dues, due, flags, state, subscription)
 ORDER BY id COLLATE "C"
 ON CONFLICT DO NOTHING RETURNING id
 """
 _UPDATE: Final = """
 UPDATE building SET version = new.version, newest = greatest(building.newest, new.newest),
     due = CASE WHEN dues THEN new.due ELSE building.due END,
-    taken_until = CASE WHEN dues THEN NULL ELSE taken_until END, flags = new.flags, state = new.state
-FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bigint[], $6::text[], $7::bytea[])
-    AS new (id, version, newest, dues, due, flags, state)
+    taken_until = CASE WHEN dues THEN NULL ELSE taken_until END, flags = new.flags, state = new.state,
+    subscription = new.subscription
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bigint[], $6::text[], $7::bytea[], $8::text[])
+    AS new (id, version, newest, dues, due, flags, state, subscription)
 WHERE building.id = new.id
 """
 _LOOK: Final = """
@@ -174,6 +210,7 @@ class Encoded(NamedTuple):
     version: int  # as it was read
     flags: str
     state: bytes
+    payer: str
 
 
 def prepared(new: Sequence[Versioned], recent: Recent) -> list[Encoded]:
@@ -184,6 +221,7 @@ def prepared(new: Sequence[Versioned], recent: Recent) -> list[Encoded]:
             row.version,
             to_json(sorted(set(row.state.flags))) if row.state.flags else "[]",
             recent.encoded(row.state),
+            row.state.payer,
         )
         for row in new
     ]
@@ -227,13 +265,13 @@ async def write(
             ledger.flag(_strings.decode(was), _strings.decode(row.flags))
         due = (row.id in work.due, maybe_ms(work.due.get(row.id)))
         newest = work.newest.get(row.id, 0)
-        values[old is None].append((row.id, versions[row.id], newest, *due, row.flags, row.state))
+        values[old is None].append((row.id, versions[row.id], newest, *due, row.flags, row.state, row.payer))
     if values[True]:
-        made = {row[0] for row in await con.fetch(_INSERT, *columns(values[True], 7))}
+        made = {row[0] for row in await con.fetch(_INSERT, *columns(values[True], 8))}
         if len(made) < len(values[True]):
             return sorted(str(row[0]) for row in values[True] if row[0] not in made)
     if values[False]:
-        await con.execute(_UPDATE, *columns(values[False], 7))
+        await con.execute(_UPDATE, *columns(values[False], 8))
     looks = [(building, maybe_ms(at)) for building, at in work.due.items() if building not in versions]
     if looks:
         await con.execute(_LOOK, *columns(looks, 2))

@@ -29,6 +29,7 @@ from bridge.store.ledger import Ledger
 from bridge.store.lives import HEAD_START_S
 from bridge.store.port import (
     NO_LINES,
+    NO_TIME,
     Arrival,
     Begin,
     Census,
@@ -408,7 +409,9 @@ class PostgresStore(PostgresDesk):
             self._recent.keep(row.state, versions[row.state.id])
         return []
 
-    async def due(self, now: datetime, limit: int) -> tuple[datetime, Sequence[str]]:
+    async def due(
+        self, now: datetime, limit: int, used: Mapping[str, float] = NO_TIME
+    ) -> tuple[datetime, Sequence[str]]:
         """Return the horizon, and the buildings due at it that no other clock has just been told of."""
         share = self._share
 
@@ -419,8 +422,8 @@ class PostgresStore(PostgresDesk):
                 return now, []  # it is not now; the next look knows better
             horizon = now if oldest is None else min(now, from_ms(oldest))
             if share.alone or not share.replica:
-                return horizon, await states.due(con, to_ms(horizon), limit)
-            return horizon, await states.take_due(con, to_ms(horizon), limit, share.replica)
+                return horizon, await states.due(con, to_ms(horizon), limit, used)
+            return horizon, await states.take_due(con, to_ms(horizon), limit, used, share.replica)
 
         return await self._look(read)
 

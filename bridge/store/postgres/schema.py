@@ -25,7 +25,7 @@ from bridge.store.postgres.replicas import BUCKETS
 from bridge.store.refusal import StoreRefused
 from bridge.store.shares import PARTS, grow
 
-SCHEMA: Final = 11
+SCHEMA: Final = 12
 """Newest schema, one script per step, and what the states need of it."""
 
 COMPATIBLE: Final = 11

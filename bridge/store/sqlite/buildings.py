@@ -12,6 +12,7 @@ from bridge.core.vocabulary import DeviceKey, Kind
 from bridge.store.codec import maybe_ms, to_json
 from bridge.store.ledger import Ledger
 from bridge.store.port import MOST_ROWS, Home, Versioned, Work
+from bridge.store.ranks import looked_at
 from bridge.store.recent import Recent
 from bridge.store.residences import by_building, residence
 from bridge.store.sqlite.statements import Batch, Row, gathered
@@ -91,10 +92,27 @@ def where_is(con: sqlite3.Connection, kind: Kind, device: str) -> dict[DeviceKey
     return {DeviceKey(subscription, kind, device): building for subscription, building in found}
 
 
-def due(con: sqlite3.Connection, horizon: int, limit: int) -> list[str]:
-    """Return buildings that are due at the horizon [ms]."""
-    found = con.execute("SELECT id FROM building WHERE due <= ? ORDER BY due, id LIMIT ?", (horizon, limit))
-    return [building for (building,) in found]
+_DUE_OF: Final = """
+WITH RECURSIVE payer (name) AS (
+    SELECT min(subscription) FROM building WHERE due IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(subscription) FROM building WHERE due IS NOT NULL AND subscription > name) FROM payer
+    WHERE name IS NOT NULL
+)
+SELECT name, (
+    SELECT count(*) FROM (SELECT 1 FROM building WHERE subscription = name AND due <= ? LIMIT ?)
+) FROM payer WHERE name IS NOT NULL
+"""
+_FIRST_OF: Final = """
+SELECT due, id FROM building WHERE subscription = ? AND due <= ? ORDER BY due, id LIMIT ?
+"""
+
+
+def due(con: sqlite3.Connection, horizon: int, limit: int, used: Mapping[str, float]) -> list[str]:
+    """Return buildings that are due at the horizon [ms]; subscriptions take turns."""
+    shares = looked_at(dict(con.execute(_DUE_OF, (horizon, limit)).fetchall()), used, limit)
+    found = [row for name, count in shares.items() for row in con.execute(_FIRST_OF, (name, horizon, count))]
+    return [building for _, building in sorted(found)]
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -131,15 +149,16 @@ def _version(before: Mapping[str, Old], building: str) -> int:
 
 
 _WRITE: Final = Batch(
-    "INSERT INTO building (id, version, flags, state) VALUES ",
-    4,
-    " ON CONFLICT (id) DO UPDATE SET version = excluded.version, flags = excluded.flags, state = excluded.state",
-)
-_WRITE_DUE: Final = Batch(
-    "INSERT INTO building (id, version, flags, state, due) VALUES ",
+    "INSERT INTO building (id, version, flags, state, subscription) VALUES ",
     5,
     " ON CONFLICT (id) DO UPDATE SET version = excluded.version, flags = excluded.flags, state = excluded.state,"
-    " due = excluded.due",
+    " subscription = excluded.subscription",
+)
+_WRITE_DUE: Final = Batch(
+    "INSERT INTO building (id, version, flags, state, subscription, due) VALUES ",
+    6,
+    " ON CONFLICT (id) DO UPDATE SET version = excluded.version, flags = excluded.flags, state = excluded.state,"
+    " subscription = excluded.subscription, due = excluded.due",
 )
 _DUE: Final = Batch(
     "WITH new (id, due) AS (VALUES ", 2, ") UPDATE building SET due = new.due FROM new WHERE building.id = new.id"
@@ -151,7 +170,7 @@ _HOME: Final = Batch(
 )
 _LEAVE: Final = "DELETE FROM home WHERE subscription = ? AND kind = ? AND device = ?"
 
-States = Sequence[tuple[str, int, str, bytes]]
+States = Sequence[tuple[str, int, str, bytes, str]]
 
 
 def _flags(flags: Sequence[str]) -> str:
@@ -161,14 +180,17 @@ def _flags(flags: Sequence[str]) -> str:
 
 def prepared(new: Sequence[Versioned], recent: Recent) -> States:
     """Encode new states, on the caller's side."""
-    return [(row.state.id, row.version + 1, _flags(row.state.flags), recent.encoded(row.state)) for row in new]
+    return [
+        (row.state.id, row.version + 1, _flags(row.state.flags), recent.encoded(row.state), row.state.payer)
+        for row in new
+    ]
 
 
 def write(
     con: sqlite3.Connection, ledger: Ledger, before: Mapping[str, Old], rows: States, due: Mapping[str, datetime | None]
 ) -> None:
     """Write states, and when the clock should look at buildings."""
-    for building, _, flags, _ in rows:
+    for building, _, flags, *_ in rows:
         was = before[building].flags if building in before else "[]"
         if was != flags:
             ledger.flag(_strings.decode(was), _strings.decode(flags))

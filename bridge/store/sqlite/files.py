@@ -27,7 +27,7 @@ from bridge.store.sqlite import holdings, room
 APPLICATION: Final = 0x4D4F4F53
 """Marks the file as ours ("MOOS")."""
 
-SCHEMA: Final = 11
+SCHEMA: Final = 12
 """Newest schema; older ones are brought up to date at `open`, one script per step, and what the states need of it."""
 
 BUSY_TIMEOUT_S: Final = 5.0

@@ -30,6 +30,7 @@ from bridge.store.ledger import Ledger
 from bridge.store.lives import HEAD_START_S
 from bridge.store.port import (
     NO_LINES,
+    NO_TIME,
     Arrival,
     Begin,
     Census,
@@ -301,13 +302,15 @@ class SqliteStore(SqliteDesk):
                 self._recent.keep(row.state, row.version + 1)
         return moved
 
-    async def due(self, now: datetime, limit: int) -> tuple[datetime, Sequence[str]]:
+    async def due(
+        self, now: datetime, limit: int, used: Mapping[str, float] = NO_TIME
+    ) -> tuple[datetime, Sequence[str]]:
         """Return the horizon, and the buildings due at it."""
 
         def read(con: sqlite3.Connection, ledger: Ledger) -> tuple[datetime, Sequence[str]]:
             oldest = inbox.oldest_pending(con, ledger)
             horizon = now if oldest is None else min(now, from_ms(oldest))
-            return horizon, states.due(con, to_ms(horizon), limit)
+            return horizon, states.due(con, to_ms(horizon), limit, used)
 
         return await self._read(read)
 

@@ -80,12 +80,12 @@ def commit(con: sqlite3.Connection, ledger: Ledger, step: Prepared) -> list[str]
         ledger.tell(to_ms(work.now), plain(work.trouble))
     if work.tick is not None:
         tick = (ledger.cursor, to_ms(work.tick.now), work.tick.catching_up, False)
-        _TICK.run(con, [(name, *tick, state if name in work.copied else None) for name, _, _, state in step.states])
+        _TICK.run(con, [(name, *tick, state if name in work.copied else None) for name, _, _, state, _ in step.states])
     if late is not None:
         con.execute(_DROP_COPIES, (to_json([row.state.id for row in work.buildings]), late))
     if work.moved:
         move = (ledger.cursor, to_ms(work.now), False, True)
-        _TICK.run(con, [(name, *move, state) for name, _, _, state in step.states if name in work.moved])
+        _TICK.run(con, [(name, *move, state) for name, _, _, state, _ in step.states if name in work.moved])
     return []
 
 
