@@ -293,7 +293,7 @@ async def test_a_long_past_to_close_holds_up_no_other_household(monkeypatch: pyt
     for clock in ("02:00", "10:20"):
         for user in ("mad-1", "mad-2"):
             said = json.dumps(body("meter", clock, userId=user, id=user, powerState={"power": 0.0})).encode()
-            arrival = Arrival(subscription="mad", topic="mad.meter.update", body=said, received=at("10:20"))
+            arrival = Arrival(subscription="sub-1", topic="sub-1.meter.update", body=said, received=at("10:20"))
             await hall.store.accept([arrival])
     worker = Worker(hall.store, RULES, Metrics(), queued=lambda: None, now=lambda: at("10:20"))
     while await worker.step():
