@@ -51,7 +51,7 @@ def test_the_attribute_is_the_name_and_every_metric_has_a_help_text() -> None:
 
 def test_no_label_can_name_a_household() -> None:
     labels = {label for _, names in ours(Metrics()).values() for label in names}
-    assert {"status", "call", "lane", "outcome", "reason", "topic", "limit", "subscription"} >= labels
+    assert {"status", "call", "lane", "outcome", "reason", "topic", "limit", "subscription", "cause"} >= labels
 
 
 def test_the_text_is_what_prometheus_reads() -> None:

@@ -151,6 +151,7 @@ class Feed:
         self._broken = Outage(_log, "client_failed", "client_works")
         self._troubled_at = 0.0  # when the trouble began [s of the monotonic clock]
         self._look_at = 0.0
+        self._looked_at: frozenset[Place] = frozenset()  # partitions that were there at the last look
         self._missing: frozenset[str] = frozenset()  # topics, at the last look
         self._told: frozenset[str] = frozenset()  # the same, as last logged
         self._thread = Thread()
@@ -283,12 +284,16 @@ class Feed:
     # ---- how it is ----
 
     async def _look(self, client: Reader) -> None:
-        """Look now and then whether there is trouble, and how much waits."""
+        """Look now and then whether there is trouble and how much waits; at new partitions at once.
+
+        So each commit carries the identity of its topic, however soon the topic is made anew.
+        """
         state = self.state
         state.partitions = len(client.owned)
         alarmed = client.suspected is not None and state.trouble is None
-        if time.monotonic() < self._look_at and not alarmed:
+        if time.monotonic() < self._look_at and not alarmed and client.owned <= self._looked_at:
             return
+        self._looked_at = client.owned
         try:
             self._cluster = await self._thread.call(client.ask)
             state.lag = await self._thread.call(client.lag)
@@ -347,7 +352,7 @@ class Feed:
         """Leave, and join again with the newest credentials."""
         await self._leave()
         self._hand, self._cluster, self.state.paused = [], None, ""
-        self._look_at = 0.0
+        self._look_at, self._looked_at = 0.0, frozenset()
         client = self._connect(self._properties, self._wanted)
         self._thread, self._client, self._changed = Thread(), client, False
         return client

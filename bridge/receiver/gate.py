@@ -6,7 +6,8 @@ Rules:
   another process may hold it, or the disk may be full.
 - What is still owed counts with the bytes taken since the store was last asked, so a burst cannot overshoot; on the
   disk they count twice, for they stand in the log before they stand in the database. Most of a burst is settled soon:
-  where only what was taken would close the door, the store is asked anew before anybody is refused (`judged`).
+  where only what was taken would close the door, the store is asked anew before anybody is refused (`judged`). On the
+  disk nothing becomes less by being settled: there what was taken counts until the next regular look.
 - Where several subscriptions share the store, each may hold `store_share` of what it holds and what is left of the
   watermark. Beyond that only it is refused: one that delivers what nobody takes never closes the door for others.
 """
@@ -67,7 +68,8 @@ class Gate:
     _held: bool = False  # the store says that writes fail, and tries by itself: nobody else has to wait for that
     _owed: int = 0
     _taken: int = 0
-    _free: int | None = None  # bytes left on the disk when the store was last asked
+    _free: int | None = None  # bytes left on the disk at the last regular look
+    _written: int = 0  # bytes taken since then
     _shares: Mapping[str, int] = field(default_factory=dict)  # subscription -> bytes that it holds
     _taken_of: dict[str, int] = field(default_factory=dict)  # subscription -> bytes of those taken
     _asking: asyncio.Task[None] | None = None
@@ -82,13 +84,14 @@ class Gate:
             self.store_cause = self.store_cause if self.unwritable else None
             self._owed, self._taken, self._taken_of = census.owed_bytes, 0, {}
             self._shares = {name: share.total for name, share in census.shares.items()}
-            self._free = census.free_disk_bytes
+            self._free, self._written = census.free_disk_bytes, 0
 
     def took(self, size: int, subscription: str = "") -> None:
         """Count bytes that were accepted of a subscription."""
         self.unwritable = self._held = False
         self.store_cause = None
         self._taken += size
+        self._written += size
         self._taken_of[subscription] = self._taken_of.get(subscription, 0) + size
 
     def failed(self, why: str) -> None:
@@ -103,7 +106,7 @@ class Gate:
     @property
     def _guessed(self) -> bool:
         """Whether that is so only if nothing of what was taken is settled by now, which can be asked."""
-        return self.ask is not None and self.watermark and not self._is_full(0)
+        return self.ask is not None and self.watermark and not self._disk_is_low and not self._is_full(0)
 
     def _exceeds(self, subscription: str, more: int, *, guessing: bool) -> bool:
         """Tell whether a subscription would hold more than its share; `guessing` that nothing taken is settled."""
@@ -113,12 +116,13 @@ class Gate:
         return own + more > self.store_share * (own + free)
 
     def _is_full(self, taken: int) -> bool:
-        return self._disk_is_low(taken) or self._owed + taken > self.max_size * OWED_SHARE
+        return self._disk_is_low or self._owed + taken > self.max_size * OWED_SHARE
 
-    def _disk_is_low(self, taken: int) -> bool:
+    @property
+    def _disk_is_low(self) -> bool:
         if self._free is None or self.disk_bytes is None:
             return False
-        return self._free - WRITES * taken < self.disk_bytes * FREE_SHARE
+        return self._free - WRITES * self._written < self.disk_bytes * FREE_SHARE
 
     async def judged(self, subscription: str | None = None, more: int = 0) -> Closed | None:
         """Return why so many bytes of a subscription are not taken now, None = they are; None as name = anybody's.
@@ -156,9 +160,11 @@ class Gate:
         except StoreUnavailable:
             pass  # whoever looks regularly says so, and whoever stores
         else:
-            meanwhile = self._taken - before
+            meanwhile, on_disk = self._taken - before, (self._free, self._written)
             self.refresh(census)
             self._taken = max(0, meanwhile)
+            if on_disk[0] is not None:
+                self._free, self._written = on_disk
         finally:
             self._asking, self._asked_at = None, time.monotonic()
 

@@ -23,14 +23,16 @@ newest deleted message go with it.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bridge.core.effects import Call, Note
 from bridge.core.messages import Tick
 from bridge.core.model import Building, Residence
 from bridge.core.vocabulary import DeadReason, DeviceKey
 from bridge.store.ranks import Line
-from bridge.store.shares import Share
+
+if TYPE_CHECKING:  # what the commands import must be light: `--help` answers at once
+    from bridge.store.shares import Share
 
 # ---- the door -------------------------------------------------------------------------------------------------------
 
@@ -263,7 +265,7 @@ class Census:
     trouble: tuple[datetime, str] | None = None  # newest `Work.trouble`, and when it was said
     oldest_pending: datetime | None = None
     oldest_owed: datetime | None = None
-    shares: Mapping[str, Share] = field(default_factory=dict)  # subscription -> what it holds
+    shares: "Mapping[str, Share]" = field(default_factory=dict)  # subscription -> what it holds
     dead_letters: Mapping[str, int] = field(default_factory=dict)  # reason -> messages and calls
     flags: Mapping[str, int] = field(default_factory=dict)  # building flag -> buildings
     notes: Mapping[str, int] = field(default_factory=dict)  # note name -> count since the store was made

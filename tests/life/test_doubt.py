@@ -29,7 +29,7 @@ def test_what_was_on_the_wire_at_a_kill_is_resolved_as_the_operator_says(
     for user in users:
         bridge.take("vehicle.update", vehicle(user, "car", 10))
     before = bridge.settled()["calls"]
-    sandbox.faults({"kind": "latency", "seconds": 1, "path": "/events", "times": HOMES})
+    sandbox.faults({"kind": "latency", "seconds": 4, "path": "/events", "times": HOMES})
     cars = [vehicle(user, "car", 20, datetime.now(UTC)) for user in users]
     messages = [bridge.take("vehicle.update", car)["ids"][0] for car in cars]
     until(lambda: sandbox.fired() == HOMES, "all are on the wire")

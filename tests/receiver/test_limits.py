@@ -167,6 +167,29 @@ async def test_what_was_taken_and_is_settled_by_now_closes_nothing() -> None:
     assert (["watermark"], []) == (built.failing(), answers), "that much is owed"
 
 
+async def test_what_was_taken_counts_on_the_disk_however_often_the_store_is_asked() -> None:
+    """It stands in the log, and is written once more: into the database."""
+    built = gate()
+
+    async def ask() -> Census:
+        return Census(owed_bytes=10, free_disk_bytes=190)
+
+    built.ask = ask
+    built.refresh(Census(owed_bytes=700, free_disk_bytes=300))
+    built.took(101)
+    assert WATERMARK is await built.judged(), "300 - 2 * 101 are less than a tenth"
+    built.refresh(Census(owed_bytes=700, free_disk_bytes=300))
+    built.took(100)
+    assert built.closed() is None
+    built.refresh(Census(owed_bytes=750, free_disk_bytes=300))
+    built.took(60)
+    assert await built.judged() is None, "owed 10 of 1000"
+    built.took(40)
+    assert built.closed() is None
+    built.took(1)
+    assert WATERMARK is await built.judged(), "the store says 190, but it was asked in the middle of it"
+
+
 async def test_a_store_that_cannot_say_how_full_it_is_keeps_the_door_closed() -> None:
     async def ask() -> Census:
         raise StoreUnavailable("gone")
